@@ -40,12 +40,12 @@ def _imports(path: Path) -> set[str]:
     return names
 
 
-def test_the_lists_of_checked_files_are_not_empty() -> None:
+def test_the_lists_of_checked_files_are_not_empty():
     assert len(MODULES) > 20
     assert len(RUST) > 15
 
 
-def test_a_file_is_one_thing() -> None:
+def test_a_file_is_one_thing():
     long = [path for path in MODULES + RUST + TESTS if len(path.read_text(encoding="utf-8").splitlines()) > 650]
     assert not long
 
@@ -62,7 +62,7 @@ def _tokens(path: Path) -> int:
     if path.suffix == ".rs":
         text = path.read_text(encoding="utf-8")
         return sum(not match[0].startswith(("//", "/*")) for match in RUST_TOKEN.finditer(text))
-    bodies = [node.body for node in _nodes(path) if isinstance(getattr(node, "body", None), list)]  # type: ignore[attr-defined]
+    bodies = [node.body for node in _nodes(path) if isinstance(getattr(node, "body", None), list)]
     documents = [child for body in bodies for child in body if _is_text(child)]
     lines = {line for node in documents for line in range(node.lineno, node.end_lineno + 1)}
     with path.open("rb") as file:
@@ -81,7 +81,7 @@ def _room(path: Path) -> str:
     return "/".join(parts[:depth] if len(parts) > depth else parts[: 1 if depth == 2 else 2])
 
 
-def test_every_room_stays_within_its_budget() -> None:
+def test_every_room_stays_within_its_budget():
     """CONTRIBUTING.md has a budget of tokens for each room, and one for all of the product and all tests."""
     table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(.+?)` \|.*\| ([\d,]+) \|$", table, re.MULTILINE)
@@ -99,13 +99,13 @@ def test_every_room_stays_within_its_budget() -> None:
     assert not {room: weight for room, weight in weights.items() if weight > budgets[room]}
 
 
-def test_only_data_and_distributed_import_core() -> None:
+def test_only_data_and_distributed_import_core():
     allowed = {*(PACKAGE / "data").rglob("*.py"), *(PACKAGE / "distributed").glob("*.py"), PACKAGE / "__init__.py"}
     touching = {path for path in MODULES if any(name.startswith("prolip._core") for name in _imports(path))}
     assert touching <= allowed, f"import prolip.data or prolip.data.tokenizer instead: {sorted(touching - allowed)}"
 
 
-def test_no_room_below_train_imports_its_config() -> None:
+def test_no_room_below_train_imports_its_config():
     above = ("cli", "demo", "interop", "train")
     importing = {path for path in MODULES if any(name.startswith("prolip.train.config") for name in _imports(path))}
     rooms = {path.relative_to(PACKAGE).parts[0] for path in importing}
@@ -120,7 +120,7 @@ BEHIND_AN_EXTRA = (
 )
 
 
-def test_only_checked_modules_import_packages_of_an_extra_at_once() -> None:
+def test_only_checked_modules_import_packages_of_an_extra_at_once():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in project["dependencies"]}
     always = names - {"pillow"} | {"PIL", "prolip"} | sys.stdlib_module_names
@@ -135,7 +135,7 @@ def test_only_checked_modules_import_packages_of_an_extra_at_once() -> None:
             assert not further, f"{path} imports {further}, which not every installation has"
 
 
-def test_only_the_command_line_prints() -> None:
+def test_only_the_command_line_prints():
     speaking = set((PACKAGE / "cli").glob("*.py"))
     for path in MODULES:
         calls = [node for node in _nodes(path) if isinstance(node, ast.Call)]
@@ -143,7 +143,7 @@ def test_only_the_command_line_prints() -> None:
         assert not printed or path in speaking, f"{path.relative_to(ROOT)} prints at lines {printed}: use logging"
 
 
-def test_only_the_command_line_writes_to_the_terminal() -> None:
+def test_only_the_command_line_writes_to_the_terminal():
     writing = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
@@ -152,12 +152,12 @@ def test_only_the_command_line_writes_to_the_terminal() -> None:
     assert not {place for place in writing if not place.startswith("cli/")}
 
 
-def test_no_module_has_a_meaningless_name() -> None:
+def test_no_module_has_a_meaningless_name():
     drawers = {"utils", "util", "helpers", "helper", "misc", "common", "base", "core", "types"}
     assert not [path for path in MODULES if path.stem in drawers or path.parent.name in drawers]
 
 
-def test_unit_tests_mirror_the_package() -> None:
+def test_unit_tests_mirror_the_package():
     """A folder of tests/unit tests the room of the same name."""
     tests = ROOT / "tests" / "unit"
     for path in sorted(tests.rglob("*.py")):
@@ -165,7 +165,7 @@ def test_unit_tests_mirror_the_package() -> None:
         assert path.name == "conftest.py" or path.name.startswith("test_")
 
 
-def test_no_todo_or_unimplemented_code_is_left() -> None:
+def test_no_todo_or_unimplemented_code_is_left():
     marks = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError|\bunimplemented!|\btodo!")
     found = [
         f"{path.relative_to(ROOT)}: {match.group()}"
@@ -188,7 +188,7 @@ UNSAFE = {
 }
 
 
-def test_unsafe_rust_is_only_in_audited_files() -> None:
+def test_unsafe_rust_is_only_in_audited_files():
     for path in RUST:
         if re.search(r"\bunsafe\s*(\{|fn|impl)", path.read_text(encoding="utf-8")):
             place = str(path.relative_to(ROOT / "rust"))
@@ -199,7 +199,7 @@ def test_unsafe_rust_is_only_in_audited_files() -> None:
 CLOSURE_OF_VECTORS = re.compile(r"(?:\.map|\.fold|from_fn)\([^;]*?(?:\b_mm\d*_|\bv\w+q_)")
 
 
-def test_no_closure_of_vectors_is_given_to_std() -> None:
+def test_no_closure_of_vectors_is_given_to_std():
     """Whether it is inlined depends on the rest of the crate, and a call per vector takes as long as the arithmetic."""
     kernels = [path for path in RUST if "kernels" in path.parts]
     assert len(kernels) > 10
@@ -208,7 +208,7 @@ def test_no_closure_of_vectors_is_given_to_std() -> None:
     assert not found, f"write a loop: {found}"
 
 
-def test_unsafe_rust_has_a_safety_comment() -> None:
+def test_unsafe_rust_has_a_safety_comment():
     for path in RUST:
         if path.name.endswith("tests.rs"):
             continue
@@ -220,7 +220,7 @@ def test_unsafe_rust_has_a_safety_comment() -> None:
                 assert "SAFETY" in above or "# Safety" in above, f"{path.relative_to(ROOT)}:{number + 1}"
 
 
-def test_no_machine_or_registry_is_named() -> None:
+def test_no_machine_or_registry_is_named():
     # Written in pieces, so that this file does not name them either.
     banned = [
         "/work/" + "main",
@@ -236,14 +236,14 @@ def test_no_machine_or_registry_is_named() -> None:
         assert not [word for word in banned if word in text], path.relative_to(ROOT)
 
 
-def test_only_the_demo_knows_its_data() -> None:
+def test_only_the_demo_knows_its_data():
     demo = tuple(str(PACKAGE / name) for name in ("demo/", "cli/demo.py", "recipes/demo.toml"))
     others = [path for path in _tracked() if path.is_relative_to(PACKAGE) and not str(path).startswith(demo)]
     assert len(others) > 200
     assert not [path for path in others if "emoji" in path.read_text(encoding="utf-8", errors="replace").lower()]
 
 
-def test_the_version_is_defined_once() -> None:
+def test_the_version_is_defined_once():
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" in project["project"]["dynamic"], "the version stands in Cargo.toml alone"
@@ -254,7 +254,7 @@ def test_the_version_is_defined_once() -> None:
         assert manifest["lints"] == {"workspace": True}
 
 
-def test_constraints_fit_the_ranges_and_carry_no_addresses() -> None:
+def test_constraints_fit_the_ranges_and_carry_no_addresses():
     from packaging.requirements import Requirement
 
     pins = {}

@@ -44,14 +44,14 @@ def make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_path_of_a_checkout_may_have_spaces(checkout: Path) -> None:
+def test_the_path_of_a_checkout_may_have_spaces(checkout):
     done = make(checkout, ".venv/.ready-demo")
     assert done.returncode == 0, done.stderr
     assert (checkout / "installed-into").read_text().strip() == str(checkout / ".venv")
 
 
 @pytest.mark.parametrize(("version", "enough"), [("1.63.0", False), (f"{RUST}.0", True), ("1.100.0-nightly", True)])
-def test_an_old_rust_is_named_before_anything_is_compiled(checkout: Path, version: str, enough: bool) -> None:
+def test_an_old_rust_is_named_before_anything_is_compiled(checkout, version, enough):
     program(checkout / "programs" / "cargo", f"echo 'cargo {version} (0123456789 2022-08-11)'")
     done = make(checkout, "build-tools")
     assert (done.returncode == 0) is enough

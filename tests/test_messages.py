@@ -22,7 +22,7 @@ def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant | ast.JoinedStr)
 
 
-def test_every_error_has_a_field_and_a_rule() -> None:
+def test_every_error_has_a_field_and_a_rule():
     calls = 0
     for path, tree in TREES.items():
         for node in ast.walk(tree):

@@ -63,7 +63,7 @@ def published_loop(prompts: Gaussian, images: Gaussian, voters: Tensor, noise: T
 
 @pytest.mark.bench
 @one_thread()
-def test_batched_em_is_faster_than_class_by_class(capsys: pytest.CaptureFixture[str], full: bool) -> None:
+def test_batched_em_is_faster_than_class_by_class(capsys, full):
     classes = 100 if full else 20
     prompts, images, noise = problem(classes, 768 if full else 64)
     config = BprwConfig(num_neighbors=IMAGES, num_draws=DRAWS)
@@ -105,7 +105,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 @pytest.mark.bench
-def test_reweighting_a_thousand_classes_stays_under_4_gib(capsys: pytest.CaptureFixture[str], full: bool) -> None:
+def test_reweighting_a_thousand_classes_stays_under_4_gib(capsys, full):
     """1,000 classes x 80 prompts x 768 dimensions x 100 samples: the whole process, its inputs included."""
     found = subprocess.run(
         [sys.executable, "-c", LARGE, "1000" if full else "12"], capture_output=True, text=True, check=True

@@ -1,7 +1,5 @@
 """Choosing samples beside the plain loop, and super-batches: `pytest -m bench tests/bench/test_choice.py -s`."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +21,7 @@ def gaussians(count: int, dim: int, seed: int) -> Gaussian:
 
 @pytest.mark.bench
 @pytest.mark.timeout(1800)
-def test_choosing_beside_the_plain_loop_over_chunks(full: bool) -> None:
+def test_choosing_beside_the_plain_loop_over_chunks(full):
     count, chosen, dim = (10_240, 2_048, 768) if full else (160, 32, 8)
     scale, bias = torch.tensor(50.0), torch.tensor(-10.0)
     items = [gaussians(count, dim, seed) for seed in range(4)]
@@ -48,7 +46,7 @@ def test_choosing_beside_the_plain_loop_over_chunks(full: bool) -> None:
 
 @pytest.mark.bench
 @pytest.mark.timeout(1800)
-def test_the_loader_reads_super_batches_as_fast_as_batches(tmp_path: Path, full: bool) -> None:
+def test_the_loader_reads_super_batches_as_fast_as_batches(tmp_path, full):
     write_shard(tmp_path / "train.tar", range(1_280 if full else 64), sizes=((320, 240),) if full else ((12, 12),))
     batch, epochs = (64, 16) if full else (4, 1)
 

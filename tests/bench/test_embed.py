@@ -35,7 +35,7 @@ def write_shard(path: Path, count: int, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.bench
-def test_embedding_rarely_waits_for_the_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str], full: bool) -> None:
+def test_embedding_rarely_waits_for_the_loader(tmp_path, capsys, full):
     config = ARCHITECTURES["demo"]
     if full:
         base = ARCHITECTURES["ViT-B-16"]

@@ -64,9 +64,7 @@ def published(given: Problem, root: Literal["text", "inclusion"], num_images: in
 
 @pytest.mark.bench
 @pytest.mark.parametrize(("root", "num_images", "at_least"), [("text", 50, 15.0), ("inclusion", 10, 20.0)])
-def test_traversal_is_faster_than_the_published_script(
-    capsys: pytest.CaptureFixture[str], full: bool, root: Literal["text", "inclusion"], num_images: int, at_least: float
-) -> None:
+def test_traversal_is_faster_than_the_published_script(capsys, full, root, num_images, at_least):
     count = 1000 if full else 10
     given, num_images = problem(count), min(num_images, count)
     config = TraversalConfig(root=root, num_steps=STEPS)

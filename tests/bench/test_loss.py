@@ -44,9 +44,7 @@ def ours(leaves: list[Tensor]) -> Tensor:
 
 
 @pytest.mark.bench
-def test_the_loss_is_faster_and_needs_less_memory_than_the_published(
-    capsys: pytest.CaptureFixture[str], full: bool
-) -> None:
+def test_the_loss_is_faster_and_needs_less_memory_than_the_published(capsys, full):
     items = (512, 2048, 8192) if full else (8, 16, 32)
     leaves = leaves_of(items[0])
     sides = [lambda side=side: torch.autograd.grad(side(leaves), leaves) for side in (published, ours)]

@@ -71,7 +71,7 @@ def spread(values: Sequence[float], form: str) -> str:
 
 @pytest.mark.bench
 @pytest.mark.timeout(1200)
-def test_reading_remote_shards_costs_little_more_than_local_ones(tmp_path: Path, full: bool) -> None:
+def test_reading_remote_shards_costs_little_more_than_local_ones(tmp_path, full):
     folder = tmp_path / "shards"
     folder.mkdir()
     size = write_shards(folder, 200 if full else 20)

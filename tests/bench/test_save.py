@@ -3,7 +3,6 @@
 import dataclasses
 import statistics
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ NOTES = Notes(step=0, world_size=1, elapsed_s=0.0, cursor={}, config="", model_c
 
 
 @pytest.mark.bench
-def test_a_save_delays_a_step_only_by_the_copy(tmp_path: Path, full: bool) -> None:
+def test_a_save_delays_a_step_only_by_the_copy(tmp_path, full):
     # 25 million parameters: 100 MB, and twice as much of the optimiser's.
     model = nn.Sequential(*[nn.Linear(1024, 1024) for _ in range(24 if full else 1)])
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

@@ -4,8 +4,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,9 +45,7 @@ def equal(number: int) -> NDArray[np.float32]:
 @pytest.mark.bench
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("scores", [uncertainties, equal])
-def test_memory_does_not_grow_with_the_rows(
-    tmp_path: Path, full: bool, scores: Callable[[int], NDArray[np.float32]]
-) -> None:
+def test_memory_does_not_grow_with_the_rows(tmp_path, full, scores):
     peaks = []
     for parts in (500, 5000) if full else (2, 3):
         write_scores(tmp_path / "out", (scores(number)[: PART if full else 50] for number in range(parts)))

@@ -66,7 +66,7 @@ def select(folder: Path, count: int, names: list[str]) -> tuple[str, list[list[i
 
 @pytest.mark.bench
 @pytest.mark.timeout(1200)
-def test_a_selection_opens_quickly_and_is_read_as_fast_as_a_copy(tmp_path: Path, full: bool) -> None:
+def test_a_selection_opens_quickly_and_is_read_as_fast_as_a_copy(tmp_path, full):
     many, whole, copied = (tmp_path / name for name in ("many", "whole", "copied"))
     for folder in (many, whole, copied):
         folder.mkdir()

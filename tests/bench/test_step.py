@@ -13,7 +13,6 @@ from tests.bench.step_sides import (
     MASK,
     SMALL,
     TINY,
-    Precision,
     Side,
     Turn,
     images_and_ids,
@@ -32,7 +31,7 @@ MAX_MEMORY = 1.12
 SIDES: tuple[Side, ...] = ("published", "published, memory kept", "ours")
 
 
-def test_our_step_and_the_published_step_give_equal_weights() -> None:
+def test_our_step_and_the_published_step_give_equal_weights():
     mask = replace(MASK, masked_fraction=0.5, mask_id=49)
     optim = OptimConfig(lr=1e-2, warmup_steps=2)
     torch.manual_seed(1)
@@ -57,9 +56,7 @@ def test_our_step_and_the_published_step_give_equal_weights() -> None:
 @pytest.mark.bench
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("precision", "least"), [("bf16", 1.3), ("fp32", 1.0)])
-def test_our_step_is_faster_and_needs_less_memory_than_the_published(
-    precision: Precision, least: float, capsys: pytest.CaptureFixture[str], full: bool
-) -> None:
+def test_our_step_is_faster_and_needs_less_memory_than_the_published(precision, least, capsys, full):
     batch, rounds_of, config = (64, 5, SMALL) if full else (16, 1, TINY)
     with processes(SIDES, precision, batch, config) as sides:
         first = [side.step() for side in sides]

@@ -1,7 +1,6 @@
 """`python -m tests.bench.targets` at a toy size, beside the decoders that every environment has."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,7 @@ from PIL import Image
 from tests.bench import own_loop, targets
 
 
-def test_loader_and_decoder_are_compared_with_their_targets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_loader_and_decoder_are_compared_with_their_targets(tmp_path, monkeypatch, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "0.jpg")
     monkeypatch.setattr(targets, "OTHERS", {name: targets.OTHERS[name] for name in (targets.LIBJPEG, "pillow")})
@@ -23,9 +20,7 @@ def test_loader_and_decoder_are_compared_with_their_targets(
     assert sum("(100.0%)" in line for line in lines) == 6, "the same pixels as Pillow's"
 
 
-def test_normalised_batches_are_compared_with_raw_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_normalised_batches_are_compared_with_raw_ones(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(own_loop, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "0.jpg")
@@ -38,6 +33,6 @@ def test_normalised_batches_are_compared_with_raw_ones(
     ("rates", "verdict"),
     [((3, 2), "met"), ((3, 3, 1), "met by median"), ((1, 1, 3), "missed by median"), ((1, 1), "missed")],
 )
-def test_a_target_is_met_in_all_rounds_or_by_the_median(rates: tuple[float, ...], verdict: str) -> None:
+def test_a_target_is_met_in_all_rounds_or_by_the_median(rates, verdict):
     ours, theirs = ([targets.Turn(rate, 1.0) for rate in side] for side in (rates, [1.0] * len(rates)))
     assert targets.row("", ours, "", theirs, 1.5)[-2] == verdict

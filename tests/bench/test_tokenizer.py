@@ -9,7 +9,6 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,9 +70,7 @@ def compare(
 
 @pytest.mark.bench
 @pytest.mark.filterwarnings("ignore")
-def test_tokenizing_captions_is_faster_than_open_clip(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, shared: Path, full: bool
-) -> None:
+def test_tokenizing_captions_is_faster_than_open_clip(capsys, tmp_path, shared, full):
     ours, theirs = Tokenizer(TokenizerConfig(context_length=77)), SimpleTokenizer(context_length=77)
     lines = []
     count, rounds = (10_000, 7) if full else (20, 1)

@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ def report(name: str, exact: Any, found: Any) -> float:
     return recall
 
 
-def test_approximate_indexes_have_high_recall(tmp_path: Path, full: bool) -> None:
+def test_approximate_indexes_have_high_recall(tmp_path, full):
     import faiss
     import lancedb  # two seconds, which each of pytest's workers would spend
     import pyarrow as pa
@@ -65,7 +64,7 @@ def test_approximate_indexes_have_high_recall(tmp_path: Path, full: bool) -> Non
     assert recall >= 0.9
 
 
-def test_an_index_of_many_rows_finds_what_exact_search_does(tmp_path: Path, full: bool) -> None:
+def test_an_index_of_many_rows_finds_what_exact_search_does(tmp_path, full):
     """The table of docs/how-to/vector-databases.md, with PROLIP_ROWS=10000000."""
     import lancedb
     import pyarrow as pa

@@ -51,19 +51,19 @@ def resolve(name: str) -> Any:
 
 
 @pytest.mark.parametrize("room", PUBLIC)
-def test_every_public_name_of_a_room_is_documented(room: str) -> None:
+def test_every_public_name_of_a_room_is_documented(room):
     """An object counts wherever it is documented, because constants are documented where they are defined."""
     documented = {id(resolve(name)) for name in DOCUMENTED}
     exported = import_module(room).__all__
     assert [name for name in exported if id(resolve(f"{room}.{name}")) not in documented] == []
 
 
-def test_no_name_is_documented_twice() -> None:
+def test_no_name_is_documented_twice():
     assert sorted(DOCUMENTED) == sorted(set(DOCUMENTED))
 
 
 @pytest.mark.parametrize("page", sorted(API.glob("*.md")), ids=lambda page: page.stem)
-def test_every_group_of_the_api_pages_has_an_introduction(page: Path) -> None:
+def test_every_group_of_the_api_pages_has_an_introduction(page):
     for title, text in re.findall(r"^## (.+)\n\n(.*)\n", page.read_text(encoding="utf-8"), re.M):
         assert re.search(r"[.)]$", text), f"{page.stem}, {title}: no introductory sentence"
 
@@ -88,7 +88,7 @@ def imports_of(source: Path) -> set[tuple[str, str]]:
     }
 
 
-def test_pages_and_examples_import_only_public_names() -> None:
+def test_pages_and_examples_import_only_public_names():
     used = {(page.name, *name) for page in SOURCES if "_build" not in page.parts for name in imports_of(page)}
     assert len(used) > 40
     private = [

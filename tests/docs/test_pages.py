@@ -74,7 +74,7 @@ def commands(block: Block) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_code_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_code_block_of_a_page_runs(page, tmp_path, monkeypatch):
     code = blocks(page)
     if not code:
         return
@@ -130,7 +130,7 @@ def told(block: Block, words: list[str], do: Any) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_commands_and_flags_in_the_prose_exist(page: Path) -> None:
+def test_commands_and_flags_in_the_prose_exist(page):
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     flags = programs.known_flags()
     for span in re.findall(r"`([^`]+)`", prose):

@@ -29,7 +29,7 @@ SHOWN = re.compile(
 )
 
 
-def test_the_table_of_settings_is_that_of_the_recipes() -> None:
+def test_the_table_of_settings_is_that_of_the_recipes():
     settings = [flatten(plain(load_config([recipe, "--shards", "SHARD"]))) for recipe in COLUMNS]
     keys = filter(SHOWN.fullmatch, settings[0])
     shown = {key: [_shown(table[key]) for table in settings] for key in keys}

@@ -35,7 +35,7 @@ def exists(name: str) -> bool:
     return False
 
 
-def test_names_and_paths_in_the_docs_exist() -> None:
+def test_names_and_paths_in_the_docs_exist():
     roots = (ROOT, ROOT / "python", ROOT / "python/prolip", ROOT / "rust/loader", ROOT / "rust/jpeg")
     for page in PAGES:
         text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
@@ -45,7 +45,7 @@ def test_names_and_paths_in_the_docs_exist() -> None:
         assert missing == [], page.stem
 
 
-def test_settings_named_in_the_docs_exist() -> None:
+def test_settings_named_in_the_docs_exist():
     config = load_config(["vit-b16-datacomp-1b-1.28b", "with-native", "--data.shards", "a.tar"])
     for page in PAGES:
         for setting in set(SETTING.findall(page.read_text(encoding="utf-8"))) - {"lock.json"}:  # a file

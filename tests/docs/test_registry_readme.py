@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = "https://github.com/OWNER/NAME"
 
 
-def test_every_link_of_the_readme_becomes_absolute() -> None:
+def test_every_link_of_the_readme_becomes_absolute():
     absolute = runpy.run_path(str(ROOT / "docs" / "registry_readme.py"))["absolute"]
     text = absolute((ROOT / "README.md").read_text(encoding="utf-8"), HOME, "1.2.3")
     links = re.findall(r"\]\(([^)]*)\)", text)
@@ -21,7 +21,7 @@ def test_every_link_of_the_readme_becomes_absolute() -> None:
         assert (ROOT / place.removeprefix("v1.2.3/").partition("#")[0]).exists(), link
 
 
-def test_the_release_rewrites_the_readme_before_it_builds() -> None:
+def test_the_release_rewrites_the_readme_before_it_builds():
     workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
     _, *builds = workflow.split("PyO3/maturin-action@")
     assert len(builds) == 2

@@ -1,10 +1,8 @@
 """docs/ablation.py: a small run of it, and its tables."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.support.studies import read_study
 from tests.support.untrained_run import WORDS
 from tests.support.warm_python import warm_python
@@ -13,9 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from prolip.demo.run import RESULTS
 
 
-def test_the_ablation_trains_evaluates_and_skips_finished_runs(
-    emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_ablation_trains_evaluates_and_skips_finished_runs(emoji_data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(warm_python(tmp_path)))  # it has imported PyTorch already
     study = read_study("ablation")
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))

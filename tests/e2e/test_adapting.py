@@ -1,8 +1,5 @@
 """docs/adapting.py: its measures of every kind of adapted model."""
 
-from pathlib import Path
-
-import pytest
 from tests.support.frozen_pairs import made_up, write_npz
 from tests.support.studies import read_study
 from tests.support.untrained_run import write_run
@@ -10,12 +7,12 @@ from tests.support.untrained_run import write_run
 from prolip.adapt import AdaptOptions, run_adapt
 
 
-def test_the_study_measures_every_method(emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_study_measures_every_method(emoji_data, tmp_path, capsys):
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=20)
     pairs = write_npz(tmp_path / "pairs.npz", *made_up(40, 32))
     for method in ("temperature", "laplace"):
         out = tmp_path / "runs" / f"{method}-new"
-        run_adapt(AdaptOptions(embeddings=(str(pairs),), out=out, checkpoint=str(tmp_path / "run"), method=method))  # type: ignore[arg-type]
+        run_adapt(AdaptOptions(embeddings=(str(pairs),), out=out, checkpoint=str(tmp_path / "run"), method=method))
     (tmp_path / "runs" / "laplace-new" / "cost.json").write_text('{"seconds": 61.2}')
     study = read_study("adapting")
     run, other = tmp_path / "run", tmp_path / "none"

@@ -43,9 +43,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("source", ["run", "copied checkpoint", "export"])
-def test_commands_need_only_a_copy_of_the_run(
-    elsewhere: Path, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_need_only_a_copy_of_the_run(elsewhere, source, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model, shard = str(elsewhere / source), str(elsewhere / "train.tar")
     embed = ["embed", "--checkpoint", model, "--shards", shard, "--what", "both", "--caption_key", "captions.name"]

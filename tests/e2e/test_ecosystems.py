@@ -41,14 +41,14 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     return Index(tmp_path_factory.mktemp("embeddings"))
 
 
-def test_scores_of_the_best_items_differ_and_depend_on_variances(index: Index) -> None:
+def test_scores_of_the_best_items_differ_and_depend_on_variances(index):
     """Otherwise the other tests would show nothing."""
     assert (np.ptp(index.scores, axis=1) > 100 * PRODUCT).all()
     means = index.vectors[:, :-1] @ index.queries[:, :-1].T
     assert ((-index.exact).argsort(1)[:, :K] != means.argsort(0)[::-1][:K].T).any()
 
 
-def test_faiss_returns_the_results_of_search(index: Index) -> None:
+def test_faiss_returns_the_results_of_search(index):
     import faiss
 
     flat = faiss.IndexFlatIP(index.vectors.shape[1])
@@ -57,7 +57,7 @@ def test_faiss_returns_the_results_of_search(index: Index) -> None:
     index.check(rows, scores)
 
 
-def test_lancedb_returns_the_results_of_search(index: Index, tmp_path: Path) -> None:
+def test_lancedb_returns_the_results_of_search(index, tmp_path):
     import lancedb
     import pyarrow as pa
 
@@ -69,7 +69,7 @@ def test_lancedb_returns_the_results_of_search(index: Index, tmp_path: Path) -> 
     index.check([[hit["row"] for hit in hits] for hits in found], scores)
 
 
-def test_qdrant_returns_the_results_of_search(index: Index) -> None:
+def test_qdrant_returns_the_results_of_search(index):
     from qdrant_client import QdrantClient, models
 
     client = QdrantClient(":memory:")

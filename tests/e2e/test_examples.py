@@ -42,7 +42,7 @@ def run(demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     return run_example
 
 
-def test_embed_and_compare_prints_images_captions_and_inclusions(run) -> None:
+def test_embed_and_compare_prints_images_captions_and_inclusions(run):
     captions = ["objects", "a tool", "thing 1"]
     lines = run("embed_and_compare.py", *captions, "--show", "3").splitlines()
     assert len(lines) == 3 + 3 + 2
@@ -58,7 +58,7 @@ RELEASED = "ProLIP-ViT-B-16-DC-1B-12_8B"
 
 
 @pytest.mark.usefixtures("one_table")
-def test_onnx_embed_prints_the_models_numbers(run, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_embed_prints_the_models_numbers(run, demo, tmp_path, monkeypatch):
     """Of an image that is scaled and cropped, and of captions that need cleaning, cutting and padding.
 
     unit/interop/test_onnx.py compares the towers, unit/interop/test_tokenizer_json_complete.py the tokenizer.
@@ -89,7 +89,7 @@ def test_onnx_embed_prints_the_models_numbers(run, demo: Path, tmp_path: Path, m
     assert found == [pytest.approx(numbers, rel=1e-3, abs=2e-4) for numbers in expected]
 
 
-def test_search_prints_the_best_images_first(run) -> None:
+def test_search_prints_the_best_images_first(run):
     lines = run("search.py", "a tool", "thing 3", "--k", "4").splitlines()
     assert lines[0] == "a tool"
     assert lines[5] == "thing 3"
@@ -97,7 +97,7 @@ def test_search_prints_the_best_images_first(run) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_fine_tune_changes_the_uncertainty_and_keeps_the_means(run, demo: Path) -> None:
+def test_fine_tune_changes_the_uncertainty_and_keeps_the_means(run, demo):
     flags = ("--samples_seen", "64", "--batch_size", "16", "--captions", "objects", "--out", "runs/tuned")
     assert re.fullmatch(r"'objects': uncertainty [\d.]+ before, [\d.]+ after\n", run("fine_tune.py", *flags))
     before, after = (prolip.load(demo / "runs" / name).encode_texts("objects") for name in ("demo", "tuned"))
@@ -105,7 +105,7 @@ def test_fine_tune_changes_the_uncertainty_and_keeps_the_means(run, demo: Path) 
     assert not torch.equal(before.log_var, after.log_var)
 
 
-def test_own_training_loop_resumes_exactly(run, demo: Path) -> None:
+def test_own_training_loop_resumes_exactly(run, demo):
     flags = ("--batch_size", "8")
     run("own_training_loop.py", *flags, "--checkpoint", "whole.pt", "--steps", "4")
     for steps in (1, 3):

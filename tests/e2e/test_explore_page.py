@@ -70,10 +70,10 @@ def open_panel(page: Page, name: str) -> None:
 
 def upload(page: Page, panel: str, content: bytes) -> None:
     file = {"name": "mine.png", "mimeType": "image/png", "buffer": content}
-    page.locator(f"#{panel}-image input[type=file]").set_input_files(files=[file])  # type: ignore[list-item]
+    page.locator(f"#{panel}-image input[type=file]").set_input_files(files=[file])
 
 
-def test_an_image_from_the_data_or_an_upload_is_compared_with_captions(page: Page, address: str) -> None:
+def test_an_image_from_the_data_or_an_upload_is_compared_with_captions(page, address):
     page.goto(address)
     assert "a 0" in rows(page, "compare")
     upload(page, "compare", b"no image at all")
@@ -89,11 +89,11 @@ def test_an_image_from_the_data_or_an_upload_is_compared_with_captions(page: Pag
     expect(page.locator("#compare-answer tbody")).not_to_have_text(from_data)
     assert sorted(rows(page, "compare")) == ["<b>travel</b>", "an animal", "food"]
     large = {"name": "b.png", "mimeType": "image/png", "buffer": encoded((1, 2, 3)) + bytes(1 << 20)}
-    sent = page.request.post(f"{address}/gradio_api/upload", multipart={"files": large})  # type: ignore[dict-item]
+    sent = page.request.post(f"{address}/gradio_api/upload", multipart={"files": large})
     assert sent.status == 413
 
 
-def test_every_panel_answers(page: Page, address: str) -> None:
+def test_every_panel_answers(page, address):
     page.goto(address)
     rows(page, "compare")
     open_panel(page, "captions")
@@ -117,7 +117,7 @@ def test_every_panel_answers(page: Page, address: str) -> None:
     assert rows(page, "browse") == least[::-1]
 
 
-def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
+def test_label_sets_follow_the_guarantee(page, address):
     page.goto(address)
     open_panel(page, "classify")
     answer = page.locator("#classify-answer")
@@ -135,7 +135,7 @@ def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
     expect(answer).to_contain_text("prefers")
 
 
-def test_every_panel_works_with_the_keyboard_alone(page: Page, address: str) -> None:
+def test_every_panel_works_with_the_keyboard_alone(page, address):
     page.goto(address)
     rows(page, "compare")
 
@@ -160,7 +160,7 @@ def test_every_panel_works_with_the_keyboard_alone(page: Page, address: str) -> 
             except PlaywrightTimeout:
                 continue
             file = {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9))}
-            return chooser.value.set_files(file)  # type: ignore[arg-type]
+            return chooser.value.set_files(file)
         raise AssertionError("Space on the upload button opens no file chooser")
 
     tab_to("[role=tab]")

@@ -48,7 +48,7 @@ def upload(page: ServedPage) -> Path:
 
 
 @pytest.mark.parametrize(("header", "value"), [("Host", "evil.example"), ("Origin", "http://evil.example")])
-def test_requests_of_other_sites_are_refused(page: ServedPage, header: str, value: str) -> None:
+def test_requests_of_other_sites_are_refused(page, header, value):
     preflight = {"Access-Control-Request-Method": "POST"}
     for method, body, more in (("POST", UPLOAD, FORM), ("OPTIONS", b"", preflight)):
         status, _, answered = ask(page, method, "/gradio_api/upload", body, {**more, header: value})
@@ -67,7 +67,7 @@ def question(page: ServedPage, path: str) -> int:
     ]
 
 
-def test_only_uploaded_files_are_read_and_served(page: ServedPage, tmp_path: Path) -> None:
+def test_only_uploaded_files_are_read_and_served(page, tmp_path):
     """A request that names another file, a pipe or an address gets nothing of it."""
     (tmp_path / "secret").write_text("secret")
     os.mkfifo(tmp_path / "pipe")
@@ -81,7 +81,7 @@ def test_only_uploaded_files_are_read_and_served(page: ServedPage, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
-def test_uploads_are_deleted_at_exit(tmp_path: Path, number: signal.Signals, status: int) -> None:
+def test_uploads_are_deleted_at_exit(tmp_path, number, status):
     with served_page(tmp_path) as page:
         uploaded = upload(page)
         assert uploaded.read_bytes() == encoded((9, 9, 200))

@@ -4,14 +4,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.small_training import Lab
 
 PROGRAM = str(Path(__file__).parent / "programs" / "failing_training.py")
 FLAGS = ("--batch_size", "12", "--samples_seen", "1200000", "--checkpoint_every", "4")
 
 
 @pytest.mark.parametrize("place", ["step", "data", "saving"])
-def test_a_failing_rank_logs_the_reason_and_all_ranks_end(watched: Lab, place: str) -> None:
+def test_a_failing_rank_logs_the_reason_and_all_ranks_end(watched, place):
     folder = watched.folder / f"failing-{place}"
     with watched.start(folder.name, *FLAGS, processes=3, program=(PROGRAM, place)) as job:
         deadline = time.monotonic() + 120

@@ -38,7 +38,7 @@ def accuracy(lab: Lab, run: str) -> float:
     return float((captions[found, 0] == captions[own, 0]).float().mean())
 
 
-def test_a_start_from_siglip_beats_one_from_scratch_in_as_many_steps(lab: Lab, siglip: str) -> None:
+def test_a_start_from_siglip_beats_one_from_scratch_in_as_many_steps(lab, siglip):
     steps = ("--samples_seen", "320", "--optim.lr", "1e-3")
     assert lab.here("from-siglip", *steps, *START, siglip) == 0
     # The same recipe and towers, random.
@@ -50,7 +50,7 @@ def test_a_start_from_siglip_beats_one_from_scratch_in_as_many_steps(lab: Lab, s
     assert accuracy(lab, "from-siglip") > accuracy(lab, "scratch") + 0.2
 
 
-def test_two_processes_train_what_is_not_locked(lab: Lab, siglip: str) -> None:
+def test_two_processes_train_what_is_not_locked(lab, siglip):
     started = load_network(siglip)
     save_pretrained(started, lab.folder / "siglip-start")  # what another process can open without timm's new tower
     flags = ("--batch_size", "16", "--samples_seen", "80", "--lock.image", "True", "--loss.contrast", "siglip")

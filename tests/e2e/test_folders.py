@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +22,7 @@ LARGE = os.urandom(12 << 20)
 
 
 @pytest.mark.parametrize("scheme", ["", "s3", "gs"])
-def test_files_are_written_listed_read_and_deleted(
-    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_written_listed_read_and_deleted(scheme, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     if scheme:
         server = object_store(scheme, tmp_path / "empty", tmp_path)
@@ -63,9 +60,7 @@ def test_files_are_written_listed_read_and_deleted(
 
 
 @pytest.mark.timeout(120)
-def test_an_upload_survives_faults_and_a_broken_one_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upload_survives_faults_and_a_broken_one_leaves_nothing(tmp_path, monkeypatch):
     with moto(tmp_path, BUCKET) as endpoint:
         for seed in range(2):
             with StoreProxy(endpoint, seed, 0.3) as proxy:
@@ -87,13 +82,13 @@ def test_an_upload_survives_faults_and_a_broken_one_leaves_nothing(
 
 
 @pytest.mark.parametrize("address", ["s3://key:secret@bucket/a", "s3://bucket/a?secret", "s3://bucket", "ftp://b/a"])
-def test_wrong_addresses_are_named_without_secrets(address: str) -> None:
+def test_wrong_addresses_are_named_without_secrets(address):
     with pytest.raises(UserError, match="must be a folder") as error:
         Folder(address)
     assert "secret" not in str(error.value)
 
 
-def test_a_dead_store_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_store_is_named(monkeypatch):
     s3_settings(monkeypatch, f"http://127.0.0.1:{free_port()}")
     monkeypatch.setattr("prolip.folders._ATTEMPTS", 2)
     begun = time.monotonic()

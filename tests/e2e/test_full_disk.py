@@ -94,9 +94,7 @@ NAMES = [words.__name__ for words, _, _ in COMMANDS]
 # A file that could not be flushed tries once more when it is collected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("words", "file", "limit"), COMMANDS, ids=NAMES)
-def test_an_output_that_exceeds_the_limit_is_named_and_can_be_resumed(
-    ended: Ended, world: World, tmp_path: Path, words: Words, file: str, limit: int
-) -> None:
+def test_an_output_that_exceeds_the_limit_is_named_and_can_be_resumed(ended, world, tmp_path, words, file, limit):
     out = tmp_path / "out"
     status, said = ended(words(world, out), limit)
     assert status == 2, said
@@ -123,9 +121,7 @@ def test_an_output_that_exceeds_the_limit_is_named_and_can_be_resumed(
     ],
     ids=["copy", "train"],
 )
-def test_a_full_disk_is_an_error_that_names_the_file(
-    ended: Ended, world: World, tmp_path: Path, words: Words, file: str, kilobytes: int
-) -> None:
+def test_a_full_disk_is_an_error_that_names_the_file(ended, world, tmp_path, words, file, kilobytes):
     with small_disk(tmp_path / "disk", kilobytes) as mounted:
         if not mounted:
             pytest.skip("mounting a small disk is not allowed here")

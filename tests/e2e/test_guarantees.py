@@ -1,6 +1,5 @@
 """docs/guarantees.py: it counts what a calibration decides about the other half of the images."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,7 +42,7 @@ def calibrated(score: Any) -> tuple[Calibration, Evidence, Tensor]:
     return found, found.with_prior(evidence.rows(rest)), truth[rest]
 
 
-def test_label_sets_equal_those_of_a_calibration_on_the_other_half(study: SimpleNamespace) -> None:
+def test_label_sets_equal_those_of_a_calibration_on_the_other_half(study):
     counted = study.count_sets(study.split(*made_up(), SEED))
     assert counted.shape == (4, 3, 2)
     for place, score in enumerate(study.SCORES):
@@ -55,9 +54,7 @@ def test_label_sets_equal_those_of_a_calibration_on_the_other_half(study: Simple
             assert size == pytest.approx(float(sets.sum(dim=1).double().mean())), (score, guarantee)
 
 
-def test_the_study_prints_a_row_per_image_set(
-    study: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_study_prints_a_row_per_image_set(study, tmp_path, capsys):
     write_emoji(tmp_path, {f"test-{design}": 24 for design in ("openmoji", "goog", "twtr")} | {"design-twtr": 3})
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=20)
     study.main(str(tmp_path / "run"), tmp_path, 3)

@@ -79,9 +79,7 @@ def measured(lab: Lab, name: str) -> dict[tuple[float, str], float]:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value.__name__,
 )
-def test_a_run_killed_at_several_moments_resumes_to_the_same_bits(
-    watched: Lab, unharmed: str, kill: Kill, moments: dict[str, list[int]]
-) -> None:
+def test_a_run_killed_at_several_moments_resumes_to_the_same_bits(watched, unharmed, kill, moments):
     """At each moment it has checkpoints of such steps, from the newest of which it goes on to the next one."""
     name = f"killed-{kill.__name__}-{'-'.join(moments)}"
     folder = watched.folder / name

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.small_training import Lab
 from tests.support.warm_python import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +51,7 @@ def launch(folder: Path, script: str, *words: str, **settings: str) -> subproces
 
 
 @pytest.mark.parametrize(("settings", "processes"), [({}, 3), ({"NPROC": "2"}, 2)])
-def test_one_node_starts_a_process_per_gpu(tmp_path: Path, settings: dict[str, str], processes: int) -> None:
+def test_one_node_starts_a_process_per_gpu(tmp_path, settings, processes):
     stub(tmp_path, "torchrun")
     stub(tmp_path, "nvidia-smi", "printf 'GPU 0: a\\nGPU 1: b\\nGPU 2: c\\n'")
     assert launch(tmp_path, "one_node.sh", "demo", "--out", "a b", RESTARTS="3", **settings).returncode == 0
@@ -60,7 +59,7 @@ def test_one_node_starts_a_process_per_gpu(tmp_path: Path, settings: dict[str, s
     assert calls(tmp_path)[-1] == f"{started} --device cuda"
 
 
-def test_several_nodes_rendezvous_on_the_first(tmp_path: Path) -> None:
+def test_several_nodes_rendezvous_on_the_first(tmp_path):
     stub(tmp_path, "torchrun")
     where = {"NUM_NODES": "2:4", "FIRST_NODE": "10.0.0.1", "NPROC": "4"}
     for rank, is_host in (("0", 1), ("3", 0)):
@@ -87,7 +86,7 @@ def slurm(folder: Path, *, preempted: bool = False) -> None:
     stub(folder, "scontrol", f'case "$1 $2" in "show hostnames") {hosts};; "show job") {job};; esac')
 
 
-def test_slurm_starts_a_launcher_per_node(tmp_path: Path) -> None:
+def test_slurm_starts_a_launcher_per_node(tmp_path):
     slurm(tmp_path)
     stub(tmp_path, "srun", "exit 7")
     assert launch(tmp_path, "slurm.sh", "demo", "--seed", "1", **JOB).returncode == 7
@@ -95,7 +94,7 @@ def test_slurm_starts_a_launcher_per_node(tmp_path: Path) -> None:
     assert not [call for call in calls(tmp_path) if "requeue" in call]
 
 
-def test_each_task_of_a_slurm_array_trains_its_recipe(tmp_path: Path) -> None:
+def test_each_task_of_a_slurm_array_trains_its_recipe(tmp_path):
     slurm(tmp_path)
     stub(tmp_path, "srun")
     words = ("one", "two", "three", "--", "--seed", "1")
@@ -111,9 +110,7 @@ LAUNCHERS = [("one_node.sh", {}, "torchrun"), ("multi_node.sh", NODES, "torchrun
 
 
 @pytest.mark.parametrize(("script", "settings", "program"), LAUNCHERS)
-def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(
-    tmp_path: Path, script: str, settings: dict[str, str], program: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(tmp_path, script, settings, program, monkeypatch):
     monkeypatch.delenv(GRACE, raising=False)
     slurm(tmp_path)
     stub(tmp_path, program, f'echo "${GRACE}" > "{tmp_path}/grace"')
@@ -124,14 +121,14 @@ def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(
     assert (tmp_path / "grace").read_text() == "7\n"
 
 
-def test_a_preempted_job_requeues_itself(tmp_path: Path) -> None:
+def test_a_preempted_job_requeues_itself(tmp_path):
     slurm(tmp_path, preempted=True)
     stub(tmp_path, "srun", "exit 1")
     assert launch(tmp_path, "slurm.sh", "demo", **JOB).returncode == 0
     assert calls(tmp_path)[-1] == "scontrol requeue 40007"
 
 
-def test_a_job_saves_and_requeues_before_its_time_is_up(tmp_path: Path) -> None:
+def test_a_job_saves_and_requeues_before_its_time_is_up(tmp_path):
     slurm(tmp_path)
     # The step takes a moment to save when it is told to end.
     stub(tmp_path, "srun", "trap 'sleep 0.3; echo saved >> \"${0%/*}/calls\"; exit 1' TERM", "sleep 30 & wait")
@@ -157,14 +154,14 @@ def warm(tmp_path: Path) -> dict[str, str]:
     return {"PYTHON_EXEC": str(warm_python(tmp_path))}
 
 
-def test_one_node_trains_with_two_processes(lab: Lab, tmp_path: Path, warm: dict[str, str]) -> None:
+def test_one_node_trains_with_two_processes(lab, tmp_path, warm):
     done = launch(tmp_path, "one_node.sh", *lab.words("one_node", *SHORT), NPROC="2", **warm)
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stderr
     assert lab.latest("one_node").step == 2
 
 
-def test_two_nodes_train_together(lab: Lab, tmp_path: Path, warm: dict[str, str]) -> None:
+def test_two_nodes_train_together(lab, tmp_path, warm):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])

@@ -47,7 +47,7 @@ def long_words(lab: Lab, form: ResizeForm, *flags: str) -> list[str]:
     return latest(["longprolip-vit-b16-24m", *SMALL.split(), *data, *here, *start, *flags])
 
 
-def test_longprolip_trains_every_position_on_long_captions(lab: Lab, short: ProLIP) -> None:
+def test_longprolip_trains_every_position_on_long_captions(lab, short):
     run = ("--samples_seen", "24", "--batch_size", "8", "--optim.lr", "1e-3", "--out", str(lab.folder / "long"))
     words = long_words(lab, "official", *run)
     config = load_config(words)

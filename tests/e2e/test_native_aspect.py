@@ -22,7 +22,7 @@ def study(tmp_path: Path) -> dict[str, Any]:
     return main.__globals__
 
 
-def test_held_out_emoji_are_together_in_no_trained_picture(study: dict[str, Any]) -> None:
+def test_held_out_emoji_are_together_in_no_trained_picture(study):
     study["NAMES"] = study["NAMES"][:6]  # so that many sets are drawn again
     rows = study["draw_rows"]()
     trained, held_out = ([frozenset(text.split(", then ")) for text, _ in rows[split]] for split in ("train", "test"))
@@ -32,7 +32,7 @@ def test_held_out_emoji_are_together_in_no_trained_picture(study: dict[str, Any]
     assert rows == study["draw_rows"]()
 
 
-def test_measures_tell_lengths_and_directions_apart(study: dict[str, Any]) -> None:
+def test_measures_tell_lengths_and_directions_apart(study):
     texts = [text for text, _ in study["draw_rows"]()["test"]]
     right = F.one_hot(torch.tensor([texts.index(text) for text in texts])).float()
     wrong = right.clone()
@@ -47,9 +47,7 @@ def test_measures_tell_lengths_and_directions_apart(study: dict[str, Any]) -> No
     torch.testing.assert_close(uncertainty, torch.arange(1.0, 7).double(), rtol=1e-4, atol=0)
 
 
-def test_the_study_builds_trains_and_measures(
-    study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_study_builds_trains_and_measures(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", str(warm_python(tmp_path)))
     study["FLAGS"] = study["FLAGS"].replace("64000", "128")
     study["main"](SMALL.split())

@@ -4,15 +4,14 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
 from tests.support.studies import read_study
 from tests.support.untrained_run import write_words
 from tests.support.warm_python import warm_python
 
 
 def test_the_study_exchanges_captions_and_counts_the_wrong_pairs_that_are_trained_on(
-    emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    emoji_data, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(sys, "executable", str(warm_python(tmp_path)))  # it has imported PyTorch already
     study = read_study("noise")
     monkeypatch.setitem(study.prepare.__globals__, "TENTH", 0.9)

@@ -59,7 +59,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any], name: str) -> None
         assert (flat(ours[state]) - flat(theirs[state])).norm() < 1e-4 * flat(theirs[state]).norm(), (name, state)
 
 
-def test_two_processes_have_the_loss_curve_of_one_process(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_have_the_loss_curve_of_one_process(lab, monkeypatch):
     cases = {
         "ddp": (),
         "ddp_parts": ("--accumulate", "3", "--loss.exchange", "all_gather"),
@@ -102,7 +102,7 @@ def test_two_processes_have_the_loss_curve_of_one_process(lab: Lab, monkeypatch:
     assert low["total"] == pytest.approx(by_hand["total"], rel=1e-2)
 
 
-def test_a_sharded_run_with_a_frozen_tower_is_evaluated_like_an_unsharded_one(watched: Lab) -> None:
+def test_a_sharded_run_with_a_frozen_tower_is_evaluated_like_an_unsharded_one(watched):
     """No gradient reaches the image tower, so FSDP leaves its tensors gathered after the forward pass."""
     control = ("contrast", "siglip"), ("vib_weight", "0"), ("inclusion_weight", "0"), ("masked_inclusion_weight", "0")
     flags = [word for name, value in control for word in (f"--loss.{name}", value)]

@@ -1,6 +1,5 @@
 """docs/planted_prompts.py: what it plants, and that all ways are scored on the same images."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -38,7 +37,7 @@ class Planted:
         self.ways = {name: rest for name, *rest in study.classifiers(prompts, self.images, self.labels, 4)}
 
 
-def test_labelled_images_give_planted_prompts_little_weight(study: SimpleNamespace) -> None:
+def test_labelled_images_give_planted_prompts_little_weight(study):
     planted = Planted(study)
     share = {name: float(weights[:, 2:].sum(1).mean()) for name, (_, weights) in planted.ways.items()}
     assert share["even weights"] == pytest.approx(0.5)
@@ -49,7 +48,7 @@ def test_labelled_images_give_planted_prompts_little_weight(study: SimpleNamespa
         torch.testing.assert_close(weights.sum(1).double(), torch.ones(3, dtype=torch.float64))
 
 
-def test_images_that_vote_are_not_scored(study: SimpleNamespace, tmp_path: Path) -> None:
+def test_images_that_vote_are_not_scored(study, tmp_path):
     counts = {f"test-{design}": 24 for design in ("openmoji", "goog", "twtr")}
     write_emoji(tmp_path, {**counts, "design-twtr": 24})
     run = tmp_path / "run"

@@ -122,7 +122,7 @@ def chain(bucket: Bucket, lab: Lab, name: str, *engine: str, kills: int) -> dict
 
 
 @pytest.mark.usefixtures("short")
-def test_killed_commands_end_with_the_same_parts_selections_and_weights(bucket: Bucket, lab: Lab, ray: Ray) -> None:
+def test_killed_commands_end_with_the_same_parts_selections_and_weights(bucket, lab, ray):
     unharmed = chain(bucket, lab, "chain-whole", kills=0)
     assert len(unharmed) == SHARDS + 2
     kept = sum(len(one.rows) for one in read_selection(lab.folder / "chain-whole-distinct"))
@@ -147,7 +147,7 @@ def parts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
-def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp_path: Path, ray: Ray) -> None:
+def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp_path, ray):
     """The last test of the cluster."""
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
     data = tmp_path / "data"

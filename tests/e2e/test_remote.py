@@ -26,13 +26,11 @@ from tests.support.remote_shards import (
 )
 
 from prolip.cli import main
-from prolip.data import Batch, BatchLoader, DataError, write_index
+from prolip.data import BatchLoader, DataError, write_index
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
-def test_shards_in_an_object_store_give_the_batches_of_local_ones(
-    scheme: str, folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_in_an_object_store_give_the_batches_of_local_ones(scheme, folder, expected, tmp_path, monkeypatch):
     with object_store(scheme, folder, tmp_path) as endpoint:
         SETTINGS[scheme](monkeypatch, endpoint)
         for pattern in ("{000..005}.tar", "*.tar", "{000..005}.tar.gz"):
@@ -43,9 +41,7 @@ def test_shards_in_an_object_store_give_the_batches_of_local_ones(
             batches(replace(config(f"{scheme}://{BUCKET}/data/006.tar"), num_samples=16))
 
 
-def test_shards_on_the_hub_give_the_batches_of_local_ones(
-    folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_on_the_hub_give_the_batches_of_local_ones(folder, expected, tmp_path, monkeypatch):
     files = tmp_path / "hub" / "datasets" / "owner" / "name" / "resolve" / "v1"
     files.parent.mkdir(parents=True)
     files.symlink_to(folder)
@@ -57,7 +53,7 @@ def test_shards_on_the_hub_give_the_batches_of_local_ones(
     assert set(tokens) == {"Bearer secret"}
 
 
-def test_an_index_at_an_address_is_used(folder: Path, expected: list[Batch], tmp_path: Path) -> None:
+def test_an_index_at_an_address_is_used(folder, expected, tmp_path):
     served = served_copy(folder, tmp_path / "served")
     with servers.nginx(served, tmp_path) as url:
         shards = f"{url}/{{000..005}}.tar"
@@ -69,9 +65,7 @@ def test_an_index_at_an_address_is_used(folder: Path, expected: list[Batch], tmp
             BatchLoader(config(shards, f"{url}/000.tar"))
 
 
-def test_the_index_command_writes_and_checks_remote_shards(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_index_command_writes_and_checks_remote_shards(folder, tmp_path, monkeypatch, capsys):
     index = str(tmp_path / "all.index")
     with servers.nginx(folder, tmp_path) as url, azure(folder, BUCKET) as endpoint:
         azure_settings(monkeypatch, endpoint)
@@ -86,7 +80,7 @@ def test_the_index_command_writes_and_checks_remote_shards(
         assert "/9.tar: the server answers 404 (tried once)" in capsys.readouterr().err
 
 
-def test_shards_from_a_command_are_read_only_if_allowed(folder: Path, expected: list[Batch], tmp_path: Path) -> None:
+def test_shards_from_a_command_are_read_only_if_allowed(folder, expected, tmp_path):
     shards = f"pipe:cat {folder}/{{000..005}}.tar | cat"
     check(shards, expected, tmp_path, replace(QUICK, allow_pipe=True))
     with pytest.raises(ValueError, match=r"store\.allow_pipe"):
@@ -108,9 +102,7 @@ def https(folder: Path, work: Path, monkeypatch: pytest.MonkeyPatch, more: str =
         yield url
 
 
-def test_https_is_verified_and_not_downgraded(
-    folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_https_is_verified_and_not_downgraded(folder, expected, tmp_path, monkeypatch):
     away = "location /away/ { return 302 http://127.0.0.1:1/; }"
     with https(folder, tmp_path, monkeypatch, away) as url:
         check(f"{url}/{{000..005}}.tar", expected, tmp_path)

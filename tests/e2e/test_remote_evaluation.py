@@ -36,9 +36,7 @@ def figures(lab: Path, out: Path, suite: str, data: str, *more: str) -> dict[str
 
 
 @pytest.mark.parametrize("way", ["no ranges", "s3"])
-def test_remote_shards_give_the_figures_of_local_ones(
-    way: str, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_remote_shards_give_the_figures_of_local_ones(way, lab, tmp_path, monkeypatch):
     folder = lab / "sets" / "wds_pairs_test" / "test"
     retrieval = ["--caption_key", "sentences.raw"]
     near = figures(lab, tmp_path / "near", "retrieval", f"{folder}/{{0..1}}.tar", *retrieval)
@@ -60,14 +58,14 @@ def test_remote_shards_give_the_figures_of_local_ones(
         assert figures(lab, tmp_path / "far", "uncertainty", plain, "--caption_key", "txt") == near
 
 
-def test_a_remote_folder_is_evaluated_with_its_class_names(lab: Path, tmp_path: Path) -> None:
+def test_a_remote_folder_is_evaluated_with_its_class_names(lab, tmp_path):
     near = figures(lab, tmp_path / "near", "uncertainty", str(lab / "sets" / "wds_pairs_test"))
     assert "accuracy" in near
     with servers.nginx(lab / "sets", tmp_path) as url:
         assert figures(lab, tmp_path / "far", "uncertainty", f"{url}/wds_pairs_test/") == near
 
 
-def test_chosen_samples_of_remote_shards_are_copied(lab: Path, tmp_path: Path) -> None:
+def test_chosen_samples_of_remote_shards_are_copied(lab, tmp_path):
     folder = lab / "sets" / "wds_pairs_test" / "test"
     local = BatchLoader(LoaderConfig(shards=(f"{folder}/*.tar",), batch_size=1, image_size=0, captions=()))
 

@@ -26,7 +26,7 @@ from tests.support.remote_shards import (
 )
 from tests.support.shards import write_tar
 
-from prolip.data import Batch, BatchLoader, DataError, write_index
+from prolip.data import BatchLoader, DataError, write_index
 from prolip.data.selection import Chosen, write_selection
 
 RUN = """
@@ -68,16 +68,14 @@ def index(tmp_path: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("ranges", "suffix"), [(True, "tar"), (False, "tar.gz")])
-def test_an_unreliable_server_gives_the_same_batches(
-    ranges: bool, suffix: str, folder: Path, expected: list[Batch], tmp_path: Path
-) -> None:
+def test_an_unreliable_server_gives_the_same_batches(ranges, suffix, folder, expected, tmp_path):
     server = servers.nginx(folder, tmp_path) if ranges else servers.python_server(folder)
     with server as url, servers.FaultProxy(url, seed=int(ranges)) as proxy:
         check(f"{proxy.url}/{{000..005}}.{suffix}", expected, tmp_path)
         assert sum(count for fault, count in proxy.faults.items() if fault != "none") > 5, proxy.faults
 
 
-def test_of_a_selection_an_object_store_sends_the_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_selection_an_object_store_sends_the_ranges(tmp_path, monkeypatch):
     folder = tmp_path / "shards"
     folder.mkdir()
     image = encode(Image.new("RGB", (48, 48), (200, 100, 0)), "JPEG")
@@ -99,9 +97,7 @@ def test_of_a_selection_an_object_store_sends_the_ranges(tmp_path: Path, monkeyp
     assert 0 < proxy.sent < sum(path.stat().st_size for path in folder.iterdir()) / 2
 
 
-def test_a_missing_shard_is_an_error_or_skipped(
-    folder: Path, expected: list[Batch], tmp_path: Path, index: Path
-) -> None:
+def test_a_missing_shard_is_an_error_or_skipped(folder, expected, tmp_path, index):
     served = served_copy(folder, tmp_path / "served")
     with servers.python_server(served) as url:
         shards = f"{url}/{{000..005}}.tar"
@@ -120,7 +116,7 @@ def test_a_missing_shard_is_an_error_or_skipped(
         assert bad["read"] == SAMPLES + 3
 
 
-def test_a_shard_changed_since_indexing_is_refused(folder: Path, tmp_path: Path, index: Path) -> None:
+def test_a_shard_changed_since_indexing_is_refused(folder, tmp_path, index):
     served = served_copy(folder, tmp_path / "served")
     with servers.nginx(served, tmp_path) as url:
         shards = f"{url}/{{000..005}}.tar"
@@ -132,7 +128,7 @@ def test_a_shard_changed_since_indexing_is_refused(folder: Path, tmp_path: Path,
             batches(config(shards, index))
 
 
-def test_processes_of_a_node_share_a_cache(folder: Path, expected: list[Batch], tmp_path: Path, index: Path) -> None:
+def test_processes_of_a_node_share_a_cache(folder, expected, tmp_path, index):
     cache = tmp_path / "cache"
     with servers.nginx(folder, tmp_path) as url:
         shards = f"{url}/{{000..005}}.tar"

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from tests.support.forkserver import FORKSERVER
 from tests.support.small_training import RECIPE, SHARDED, VALIDATED, Lab, numbers, same_weights, write_shard
@@ -44,7 +43,7 @@ def train_until_killed(words: list[str], step: int, sync: int) -> None:
     sys.exit(main(words))
 
 
-def test_a_run_killed_four_times_ends_with_the_same_bits(lab: Lab) -> None:
+def test_a_run_killed_four_times_ends_with_the_same_bits(lab):
     flags = ("--checkpoint_every", "2", "--samples_seen", "1280")
     assert lab.here("unharmed", *flags) == 0
     folder = lab.folder / "harmed" / "checkpoints"
@@ -70,9 +69,7 @@ def test_a_run_killed_four_times_ends_with_the_same_bits(lab: Lab) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
-def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(
-    lab: Lab, finished: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(lab, finished, caplog, monkeypatch):
     monkeypatch.setattr(run_lock, "_WAIT_SECONDS", 0.5)
     with lab.start("contested", processes=1) as job:
         job.wait_for(lab.has("contested", "checkpoints/step_*20"))
@@ -87,7 +84,7 @@ def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(
     assert same_weights(lab.latest("contested"), lab.latest(finished))
 
 
-def test_three_processes_restart_after_a_kill_and_end_with_the_same_bits(lab: Lab) -> None:
+def test_three_processes_restart_after_a_kill_and_end_with_the_same_bits(lab):
     # With three the order of a sum over the processes matters: two numbers add up the same either way.
     flags = ("--batch_size", "12", "--samples_seen", "960")
     lab.launch("whole", *flags, processes=3)
@@ -112,7 +109,7 @@ def test_three_processes_restart_after_a_kill_and_end_with_the_same_bits(lab: La
     assert numbers(lab.rows("elastic"), "loss")[-1] == losses[-1]
 
 
-def test_a_run_of_two_processes_resumes_with_three_and_repeats_no_sample(lab: Lab) -> None:
+def test_a_run_of_two_processes_resumes_with_three_and_repeats_no_sample(lab):
     for shard in range(3):
         write_shard(lab.folder / f"thirds-{shard}.tar", range(24 * shard, 24 * shard + 24))
     flags = ("--data.shards", str(lab.folder / "thirds-{0..2}.tar"), "--batch_size", "12", "--samples_seen", "720")
@@ -150,7 +147,7 @@ batch_divisor = 4
 """
 
 
-def test_a_native_run_resumes_within_an_epoch_on_another_number_of_ranks_with_equal_steps(lab: Lab) -> None:
+def test_a_native_run_resumes_within_an_epoch_on_another_number_of_ranks_with_equal_steps(lab):
     native, shapes = Lab(lab.folder / "native"), [(12, 12), (40, 11), (7, 30)]
     native.folder.mkdir()
     for shard in range(3):
@@ -182,7 +179,7 @@ def test_a_native_run_resumes_within_an_epoch_on_another_number_of_ranks_with_eq
     assert [len(set(epoch)) == len(epoch) > 75 - 16 for epoch in epochs[:-1]] == [True, True]
 
 
-def test_a_sharded_run_resumes_with_unsharded_models(watched: Lab, sharded: str) -> None:
+def test_a_sharded_run_resumes_with_unsharded_models(watched, sharded):
     first = watched.latest(sharded)
     ends = [(first.model(), first.optimizer(), first.average())]
     watched.copy(sharded, "whole")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.support.shards import encoded
 from tests.support.untrained_run import write_run
 
@@ -29,9 +28,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(tmp_path, monkeypatch):
     from prolip.inference import encoder
 
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)

@@ -54,7 +54,7 @@ def store(lab: Lab) -> Iterator[Store]:
         store.closed.set()
 
 
-def test_a_run_that_waits_for_a_silent_store_stops_at_the_first_signal(lab: Lab, store: Store, tmp_path: Path) -> None:
+def test_a_run_that_waits_for_a_silent_store_stops_at_the_first_signal(lab, store, tmp_path):
     shards, index = f"{store.address}/{SHARDS}", tmp_path / "remote.index"
     write_index([shards], index, 1, StoreConfig())
     store.answers = 5

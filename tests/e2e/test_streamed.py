@@ -70,9 +70,7 @@ MODES = [
 
 
 @pytest.mark.parametrize(("last_batch", "mode", "num_samples"), MODES)
-def test_batches_do_not_depend_on_threads_server_or_stops(
-    last_batch: LastBatch, mode: Literal["once", "resampled"], num_samples: int | None, ragged: Path, url: str
-) -> None:
+def test_batches_do_not_depend_on_threads_server_or_stops(last_batch, mode, num_samples, ragged, url):
     config = replace(_config(url, last_batch, num_samples), mode=mode)
     for rank in range(2):
         whole = batches(config, rank, 2)
@@ -86,7 +84,7 @@ def test_batches_do_not_depend_on_threads_server_or_stops(
         assert_equal(batches(replace(config, shards=(f"{proxy.url}/{PATTERN}",)), 1, 2), whole)
 
 
-def test_opening_sends_no_request_and_unknown_lengths_are_refused() -> None:
+def test_opening_sends_no_request_and_unknown_lengths_are_refused():
     nowhere = f"http://127.0.0.1:{servers.free_port()}/{PATTERN}"
     store = replace(STORE, retries=0)
     loader = BatchLoader(replace(_config(nowhere, "keep", None), store=store))
@@ -108,7 +106,7 @@ def _bytes_held(folder: Path) -> int:
     return sum(held.values())
 
 
-def test_only_prefetched_shards_are_on_the_disk(tmp_path: Path) -> None:
+def test_only_prefetched_shards_are_on_the_disk(tmp_path):
     served, cache = tmp_path / "served", tmp_path / "cache"
     served.mkdir()
     size, count = 300_000, 60

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.support.shards import read_tar, write_tar
 from tests.support.small_step import ALONE
-from tests.support.small_training import SHORT, Lab, numbers, same_weights, write_shard
+from tests.support.small_training import SHORT, numbers, same_weights, write_shard
 
 from prolip.data import BatchLoader
 from prolip.data.device import device_batches
@@ -24,7 +24,7 @@ from prolip.train.cost import step_flops
 from prolip.train.optim import LossScaler, make_optimizer
 
 
-def test_the_loop_takes_the_steps_of_a_reference_loop(lab: Lab) -> None:
+def test_the_loop_takes_the_steps_of_a_reference_loop(lab):
     # Each rule bites: warm-up, a gradient above the clip norm, a scale above its limit, masked rows in every batch.
     flags = ("--samples_seen", "64", "--optim.clip_norm", "0.1", "--model.init_logit_scale", "5")
     flags = (*flags, "--log.peak_tflops", "0.5")
@@ -60,7 +60,7 @@ def test_the_loop_takes_the_steps_of_a_reference_loop(lab: Lab) -> None:
     assert row["mfu"] == pytest.approx(flops / 16 * row["samples_per_s"] / 0.5e12)
 
 
-def test_a_finished_run_does_nothing(lab: Lab, finished: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_run_does_nothing(lab, finished, caplog):
     newest = lab.latest(finished).path
     written = newest.stat().st_mtime_ns
     with caplog.at_level("INFO"):
@@ -69,7 +69,7 @@ def test_a_finished_run_does_nothing(lab: Lab, finished: str, caplog: pytest.Log
     assert newest.stat().st_mtime_ns == written
 
 
-def test_the_fp16_loss_scale_is_logged_and_halves_at_skipped_steps(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fp16_loss_scale_is_logged_and_halves_at_skipped_steps(lab, monkeypatch):
     factor = 2.0**24
     monkeypatch.setattr("prolip.train.loop.LossScaler", lambda device: LossScaler(device, factor))
     flags = ("--samples_seen", "320", "--log_every", "1")
@@ -82,7 +82,7 @@ def test_the_fp16_loss_scale_is_logged_and_halves_at_skipped_steps(lab: Lab, mon
     assert "loss_scale" not in lab.rows("factorless")[0]
 
 
-def test_a_run_on_a_selection_is_that_on_copies_of_its_samples(watched: Lab) -> None:
+def test_a_run_on_a_selection_is_that_on_copies_of_its_samples(watched):
     """Sets to evaluate are read whole."""
     whole, copies, chosen = (watched.folder / name for name in ("whole.tar", "copies.tar", "chosen.parquet"))
     write_shard(whole)
@@ -100,7 +100,7 @@ def test_a_run_on_a_selection_is_that_on_copies_of_its_samples(watched: Lab) -> 
     assert measured[0] == measured[1] != {}
 
 
-def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab, caplog):
     text = lab.folder / "text.tar"
     text.write_text("not an archive " * 100)
     assert lab.here("unread", "--data.shards", str(text)) == 2
@@ -112,7 +112,7 @@ def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab: Lab, caplog
     assert "a file: must be a folder" in caplog.text
 
 
-def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:
+def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab):
     with lab.start("misspelt", "--optim.lrr", "1", processes=2) as job:
         assert job.wait() == [2, 2], job.told()
     assert re.sub(r"rank \d", "rank N", job.told()) == (
@@ -126,7 +126,7 @@ def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:
     assert "absent.tar" in said[0]
 
 
-def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_recipe_in_the_same_folder_is_refused(lab, caplog):
     assert lab.here("mixed", "--samples_seen", "32") == 0
     assert lab.here("mixed", "--samples_seen", "64", "--optim.lr", "1e-4") == 2
     assert (
@@ -135,7 +135,7 @@ def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.L
     assert lab.here("mixed", "--samples_seen", "32", "--log_every", "1") == 0
 
 
-def test_a_run_starts_from_the_weights_of_another_and_resumes_without_them(lab: Lab, short: str) -> None:
+def test_a_run_starts_from_the_weights_of_another_and_resumes_without_them(lab, short):
     lab.copy(short, "begun")
     flags = ("--start_from", str(lab.folder / "begun"), "--samples_seen", "640", "--optim.lr", "1e-9")
     assert lab.here("started", *flags) == 0

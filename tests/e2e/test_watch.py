@@ -3,14 +3,14 @@
 import json
 import shutil
 
-from tests.support.small_training import COLOURS, PLACES, SHARDED, SHORT, Lab, numbers, same_weights
+from tests.support.small_training import COLOURS, PLACES, SHARDED, SHORT, numbers, same_weights
 
 from prolip.checkpoint import list_checkpoints, read_best
 
 SHOWN = ("--log.examples_every", "10", "--log.num_examples", "2")
 
 
-def test_validation_does_not_change_the_steps_and_the_best_is_kept(lab: Lab, short: str, watched: Lab) -> None:
+def test_validation_does_not_change_the_steps_and_the_best_is_kept(lab, short, watched):
     flags = (*SHORT, "--keep_checkpoints", "1")
     metric = "val/pairs/image_to_text_mean_rank"
     # The start has the largest rank, which is the best here, so that the best is not the newest.
@@ -42,7 +42,7 @@ def test_validation_does_not_change_the_steps_and_the_best_is_kept(lab: Lab, sho
     assert [int(path.name.removeprefix("step_")) for path in list_checkpoints(checkpoints)] == [20, step]
 
 
-def test_a_resumed_sharded_run_validates_each_step_once_and_keeps_its_best(watched: Lab, sharded: str) -> None:
+def test_a_resumed_sharded_run_validates_each_step_once_and_keeps_its_best(watched, sharded):
     whole = [row for row in watched.rows(sharded) if "loss" not in row]
     assert numbers(whole, "step") == [8, 16, 24]
     watched.copy(sharded, "goes-on")

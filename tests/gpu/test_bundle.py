@@ -5,17 +5,13 @@ import sys
 import tomllib
 import zipfile
 from importlib import metadata
-from pathlib import Path
 
-import pytest
 from tests.conftest import ROOT
 from tests.gpu import bundle
 from tests.gpu.__main__ import unpack
 
 
-def test_the_bundle_has_the_wheels_dependencies_that_torch_lacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bundle_has_the_wheels_dependencies_that_torch_lacks(tmp_path, monkeypatch):
     """Whatever is installed of prolip: it may be older, and need more."""
     needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     lines = [
@@ -33,7 +29,7 @@ def test_the_bundle_has_the_wheels_dependencies_that_torch_lacks(
     assert not [name for name in wanted if name.startswith(("nvidia", "cuda"))]
 
 
-def test_a_bundle_is_unpacked_to_an_importable_folder(tmp_path: Path) -> None:
+def test_a_bundle_is_unpacked_to_an_importable_folder(tmp_path):
     with zipfile.ZipFile(tmp_path / "carried-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("carried.py", "value = 7\n")
         wheel.writestr("carried-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carried\nVersion: 1.0\n")

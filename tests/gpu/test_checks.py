@@ -10,8 +10,6 @@ from tests.gpu.batches import bytes_of
 from tests.gpu.inputs import write_inputs
 from tests.gpu.job import Job
 
-from prolip.models.config import Precision
-
 
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
@@ -28,9 +26,7 @@ def job(tmp_path: Path, rows: list[dict[str, Any]]) -> Job:
 @pytest.mark.parametrize(
     ("precision", "seen"), [("fp32", {"loss", "all gradients", "worst tensor"}), ("bf16", {"worst tensor"})]
 )
-def test_a_changed_loss_term_fails_the_check(
-    precision: Precision, seen: set[str], job: Job, rows: list[dict[str, Any]]
-) -> None:
+def test_a_changed_loss_term_fails_the_check(precision, seen, job, rows):
     exact = gradients.double_precision(job)
     errors = gradients.yardstick(job, exact, precision)
     gradients.compare(job, "as it is", exact, errors, precision, [])
@@ -40,7 +36,7 @@ def test_a_changed_loss_term_fails_the_check(
     assert seen <= {row["what"].removeprefix("changed: ") for row in rows if not row["passed"]}
 
 
-def test_a_changed_pixel_fails_the_check(job: Job, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_pixel_fails_the_check(job, rows, monkeypatch):
     calls = []
 
     def one_pixel_darker(images: torch.Tensor) -> torch.Tensor:

@@ -44,7 +44,7 @@ def run(folder: Path, *names: str, seconds: float = 60) -> dict[str, str]:
         ("wrong", "failed: 1 wrong"),
     ],
 )
-def test_a_failing_part_does_not_stop_the_others(name: str, status: str, tmp_path: Path) -> None:
+def test_a_failing_part_does_not_stop_the_others(name, status, tmp_path):
     assert run(tmp_path, name, "good") == {name: status, "good": PASSED}
     written = json.loads((tmp_path / "out" / "gpu.json").read_text())
     assert [len(part["rows"]) for part in written["parts"]] == [2 if name == "wrong" else 1, 1]
@@ -53,11 +53,11 @@ def test_a_failing_part_does_not_stop_the_others(name: str, status: str, tmp_pat
     assert f"==== {name}" in (tmp_path / "gpu.log").read_text()
 
 
-def test_parts_that_do_not_fit_into_the_time_are_not_run(tmp_path: Path) -> None:
+def test_parts_that_do_not_fit_into_the_time_are_not_run(tmp_path):
     assert run(tmp_path, "good", seconds=1) == {"good": "not run: the 1 s were over"}
 
 
-def test_only_selects_parts_by_name() -> None:
+def test_only_selects_parts_by_name():
     assert named_parts([]) == PARTS
     assert [part.name for part in named_parts(["ranks"])] == ["machine", "ranks"]
     with pytest.raises(SystemExit):

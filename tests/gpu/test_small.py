@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.mark.timeout(600)
-def test_every_part_runs_small_on_a_cpu(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_part_runs_small_on_a_cpu(run, tmp_path, capsys):
     status = run("--device", "cpu", "--small", "--out", str(tmp_path), "--seconds", "580")
     log = (tmp_path / "gpu.log").read_text(encoding="utf-8")
     told = capsys.readouterr().out
@@ -49,7 +49,7 @@ def test_every_part_runs_small_on_a_cpu(run: Run, tmp_path: Path, capsys: pytest
     assert told.endswith((tmp_path / "gpu.md").read_text(encoding="utf-8") + "\n")
 
 
-def test_a_part_runs_from_the_command_line(tmp_path: Path) -> None:
+def test_a_part_runs_from_the_command_line(tmp_path):
     command = [sys.executable, "-m", "tests.gpu", "--device", "cpu", "--small", "--only", "machine"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
@@ -59,8 +59,6 @@ def test_a_part_runs_from_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_machine_without_a_gpu_fails_with_that_reason(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_machine_without_a_gpu_fails_with_that_reason(run, tmp_path, capsys):
     assert run("--only", "machine", "--out", str(tmp_path)) == 1
     assert f"machine: failed: torch {torch.__version__} sees no GPU" in capsys.readouterr().out

@@ -54,7 +54,7 @@ def _of_pairs(measure: Callable[..., Tensor]) -> Any:
     return staticmethod(lambda mu1, lv1, mu2, lv2, *more: measure(Gaussian(mu1, lv1), Gaussian(mu2, lv2), *more))
 
 
-class Adapter(_checker_base()):  # type: ignore[misc]
+class Adapter(_checker_base()):
     """Everything the checker asks for, answered by the library."""
 
     # -- model

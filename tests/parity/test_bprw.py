@@ -18,7 +18,7 @@ PROMPTS = Gaussian(NUMBERS["em.in.prompt_means"], NUMBERS["em.in.prompt_logvar"]
 
 
 @pytest.mark.parametrize("name", list(SETTINGS["em_cases"]))
-def test_weights_of_all_classes_equal_the_references_class_by_class(name: str) -> None:
+def test_weights_of_all_classes_equal_the_references_class_by_class(name):
     case = SETTINGS["em_cases"][name]
     observed = NUMBERS["em.in.observations"]
     # The released start vector is float32 for even weights: 1e-7 early, nothing at convergence.
@@ -41,7 +41,7 @@ def test_weights_of_all_classes_equal_the_references_class_by_class(name: str) -
     assert (found.rounds - torch.tensor(case["iterations"])).abs().max() <= 2
 
 
-def test_the_multiplier_counts_once_unless_the_released_form_is_asked_for() -> None:
+def test_the_multiplier_counts_once_unless_the_released_form_is_asked_for():
     """A deliberate departure: the released code multiplies variances by it twice."""
     observed = NUMBERS["em.in.observations"]
     recorded = NUMBERS["em.var_multi3.weights"]

@@ -44,7 +44,7 @@ def _every_triple(letters: list[str]) -> str:
     return "".join(letters[number] for number in [*words, *words[:2]])
 
 
-def test_ftfy_and_entities_leave_plain_ascii_alone() -> None:
+def test_ftfy_and_entities_leave_plain_ascii_alone():
     """Every three plain characters one after another, `&` before a space only: nothing but line ends changes."""
     text = _every_triple([letter for letter in PLAIN if letter not in "&\n\r"])
     assert len(text) > 95**3
@@ -59,7 +59,7 @@ def test_ftfy_and_entities_leave_plain_ascii_alone() -> None:
 @settings(max_examples=400)
 @given(captions=st.lists(MOSTLY_PLAIN | st.text(max_size=30), max_size=6))
 @example(captions=["_", " _ ", "ΟΔΟΣ_", "voilÃ ", "voilÃ\xa0"])
-def test_captions_are_cleaned_as_in_open_clip(captions: list[str]) -> None:
+def test_captions_are_cleaned_as_in_open_clip(captions):
     for clean, ours in zip(CLEANS, (clean_lower, clean_whitespace, clean_canonicalize), strict=True):
         theirs = get_clean_fn(clean)
         assert ours(captions) == [theirs(caption) for caption in captions]
@@ -67,7 +67,7 @@ def test_captions_are_cleaned_as_in_open_clip(captions: list[str]) -> None:
 
 
 @pytest.mark.parametrize("clean", CLEANS)
-def test_clip_ids_equal_open_clips_with_each_cleaning(clean: Clean) -> None:
+def test_clip_ids_equal_open_clips_with_each_cleaning(clean):
     ours = Tokenizer(TokenizerConfig(context_length=90, clean=clean))
     theirs = SimpleTokenizer(context_length=90, clean=clean)
     captions = [*_captions(1600, seed=31), "'S'T'RE'VE'M'LL'D", "<Start_Of_Text>", "<ſTART_OF_TEXT>a", "'ſX", "A_B_"]
@@ -77,7 +77,7 @@ def test_clip_ids_equal_open_clips_with_each_cleaning(clean: Clean) -> None:
 
 @settings(max_examples=150)
 @given(captions=st.lists(MOSTLY_PLAIN | st.text(max_size=60), min_size=1, max_size=8), clean=st.sampled_from(CLEANS))
-def test_clip_ids_of_any_text_equal_open_clips_with_each_cleaning(captions: list[str], clean: Clean) -> None:
+def test_clip_ids_of_any_text_equal_open_clips_with_each_cleaning(captions, clean):
     ours, theirs = _clips(clean)
     assert np.array_equal(ours.encode(captions), theirs(captions).numpy())
 
@@ -110,7 +110,7 @@ FILES = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("clean", CLEANS)
-def test_tokenizer_file_ids_equal_those_of_open_clips_hf_tokenizer(name: str, clean: Clean, tmp_path: Path) -> None:
+def test_tokenizer_file_ids_equal_those_of_open_clips_hf_tokenizer(name, clean, tmp_path):
     """Ids, cut and padded: SigLIP's pad with `</s>`, which only `tokenizer_config.json` says."""
     pytest.importorskip("transformers")
     make, config = FILES[name]

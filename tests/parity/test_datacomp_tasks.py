@@ -76,12 +76,12 @@ LINES = [line.split() for line in PUBLISHED.strip().splitlines()]
 TASKS = {task.key: task for task in read_tasks()}
 
 
-def test_our_tasks_and_their_order_are_datacomps() -> None:
+def test_our_tasks_and_their_order_are_datacomps():
     assert list(TASKS) == [line[0] for line in LINES]
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line[0])
-def test_each_task_has_datacomps_size_metric_and_folder(line: list[str]) -> None:
+def test_each_task_has_datacomps_size_metric_and_folder(line):
     key, items, metric = [*line, ""][:3]
     task = TASKS[key]
     assert (task.items, task.metric) == (int(items), METRICS[metric])
@@ -92,7 +92,7 @@ def test_each_task_has_datacomps_size_metric_and_folder(line: list[str]) -> None
     assert task.group_column == (COLUMNS[key].index(GROUPS[key]) if key in GROUPS else None)
 
 
-def test_averages_are_over_datacomps_tasks() -> None:
+def test_averages_are_over_datacomps_tasks():
     def members(average: str) -> set[str]:
         return {task.name for task in TASKS.values() if average in task.averages}
 

@@ -44,7 +44,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, by
     return str(folder / "{0..2}.tar"), made
 
 
-def test_evaluation_pixels_and_order_equal_open_clips(written: tuple[str, dict[str, bytes]]) -> None:
+def test_evaluation_pixels_and_order_equal_open_clips(written):
     pattern, made = written
     transform = image_transform(SIZE, is_train=False)
     # All of it but the last two, which make floats of the pixels.
@@ -62,7 +62,7 @@ def test_evaluation_pixels_and_order_equal_open_clips(written: tuple[str, dict[s
         assert np.array_equal(preprocess_image(data, SIZE), pixels)
 
 
-def test_ranks_read_contiguous_parts_and_every_sample_once(written: tuple[str, dict[str, bytes]]) -> None:
+def test_ranks_read_contiguous_parts_and_every_sample_once(written):
     pattern, made = written
     keys = []
     for rank in range(4):

@@ -65,7 +65,7 @@ def evaluation(paths: list[Path], **changes: object) -> LoaderConfig:
         "max_bad_fraction": 1.0,
         "keep_members": KEPT,
     }
-    return LoaderConfig(**{**settings, **changes})  # type: ignore[arg-type]
+    return LoaderConfig(**{**settings, **changes})
 
 
 @settings(max_examples=60)
@@ -78,13 +78,13 @@ def evaluation(paths: list[Path], **changes: object) -> LoaderConfig:
     st.integers(0, 2**32),
 )
 def test_kept_members_equal_those_read_by_tarfile(
-    shards: list[list[tuple[bool, dict[str, int]]]],
-    threads: int,
-    world_size: int,
-    batch_size: int,
-    packed: bool,
-    seed: int,
-) -> None:
+    shards,
+    threads,
+    world_size,
+    batch_size,
+    packed,
+    seed,
+):
     draw = random.Random(seed)  # of bytes: too many to be hypothesis's own draws
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -109,7 +109,7 @@ def test_kept_members_equal_those_read_by_tarfile(
             assert found == expected
 
 
-def test_a_sample_that_replaces_a_bad_one_has_its_own_members(tmp_path: Path) -> None:
+def test_a_sample_that_replaces_a_bad_one_has_its_own_members(tmp_path):
     """In training another sample takes the place of a bad one, with its members and not with those of the bad one."""
     members = []
     for place in range(12):
@@ -122,7 +122,7 @@ def test_a_sample_that_replaces_a_bad_one_has_its_own_members(tmp_path: Path) ->
     assert set(found.members["txt"]) == {None}
 
 
-def test_without_decoding_an_unreadable_image_is_no_error(tmp_path: Path) -> None:
+def test_without_decoding_an_unreadable_image_is_no_error(tmp_path):
     write_tar(tmp_path / "0.tar", [("a.png", b"no image"), ("a.cls", b"7"), ("b.cls", b"8"), ("c.png", IMAGE)])
     with BatchLoader(evaluation([tmp_path / "0.tar"], image_size=0, keep_members=("cls", "png"))) as loader:
         (batch,) = loader
@@ -132,7 +132,7 @@ def test_without_decoding_an_unreadable_image_is_no_error(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [200_000, 3 << 20])
-def test_a_member_that_is_too_large_is_named(size: int, tmp_path: Path) -> None:
+def test_a_member_that_is_too_large_is_named(size, tmp_path):
     """With shard, key, extension and limit, whether or not the sample is large enough to be read in parts."""
     write_tar(tmp_path / "0.tar", [("a.png", IMAGE), ("a.cls", b"7"), ("b.png", IMAGE), ("b.npy", bytes(size))])
     config = evaluation([tmp_path / "0.tar"], keep_members=("cls", "npy"), max_member_bytes=100_000)

@@ -3,8 +3,6 @@
 import io
 import itertools
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -32,19 +30,19 @@ SIDES = st.integers(1, 6000)
 
 @given(st.tuples(SIDES, SIDES), st.integers(4, 32), st.integers(1, 2048))
 @example((1, 1), 16, 1024)  # even a hundred times larger it does not fill its sequence
-def test_grids_equal_timms(size: tuple[int, int], patch: int, seq_len: int) -> None:
+def test_grids_equal_timms(size, patch, seq_len):
     _, (height, width) = get_image_size_for_seq(size, patch, seq_len)
     assert grid_of(*size, patch, seq_len) == (height // patch, width // patch)
 
 
-def test_the_grid_of_an_endless_image_stays_within_its_sequence() -> None:
+def test_the_grid_of_an_endless_image_stays_within_its_sequence():
     assert grid_of(1, 2**32 - 1, 1, 7) == (1, 7)
 
 
 @pytest.mark.usefixtures("simd_level_asked_for")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(10))
-def test_whole_images_are_turned_and_resized_as_by_pillow(kind: str, orientation: int) -> None:
+def test_whole_images_are_turned_and_resized_as_by_pillow(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     for size in ((64, 48), (37, 151), (400, 300), (90, 701), (17, 1)):
@@ -81,7 +79,7 @@ def patchified(image: Image.Image, grid: NDArray[np.int32]) -> NDArray[np.uint8]
 
 
 @pytest.mark.parametrize("last_batch", ["keep", "drop"])
-def test_turned_images_move_together_after_a_bad_one(tmp_path: Path, last_batch: Literal["keep", "drop"]) -> None:
+def test_turned_images_move_together_after_a_bad_one(tmp_path, last_batch):
     exif = Image.Exif()
     exif[0x0112] = 6
     files = {key: encode(image, "PNG", exif=exif) for key, image in IMAGES.items()}
@@ -104,7 +102,7 @@ def test_turned_images_move_together_after_a_bad_one(tmp_path: Path, last_batch:
     assert np.array_equal(ours.patches, expected)
 
 
-def test_padded_arrays_of_evaluation_equal_timms(shard: str) -> None:
+def test_padded_arrays_of_evaluation_equal_timms(shard):
     resize, patchify, collate = ResizeToSequence(8, 30), Patchify(8), NaFlexCollator(30)
     with BatchLoader(config(shard, native=NATIVE, shuffle_window=0, last_batch="keep")) as loader:
         for batch in loader:
@@ -115,7 +113,7 @@ def test_padded_arrays_of_evaluation_equal_timms(shard: str) -> None:
             assert np.array_equal(ours.patch_valid, expected["patch_valid"])
 
 
-def test_steps_draw_lengths_and_masks_keep_patches_of_their_image(shard: str) -> None:
+def test_steps_draw_lengths_and_masks_keep_patches_of_their_image(shard):
     native = NativeConfig(patch_size=8, seq_lens=(12, 30), token_budget=128, batch_divisor=4)
     mask = MaskConfig(masked_fraction=0.5, keep_ratio=0.6, patch_draw="sample", mask_id=49_408)
     settings = config(shard, native=native, mask=mask, augment=AugmentConfig(), num_epochs=9)

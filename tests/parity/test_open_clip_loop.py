@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -88,9 +87,7 @@ def accuracy(output: Tensor, target: Tensor, topk: tuple[int, ...]) -> list[floa
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # Pillow's: what is transparent becomes opaque
 @pytest.mark.parametrize("preprocess", PREPROCESSES, ids=str)
-def test_zero_shot_accuracy_equals_open_clips_evaluation_loop(
-    preprocess: dict[str, Any], written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zero_shot_accuracy_equals_open_clips_evaluation_loop(preprocess, written, tmp_path, monkeypatch):
     monkeypatch.setattr("open_clip_train.zero_shot.accuracy", accuracy)
     source = write_open_clip(tmp_path / "model", preprocess, preprocess["size"])
     name = source.removeprefix("open_clip:")
@@ -98,7 +95,7 @@ def test_zero_shot_accuracy_equals_open_clips_evaluation_loop(
     templates = [lambda text, template=template: template.format(c=text) for template in TEMPLATES]
     classifier = open_clip.build_zero_shot_classifier(model.eval(), open_clip.get_tokenizer(name), NAMES, templates)
     loader = DataLoader(ImageFolder(str(written / "folders"), transform=transform), batch_size=10)
-    assert len(loader.dataset) == COUNT  # type: ignore[arg-type]
+    assert len(loader.dataset) == COUNT
     top1, top5 = run(model, classifier, loader, SimpleNamespace(device="cpu", precision="fp32", batch_size=10))
 
     words = ["--checkpoint", source, *f"--data {written}/data --out {tmp_path}/out".split()]

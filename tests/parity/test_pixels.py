@@ -4,7 +4,6 @@ import io
 import random
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -172,7 +171,7 @@ def pngs() -> dict[str, bytes]:
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 @pytest.mark.parametrize("files", [jpegs, pngs, webps])
-def test_decoded_pixels_equal_pils(files) -> None:
+def test_decoded_pixels_equal_pils(files):
     for name, data in files().items():
         expected = by_pil(data)
         pixels = decode(data)
@@ -186,9 +185,7 @@ def test_decoded_pixels_equal_pils(files) -> None:
     [("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {"quality": 80}), ("PNG", {})],
     ids=["jpeg", "progressive", "webp", "png"],
 )
-def test_a_truncated_file_raises_exactly_where_pil_raises(
-    file_format: str, options: dict[str, object], cut: int
-) -> None:
+def test_a_truncated_file_raises_exactly_where_pil_raises(file_format, options, cut):
     data = encode(scene(200, 133), file_format, **options)[:-cut]
     try:
         expected = by_pil(data)
@@ -200,7 +197,7 @@ def test_a_truncated_file_raises_exactly_where_pil_raises(
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"not an image", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBPVP8 "])
-def test_bytes_that_are_no_image_raise_a_data_error(data: bytes) -> None:
+def test_bytes_that_are_no_image_raise_a_data_error(data):
     with pytest.raises(DataError):
         decode(data)
 
@@ -231,7 +228,7 @@ def check_resizing(image: Pixels, generator: random.Random, least: float) -> Non
     assert np.array_equal(pixels, resized_by_pil(image, box, size)), (image.shape, box, size)
 
 
-def test_resized_pixels_equal_pils() -> None:
+def test_resized_pixels_equal_pils():
     generator = random.Random(0)
     extremes = np.random.default_rng(0).integers(0, 2, (90, 110, 3), dtype=np.uint8) * 255
     for image in [np.asarray(scene(300, 220)), extremes, np.asarray(scene(30, 400)), np.asarray(scene(900, 20))]:
@@ -245,7 +242,7 @@ def evaluated_by_pil(data: bytes, size: int) -> Pixels:
 
 
 @pytest.mark.parametrize("size", [32, 40, 97])
-def test_evaluation_pixels_equal_torchvisions(size: int) -> None:
+def test_evaluation_pixels_equal_torchvisions(size):
     for width, height in [(64, 48), (37, 51), (33, 32), (32, 32), (121, 83), (40, 171), (300, 41), (5, 7)]:
         if PIL_VERSION < 13 and height > 2 * width:
             continue
@@ -276,7 +273,7 @@ def all_colours(step: int) -> Pixels:
     return cube.reshape(-1, len(levels), 3)
 
 
-def test_colour_jittered_pixels_equal_torchvisions() -> None:
+def test_colour_jittered_pixels_equal_torchvisions():
     generator = random.Random(0)
     images = [np.asarray(scene(61, 47)), np.asarray(scene(5, 1)), all_colours(15)]
     for case in range(60):
@@ -287,20 +284,20 @@ def test_colour_jittered_pixels_equal_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("hue", [-0.5, -0.08, -0.001, 0.0, 0.0039, 0.08, 0.31, 0.5])
-def test_hue_equals_torchvision_on_many_colours(hue: float) -> None:
+def test_hue_equals_torchvision_on_many_colours(hue):
     image = all_colours(3)
     hue = float(np.float32(hue))
     expected = jittered_by_torchvision(image, [None, None, None, hue], [3])
     assert np.array_equal(testing.colour_jitter(image, None, None, None, hue, [0, 1, 2, 3]), expected)
 
 
-def test_gray_pixels_equal_pils() -> None:
+def test_gray_pixels_equal_pils():
     image = all_colours(5)
     expected = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
     assert np.array_equal(testing.gray(image), expected)
 
 
-def test_photographs_decode_and_resize_to_pillows_pixels(photos: list[Path]) -> None:
+def test_photographs_decode_and_resize_to_pillows_pixels(photos):
     generator = random.Random(1)
     for photo in photos:
         data = photo.read_bytes()
@@ -311,7 +308,7 @@ def test_photographs_decode_and_resize_to_pillows_pixels(photos: list[Path]) -> 
             assert np.array_equal(_core.preprocess_image(data, 224), evaluated_by_pil(data, 224)), photo.name
 
 
-def test_colour_jittered_photographs_equal_torchvisions(photos: list[Path]) -> None:
+def test_colour_jittered_photographs_equal_torchvisions(photos):
     generator = random.Random(2)
     for photo in photos[::5]:
         image = _core.preprocess_image(photo.read_bytes(), 224)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.parity.adapter import Adapter
-from tests.parity.check_reference import Case, cases, check
+from tests.parity.check_reference import cases, check
 from tests.support import forked
 
 HERE = Path(__file__).resolve().parent
@@ -18,14 +18,14 @@ def ours() -> Adapter:
 
 
 @pytest.mark.parametrize("case", cases(HERE / "vectors"), ids=str)
-def test_our_functions_reproduce_the_recorded_reference_numbers(case: Case, ours: Adapter) -> None:
+def test_our_functions_reproduce_the_recorded_reference_numbers(case, ours):
     result = check(case, ours)
     assert result.raised is None
     assert result.skipped is None
     assert [one for one in result.comparisons if not one.passed] == []
 
 
-def test_the_checker_reports_wrong_numbers_and_skips_missing_functions() -> None:
+def test_the_checker_reports_wrong_numbers_and_skips_missing_functions():
     class Wrong(Adapter):
         def kept_patches(self, n_patches: int, ratio: float) -> int:
             return round(n_patches * ratio)
@@ -47,13 +47,13 @@ def run(checker: list[str]) -> str:
     return found.stdout
 
 
-def test_the_checker_command_prints_how_many_checks_passed() -> None:
+def test_the_checker_command_prints_how_many_checks_passed():
     folder = HERE / "vectors"
     told = run(f"-m tests.parity.check_reference {folder} --adapter tests.parity.adapter:Adapter".split())
     assert told.endswith(" passed, 0 failed, 0 skipped\n")
 
 
-def test_the_checker_of_the_full_reference_set_passes(shared: Path) -> None:
+def test_the_checker_of_the_full_reference_set_passes(shared):
     """The checker that comes with the set runs our adapter. The released loss on two ranks is skipped: it raises."""
     golden = shared / "golden"
     told = run(f"{golden}/check_reference.py {golden} --quiet --adapter tests.parity.adapter:Adapter".split())

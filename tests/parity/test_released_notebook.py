@@ -1,7 +1,5 @@
 """The numbers of the released notebook (src/example.ipynb), if the weights and its image are on this machine."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -19,7 +17,7 @@ CAPTIONS = (
 )
 
 
-def test_the_released_model_gives_the_numbers_of_its_notebook(shared: Path) -> None:
+def test_the_released_model_gives_the_numbers_of_its_notebook(shared):
     if not isinstance(try_to_load_from_cache(f"SanghyukChun/{NAME}", "model.safetensors"), str):
         pytest.skip(f"the weights of {NAME} are not in the hub's cache")
     if not (shared / IMAGE).is_file():

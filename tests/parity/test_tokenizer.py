@@ -5,8 +5,7 @@ import html.entities
 import random
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -91,13 +90,13 @@ def clip() -> Tokenizer:
     return Tokenizer(TokenizerConfig(kind="clip", context_length=LENGTH))
 
 
-def test_clip_ids_of_12000_random_captions_equal_open_clips(clip: Tokenizer, reference: SimpleTokenizer) -> None:
+def test_clip_ids_of_12000_random_captions_equal_open_clips(clip, reference):
     captions = list(_captions(12_000, seed=2410_18857))
     assert len(set(captions)) > 10_000
     assert _differences(captions, clip, reference) == []
 
 
-def test_rows_are_padded_and_truncated_to_77_as_in_open_clip(reference: SimpleTokenizer) -> None:
+def test_rows_are_padded_and_truncated_to_77_as_in_open_clip(reference):
     ours = Tokenizer(TokenizerConfig(kind="clip", context_length=77))
     captions = ["a dog " * count for count in range(34, 42)] + [
         "x" * 3000,
@@ -111,16 +110,14 @@ def test_rows_are_padded_and_truncated_to_77_as_in_open_clip(reference: SimpleTo
     assert (ours.vocab_size, ours.pad_id, ours.context_length) == (reference.vocab_size, 0, 77)
 
 
-def test_clip_ids_of_every_pair_of_ascii_characters_equal_open_clips(
-    clip: Tokenizer, reference: SimpleTokenizer
-) -> None:
+def test_clip_ids_of_every_pair_of_ascii_characters_equal_open_clips(clip, reference):
     ascii_letters = [chr(code) for code in range(128)]
     pairs = [f"x{first}{second}" for first in ascii_letters for second in ascii_letters]
     captions = ["".join(pairs[at : at + 16]) for at in range(0, len(pairs), 16)]
     assert _differences(captions, clip, reference) == []
 
 
-def test_clip_ids_of_sampled_unicode_characters_equal_open_clips(clip: Tokenizer, reference: SimpleTokenizer) -> None:
+def test_clip_ids_of_sampled_unicode_characters_equal_open_clips(clip, reference):
     # Assigned to Python's own, older Unicode: what a character that was added since then is, each package knows or not.
     assigned = [chr(code) for code in range(128, sys.maxunicode) if unicodedata.category(chr(code)) not in {"Cn", "Cs"}]
     sample = random.Random(7).sample(assigned, 12_000)
@@ -128,14 +125,14 @@ def test_clip_ids_of_sampled_unicode_characters_equal_open_clips(clip: Tokenizer
     assert _differences(captions, clip, reference) == []
 
 
-def test_clip_vocabulary_and_merges_equal_open_clips(reference: SimpleTokenizer) -> None:
+def test_clip_vocabulary_and_merges_equal_open_clips(reference):
     symbols, merges = clip_vocabulary()
     assert symbols[-2:] == ["<start_of_text>", "<end_of_text>"]
     assert {symbol: id for id, symbol in enumerate(symbols)} == reference.encoder
     assert {merge: rank for rank, merge in enumerate(merges)} == reference.bpe_ranks
 
 
-def test_decoded_text_equals_open_clips(clip: Tokenizer, reference: SimpleTokenizer) -> None:
+def test_decoded_text_equals_open_clips(clip, reference):
     captions = [*_captions(300, seed=3), "", "日本 語", "caf\u00e9 \x80 ok"]
     special = {reference.sot_token_id, reference.eot_token_id, 0}
     rows = clip.encode(captions).tolist()
@@ -143,13 +140,11 @@ def test_decoded_text_equals_open_clips(clip: Tokenizer, reference: SimpleTokeni
     assert clip.decode(rows) == expected
 
 
-def test_clip_ids_of_lone_surrogates_equal_open_clips(clip: Tokenizer, reference: SimpleTokenizer) -> None:
+def test_clip_ids_of_lone_surrogates_equal_open_clips(clip, reference):
     assert _differences(["a \ud800 b", "\udfff", "\ud83d\ude00 pair"], clip, reference) == []
 
 
-def test_clip_ids_of_hierarcaps_captions_equal_open_clips(
-    clip: Tokenizer, reference: SimpleTokenizer, shared: Path
-) -> None:
+def test_clip_ids_of_hierarcaps_captions_equal_open_clips(clip, reference, shared):
     source = shared / "hierarcaps_test.csv"
     if not source.is_file():
         pytest.skip(f"the shared folder has no {source.name}")
@@ -218,9 +213,7 @@ def _small_bpe() -> tokenizers.Tokenizer:
 
 @pytest.mark.parametrize("make", [_byte_level, _word_piece, _unigram, _small_bpe])
 @pytest.mark.parametrize("length", [7, 48])
-def test_a_tokenizer_json_gives_the_ids_of_the_tokenizers_package(
-    make: Callable[[], tokenizers.Tokenizer], length: int, tmp_path: Path
-) -> None:
+def test_a_tokenizer_json_gives_the_ids_of_the_tokenizers_package(make, length, tmp_path):
     path = tmp_path / "tokenizer.json"
     make().save(str(path))
     # Read back, because a file rounds the scores of pieces: fresh from training some ties break another way.

@@ -186,7 +186,7 @@ FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("names", UGLY.values(), ids=UGLY)
-def test_odd_names_are_grouped_as_webdataset_groups_them(tmp_path: Path, names: list[str], kind: int) -> None:
+def test_odd_names_are_grouped_as_webdataset_groups_them(tmp_path, names, kind):
     entries = [entry(name, place) for place, name in enumerate(names)]
     path = tmp_path / "ugly.tar"
     try:
@@ -201,7 +201,7 @@ def test_odd_names_are_grouped_as_webdataset_groups_them(tmp_path: Path, names: 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz", "TAR.GZ", "tar.zst"])
-def test_compression_and_archive_end_do_not_change_the_samples(tmp_path: Path, suffix: str, end: bytes) -> None:
+def test_compression_and_archive_end_do_not_change_the_samples(tmp_path, suffix, end):
     entries = [entry(name, place) for place, name in enumerate(["a.png", "a.txt", "b.png", "b.txt"])]
     packed, plain = tmp_path / f"a.{suffix}", tmp_path / "plain.tar"
     write(packed, entries, end=end)
@@ -209,7 +209,7 @@ def test_compression_and_archive_end_do_not_change_the_samples(tmp_path: Path, s
     assert compare(packed, plain=[plain]) == 2
 
 
-def test_equal_keys_in_two_shards_are_two_samples_and_empty_shards_are_allowed(tmp_path: Path) -> None:
+def test_equal_keys_in_two_shards_are_two_samples_and_empty_shards_are_allowed(tmp_path):
     """A key that ends one shard and begins the next is two samples; shards may hold no sample, and no member."""
     names = [
         ["a.png", "a.txt"],
@@ -225,7 +225,7 @@ def test_equal_keys_in_two_shards_are_two_samples_and_empty_shards_are_allowed(t
     assert compare(*paths) == 4
 
 
-def test_links_devices_and_folders_are_skipped_as_in_webdataset(tmp_path: Path) -> None:
+def test_links_devices_and_folders_are_skipped_as_in_webdataset(tmp_path):
     kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE]
     between = [entry(f"a.{number}.txt", number, kind) for number, kind in enumerate(kinds)]
     first, second = entry("a.png", 1, tarfile.AREGTYPE), entry("a.txt", 2, tarfile.CONTTYPE)
@@ -255,8 +255,8 @@ SHARD = st.tuples(
 @example([([("a.png", b"0"), ("é./", b"7"), ("a.txt", b"0")], tarfile.PAX_FORMAT, "as tar ends it", "tar")])
 @given(st.lists(SHARD, min_size=1, max_size=3))
 def test_random_shards_are_grouped_as_webdataset_groups_them(
-    shards: list[tuple[list[tuple[str, bytes]], int, str, str]],
-) -> None:
+    shards,
+):
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for number, (names, kind, end, suffix) in enumerate(shards):
@@ -272,7 +272,7 @@ def test_random_shards_are_grouped_as_webdataset_groups_them(
         compare(*paths)
 
 
-def test_shards_of_webdatasets_writer_are_read(tmp_path: Path) -> None:
+def test_shards_of_webdatasets_writer_are_read(tmp_path):
     with webdataset.TarWriter(str(tmp_path / "0.tar")) as writer:
         for index in range(7):
             writer.write(
@@ -282,7 +282,7 @@ def test_shards_of_webdatasets_writer_are_read(tmp_path: Path) -> None:
     assert evaluation(tmp_path / "0.tar", require_end=True).num_samples == 7
 
 
-def test_an_archive_cut_between_samples_is_damaged_where_webdataset_sees_none(tmp_path: Path) -> None:
+def test_an_archive_cut_between_samples_is_damaged_where_webdataset_sees_none(tmp_path):
     """Departure: webdataset says nothing; here the end that is missing is one bad sample."""
     path = tmp_path / "0.tar"
     write(path, [entry(name, 1) for name in ("a.png", "a.txt", "b.png", "b.txt")])
@@ -295,7 +295,7 @@ def test_an_archive_cut_between_samples_is_damaged_where_webdataset_sees_none(tm
     assert "0.tar, sample no. 1: there is nothing at byte 2048" in stats.bad_samples[0]
 
 
-def test_a_sparse_member_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_sparse_member_is_an_error_that_names_it(tmp_path):
     """Departure: webdataset lets tarfile fill the holes; here nothing is read wrongly, and nothing is filled."""
     write(tmp_path / "0.tar", [entry("a.png", 1), entry("a.txt", 1), Entry("holes.png", tarfile.GNUTYPE_SPARSE)])
     with pytest.raises(DataError, match=r"0\.tar, byte 2048: member \"holes\.png\" is sparse, which is not supported"):

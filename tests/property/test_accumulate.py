@@ -13,7 +13,7 @@ from prolip.models import ProLIPOutput
 @pytest.mark.parametrize("form", ["square", "native"])
 @given(items=st.integers(1, 9), masked=st.integers(0, 9), parts=st.integers(2, 9))
 @settings(max_examples=25)
-def test_accumulated_gradients_equal_those_of_the_whole_batch(form: str, items: int, masked: int, parts: int) -> None:
+def test_accumulated_gradients_equal_those_of_the_whole_batch(form, items, masked, parts):
     native, masked = form == "native", min(masked, items)
     batch = native_step_of(items, masked) if native else step_of(items, masked)
     model, images = model_of(native=native).double(), batch.images
@@ -41,7 +41,7 @@ class Drawn(nn.Module):
         return output
 
 
-def test_the_second_pass_repeats_the_random_draws() -> None:
+def test_the_second_pass_repeats_the_random_draws():
     network, batch = Drawn(), step_of(7, 3)
     calls = []
     network.model.visual.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].detach()))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from prolip.calibration.abstain import abstention_threshold, threshold_order
 from prolip.calibration.calibration import score_labels
-from prolip.calibration.config import Method
 from prolip.calibration.conformal import class_thresholds, conformal_scores, conformal_threshold
 from prolip.gaussian import Gaussian
 from prolip.inference.classify import Similarity, weigh
@@ -43,12 +42,12 @@ def check_coverage(scores: Tensor, labels: Tensor) -> None:
 
 
 @pytest.mark.parametrize("method", ["lac", "aps", "raps"])
-def test_label_sets_contain_the_label_as_often_as_promised(method: Method) -> None:
+def test_label_sets_contain_the_label_as_often_as_promised(method):
     probabilities, labels = population()
     check_coverage(conformal_scores(probabilities, method), labels)
 
 
-def test_sets_of_the_sampled_distance_contain_the_label_as_often_as_promised() -> None:
+def test_sets_of_the_sampled_distance_contain_the_label_as_often_as_promised():
     """Images of different variances, and labels that are drawn by probabilities other than the model's."""
     draws = torch.Generator().manual_seed(5)
     images = Gaussian(
@@ -65,7 +64,7 @@ def test_sets_of_the_sampled_distance_contain_the_label_as_often_as_promised() -
     check_coverage(scores, labels)
 
 
-def test_the_guarantee_holds_for_every_label_with_enough_items() -> None:
+def test_the_guarantee_holds_for_every_label_with_enough_items():
     """One label is hard. The threshold of all items fails it; its own keeps the promise."""
     probabilities, labels = population()
     right = 1 - probabilities.gather(1, labels[:, None])[:, 0] + 2.0 * (labels == 0)
@@ -81,7 +80,7 @@ def test_the_guarantee_holds_for_every_label_with_enough_items() -> None:
     assert float(torch.stack(common).mean()) < 0.7
 
 
-def test_the_error_limit_is_exceeded_no_more_often_than_allowed() -> None:
+def test_the_error_limit_is_exceeded_no_more_often_than_allowed():
     """Confidence u is uniform. An answer is wrong with probability (1 - u)^2: above t, a share (1 - t)^2 / 3 is."""
     draws = torch.Generator().manual_seed(4)
     limit, delta, answered, broken = 0.1, 0.1, 0, 0
@@ -97,7 +96,7 @@ def test_the_error_limit_is_exceeded_no_more_often_than_allowed() -> None:
 
 
 @given(st.integers(0, 999), st.sampled_from(["lac", "aps", "raps"]), st.floats(0.05, 0.9), st.floats(0.05, 0.9))
-def test_a_stronger_guarantee_never_shortens_a_set(seed: int, method: Method, one: float, other: float) -> None:
+def test_a_stronger_guarantee_never_shortens_a_set(seed, method, one, other):
     draws = torch.Generator().manual_seed(seed)
     probabilities = torch.randn(30, 4, generator=draws, dtype=torch.float64).softmax(dim=1)
     scores = conformal_scores(probabilities, method)

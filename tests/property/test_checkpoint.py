@@ -114,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_one_process_reads_a_checkpoint_of_two_ranks(folder: Path, sharded: bool) -> None:
+def test_one_process_reads_a_checkpoint_of_two_ranks(folder, sharded):
     model, optimizer = make(sharded=False)
     expected = run_tensors(model, optimizer)
     path = list_checkpoints(folder / f"sharded-{sharded}")[0]
@@ -128,7 +128,7 @@ def test_one_process_reads_a_checkpoint_of_two_ranks(folder: Path, sharded: bool
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_each_rank_writes_a_part_and_nothing_is_written_twice(folder: Path, sharded: bool) -> None:
+def test_each_rank_writes_a_part_and_nothing_is_written_twice(folder, sharded):
     model, optimizer = make(sharded=False)
     wanted = sum(tensor.nbytes for tensor in run_tensors(model, optimizer).values()) + 2 * torch.get_rng_state().nbytes
     path = list_checkpoints(folder / f"sharded-{sharded}")[0]
@@ -140,5 +140,5 @@ def test_each_rank_writes_a_part_and_nothing_is_written_twice(folder: Path, shar
 
 
 @pytest.mark.parametrize("name", ["full", "of-0", "of-1"])
-def test_a_save_that_fails_on_one_rank_leaves_no_checkpoint(folder: Path, name: str) -> None:
+def test_a_save_that_fails_on_one_rank_leaves_no_checkpoint(folder, name):
     assert list_checkpoints(folder / name) == []

@@ -37,9 +37,7 @@ def judge_of(groups: int, candidates: int, dim: int, seed: int, weight: float, p
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_fast_choice_is_that_of_the_equation(
-    groups: int, size: int, chunks: int, rest: int, weights: tuple[float, ...], points: bool, seed: int
-) -> None:
+def test_the_fast_choice_is_that_of_the_equation(groups, size, chunks, rest, weights, points, seed):
     candidates = size * chunks + rest
     made = [judge_of(groups, candidates, 5, seed + 50 * place, one, points) for place, one in enumerate(weights)]
     found = choose([judge for judge, _ in made], size * chunks, chunks)
@@ -50,7 +48,7 @@ def test_the_fast_choice_is_that_of_the_equation(
     assert choose([judge for judge, _ in made], size * chunks, chunks, 2 * ones).tolist() == found.tolist()
 
 
-def test_later_chunks_know_what_earlier_ones_chose() -> None:
+def test_later_chunks_know_what_earlier_ones_chose():
     judge, losses = judge_of(1, 60, 5, 3, 1.0, False)
     alone, joint = choose([judge], 24, 1), choose([judge], 24, 8)
     assert alone.tolist() != joint.tolist()
@@ -61,14 +59,14 @@ def test_later_chunks_know_what_earlier_ones_chose() -> None:
     assert total(joint) > total(alone), "the joint loss of what is chosen is larger"
 
 
-def test_scores_are_divided_by_the_deviation() -> None:
+def test_scores_are_divided_by_the_deviation():
     judge, losses = judge_of(1, 20, 5, 0, 1.0, False)
     deviation = torch.linspace(1, 3, 20, dtype=torch.float64)[None]
     best = (losses.diagonal(dim1=1, dim2=2) / deviation).topk(4).indices.sort().values
     assert choose([judge], 4, 1, deviation).tolist() == best.tolist()
 
 
-def test_no_matrix_of_all_pairs_is_made_and_the_host_never_waits() -> None:
+def test_no_matrix_of_all_pairs_is_made_and_the_host_never_waits():
     judge, _ = judge_of(2, 640, 4, 0, 1.0, False)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
         choose([judge], 128, 16)

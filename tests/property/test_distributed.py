@@ -166,11 +166,11 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Connection]
 
 @given(case=cases())
 @settings(max_examples=160)
-def test_loss_and_gradients_on_ranks_equal_one_process(ranks: list[Connection], case: Case) -> None:
+def test_loss_and_gradients_on_ranks_equal_one_process(ranks, case):
     check(ranks, case)
 
 
-def test_a_compiled_loss_on_ranks_equals_one_process(ranks: list[Connection]) -> None:
+def test_a_compiled_loss_on_ranks_equals_one_process(ranks):
     check(ranks, Case(2, items=4, masked=1, slots=2, dim=5, exchange="ring", seed=1, compiled=True, variance_scale=2.0))
 
 
@@ -203,7 +203,7 @@ def check(ranks: list[Connection], case: Case) -> None:
         torch.testing.assert_close(averaged, mine[0][name].grad, rtol=1e-11, atol=1e-13)
 
 
-def test_one_process_starts_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_starts_without_a_launcher(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     cpu = torch.device("cpu")

@@ -72,7 +72,7 @@ SUPPLIES = ["local", "streamed"]
 
 
 @pytest.mark.parametrize("supply", SUPPLIES)
-def test_ending_a_loader_at_any_moment_does_not_hang(folder: Path, supply: str) -> None:
+def test_ending_a_loader_at_any_moment_does_not_hang(folder, supply):
     with supplied(supply, folder) as shards, started("ended", SUPPLIES.index(supply), 30, shards) as process:
         output, error = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, error
@@ -80,7 +80,7 @@ def test_ending_a_loader_at_any_moment_does_not_hang(folder: Path, supply: str) 
 
 
 @pytest.mark.parametrize("supply", SUPPLIES)
-def test_interrupting_a_loader_at_any_moment_does_not_hang(folder: Path, supply: str) -> None:
+def test_interrupting_a_loader_at_any_moment_does_not_hang(folder, supply):
     draw = random.Random(5)
     with supplied(supply, folder) as shards, started("interrupted", 1, 20, shards) as process:
         assert process.stdout.readline() == "ready\n"

@@ -54,9 +54,7 @@ def interpolated(table: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 @given(table_grid=GRIDS, grids=st.lists(GRIDS, min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
-def test_positions_are_those_of_the_antialiased_filter(
-    mode: Any, table_grid: tuple[int, int], grids: list[tuple[int, int]]
-) -> None:
+def test_positions_are_those_of_the_antialiased_filter(mode, table_grid, grids):
     rows, columns = table_grid
     table = torch.randn(rows * columns, 5, dtype=torch.float64, requires_grad=True)
     square = table.T.reshape(1, 5, rows, columns)
@@ -69,7 +67,7 @@ def test_positions_are_those_of_the_antialiased_filter(
 
 
 @pytest.mark.parametrize("vision", TOWERS)
-def test_images_of_the_tables_grid_are_those_of_the_square_model(vision: VisionConfig) -> None:
+def test_images_of_the_tables_grid_are_those_of_the_square_model(vision):
     square, native = model_of(vision), model_of(vision, image_seq_len=12)
     images = torch.stack([pixels((4, 3), seed) for seed in range(3)])
     kept = torch.tensor([[0, 5, 7], [1, 2, 11], [3, 8, 9]])
@@ -82,9 +80,7 @@ def test_images_of_the_tables_grid_are_those_of_the_square_model(vision: VisionC
 @pytest.mark.parametrize("vision", TOWERS)
 @given(grids=st.lists(GRIDS, min_size=1, max_size=4), data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_an_image_is_the_same_alone_and_padded(
-    vision: VisionConfig, grids: list[tuple[int, int]], data: st.DataObject
-) -> None:
+def test_an_image_is_the_same_alone_and_padded(vision, grids, data):
     model = model_of(vision, image_seq_len=81, pos_embed_interp_mode="bicubic")
     images = [pixels(grid, seed) for seed, grid in enumerate(grids)]
     padded = Patches.of(images, 2)

@@ -48,7 +48,7 @@ def interval(place: int, size: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("share", [0.8, 0.9, 0.95])
-def test_both_promises_hold_as_often_as_chance_allows(share: float) -> None:
+def test_both_promises_hold_as_often_as_chance_allows(share):
     low, high = interval(math.ceil((KNOWN + 1) * share - 1e-9), NEW)
     assert 0.8 * share < low / NEW < share < high / NEW
     inside = torch.zeros(2)
@@ -61,7 +61,7 @@ def test_both_promises_hold_as_often_as_chance_allows(share: float) -> None:
     assert inside.amin() >= 0.95 * RUNS
 
 
-def test_restraint_holds_in_a_collection_that_is_larger_than_the_known_one() -> None:
+def test_restraint_holds_in_a_collection_that_is_larger_than_the_known_one():
     shown = []
     for seed in range(RUNS):
         found = calibrated(2 * seed)
@@ -73,7 +73,7 @@ def test_restraint_holds_in_a_collection_that_is_larger_than_the_known_one() -> 
     assert broken > 0.25
 
 
-def test_what_the_results_contain_if_nothing_wrong_is_shown_is_estimated() -> None:
+def test_what_the_results_contain_if_nothing_wrong_is_shown_is_estimated():
     errors = []
     for seed in range(RUNS):
         limits = calibrated(2 * seed).limits("text", IMAGES, contains_right=0.9, max_wrong=0.1)
@@ -86,7 +86,7 @@ def test_what_the_results_contain_if_nothing_wrong_is_shown_is_estimated() -> No
 
 @given(st.floats(0, 1), st.integers(0, 99))
 @settings(max_examples=10)
-def test_probabilities_agree_with_the_results_of_queries_that_may_match_nothing(share: float, seed: int) -> None:
+def test_probabilities_agree_with_the_results_of_queries_that_may_match_nothing(share, seed):
     found = of(fit_queries(*drawn(3000, IMAGES, seed), absent_share=share))
     right, wrong = drawn(3000, IMAGES, seed + 1)
     right[: int(3000 * share)] = -math.inf

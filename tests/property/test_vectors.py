@@ -25,9 +25,7 @@ def gaussians(rng: np.random.Generator, rows: int, dim: int, log_var: float, off
     off=st.sampled_from([0.0, 1e-6, 4.9e-4]),
 )
 @settings(max_examples=100)
-def test_vector_products_give_the_csd_within_the_error_bound(
-    seed: int, dim: int, rows: int, log_var: float, off: float
-) -> None:
+def test_vector_products_give_the_csd_within_the_error_bound(seed, dim, rows, log_var, off):
     rng = np.random.default_rng(seed)
     items, queries = (gaussians(rng, count, dim, log_var, off) for count in (rows, 3))
     exact_items, exact_queries = items.to(torch.float64), queries.to(torch.float64)

@@ -18,7 +18,7 @@ def options(lab: Path, out: Path, **changes: object) -> EmbedOptions:
         "log_var": True,
         "shards": (str(lab / "data" / "{a/0,b/1,a/2}.tar"),),
     }
-    return EmbedOptions(**(given | {"batch_size": 2, "device": "cpu", "dtype": "float32"} | changes))  # type: ignore[arg-type]
+    return EmbedOptions(**(given | {"batch_size": 2, "device": "cpu", "dtype": "float32"} | changes))
 
 
 def read(out: Path, kind: Kind) -> tuple[list[str], list[str], np.ndarray, np.ndarray, np.ndarray]:

@@ -135,7 +135,7 @@ def _run(
     if session:
         os.setsid()
     # It may start processes, and in the usual way, as if it had not been forked itself.
-    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    multiprocessing.current_process()._config["daemon"] = False
     multiprocessing.set_start_method(None, force=True)
     os.environ.clear()
     os.environ.update(environment)

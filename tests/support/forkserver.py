@@ -33,7 +33,7 @@ def share() -> None:
 
     What forked processes print goes nowhere, unless a test redirects it.
     """
-    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server = forkserver._forkserver
     if ADDRESS not in os.environ and not hasattr(server, "_forkserver_authkey"):  # of Python 3.14: each has its own
         ours = [os.dup(number) for number in (1, 2)]
         with open(os.devnull, "wb") as nowhere:
@@ -51,7 +51,7 @@ def share() -> None:
 def use_shared() -> None:
     """Has this process ask the server that its environment names, and start none."""
     if ADDRESS in os.environ:
-        server = forkserver._forkserver  # type: ignore[attr-defined]
+        server = forkserver._forkserver
         server._forkserver_address = os.environ[ADDRESS]
         server._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # the server lives as long as who started it
         server.ensure_running = resource_tracker.ensure_running

@@ -20,4 +20,4 @@ def read_merges_once() -> None:
             known[settings] = dict(vars(self), cache=dict(self.cache))
         vars(self).update(known[settings], cache=dict(known[settings]["cache"]))
 
-    SimpleTokenizer.__init__ = take  # type: ignore[method-assign]
+    SimpleTokenizer.__init__ = take

@@ -32,7 +32,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]], form: int = tarf
 
 def read_tar(path: Path) -> list[tuple[str, bytes]]:
     with tarfile.open(path) as archive:
-        return [(member.name, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
+        return [(member.name, archive.extractfile(member).read()) for member in archive]
 
 
 def read_samples(path: Path) -> dict[str, dict[str, bytes]]:

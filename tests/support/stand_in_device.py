@@ -58,7 +58,7 @@ class OnDevice(Tensor):
     @staticmethod
     def __new__(cls, raw: Tensor) -> OnDevice:
         there = torch.device(NAME, 0)
-        tensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        tensor = Tensor._make_wrapper_subclass(
             cls,
             raw.shape,
             strides=raw.stride(),

@@ -1,8 +1,5 @@
 """Users see an error as one line, whatever characters their data's names hold."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from tests.support.refusals import refusal_of
 
@@ -11,19 +8,19 @@ from prolip.files import write_atomic
 
 
 @pytest.mark.parametrize("kind", [lambda *words: DataError(": ".join(words)), NoSampleError, UserError])
-def test_names_from_data_are_escaped_in_messages(kind: Callable[[str, str], Exception]) -> None:
+def test_names_from_data_are_escaped_in_messages(kind):
     raised = kind("shard bär/猫.tar", "sample a\n\x1b[2J\x9b1m\u202eb: damaged")
     assert str(raised) == r"shard bär/猫.tar: sample a\n\u001b[2J\u009b1m\u202eb: damaged"
 
 
-def test_a_value_that_is_too_small_is_named() -> None:
+def test_a_value_that_is_too_small_is_named():
     check_at_least(1, first=1, second=2.5)
     for minimum in (0, 1):
         with refusal_of("second"):
             check_at_least(minimum, first=minimum, second=minimum - 1)
 
 
-def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
     file = tmp_path / "cat.jpg"
     file.write_bytes(b"")
     for folder in (file, file / "x", file / "x" / "y"):
@@ -35,7 +32,7 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
     assert sentence(there.value) == f"{tmp_path}: file exists"
 
 
-def test_a_folder_where_a_file_is_needed_is_named(tmp_path: Path) -> None:
+def test_a_folder_where_a_file_is_needed_is_named(tmp_path):
     with pytest.raises(IsADirectoryError) as error:
         write_atomic(tmp_path, "text")
     assert sentence(error.value) == f"{tmp_path}: must be a file (got a folder)"

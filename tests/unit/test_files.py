@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ def write_half(path: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "new" / "file.txt"
     write_atomic(path, "näher")
     assert path.read_bytes() == "näher".encode()
@@ -35,7 +34,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_two_writers_of_a_file_do_not_mix(tmp_path: Path) -> None:
+def test_two_writers_of_a_file_do_not_mix(tmp_path):
     path = tmp_path / "file.txt"
     with atomic_file(path) as first, first.open("w", encoding="utf-8") as slow:
         slow.write("fir")
@@ -46,7 +45,7 @@ def test_two_writers_of_a_file_do_not_mix(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_command_left_is_deleted(tmp_path: Path) -> None:
+def test_what_a_killed_command_left_is_deleted(tmp_path):
     left, below = tmp_path / ".a.0123abcd.tmp", tmp_path / "b" / ".a.0123abcd.tmp"
     left.touch()
     check_own_folder(tmp_path, "mark")
@@ -90,9 +89,7 @@ WRITERS = [write_text, write_tensors, write_torch, write_folder]
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
-def test_new_files_get_the_permissions_of_the_umask(
-    tmp_path: Path, write: Callable[[Path], None], mask: int, mode: int
-) -> None:
+def test_new_files_get_the_permissions_of_the_umask(tmp_path, write, mask, mode):
     before = os.umask(mask)
     try:
         write(tmp_path / "file")
@@ -102,7 +99,7 @@ def test_new_files_get_the_permissions_of_the_umask(
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_a_file_that_exceeds_the_limit_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
+def test_a_file_that_exceeds_the_limit_is_named(tmp_path, write):
     path = tmp_path / "file"
     with file_limit(10_000), pytest.raises(DiskFullError) as raised:
         write(path)
@@ -118,7 +115,7 @@ def write_half_a_folder(folder: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_failed_folder_write_keeps_the_old_folder(tmp_path: Path) -> None:
+def test_a_failed_folder_write_keeps_the_old_folder(tmp_path):
     for folder, before in ((tmp_path / "there", ["file"]), (tmp_path / "new" / "er", None)):
         if before:
             folder.mkdir()
@@ -133,13 +130,13 @@ def test_a_failed_folder_write_keeps_the_old_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_and_a_used_up_quota_are_named(tmp_path: Path, number: int) -> None:
+def test_a_full_disk_and_a_used_up_quota_are_named(tmp_path, number):
     with pytest.raises(DiskFullError) as raised, writing(tmp_path / "new" / "file"):
         raise OSError(number, os.strerror(number))
     assert str(raised.value).startswith(f"{tmp_path}/new/file: {os.strerror(number).lower()}: ")
 
 
-def test_errors_other_than_a_full_disk_keep_their_type(tmp_path: Path) -> None:
+def test_errors_other_than_a_full_disk_keep_their_type(tmp_path):
     for error in (OSError(errno.EIO, "broken"), ValueError("wrong"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as raised, writing(tmp_path):
             raise error
@@ -149,14 +146,14 @@ def test_errors_other_than_a_full_disk_keep_their_type(tmp_path: Path) -> None:
         save_file({"objects": np.array([None])}, temporary)
 
 
-def test_an_error_that_only_the_attempt_shows_names_the_file_itself(tmp_path: Path) -> None:
+def test_an_error_that_only_the_attempt_shows_names_the_file_itself(tmp_path):
     name = f"{'a' * 250}.csv"  # the temporary file's name is longer
     with pytest.raises(OSError, match="File name too long") as raised:
         write_atomic(tmp_path / name, "text")
     assert raised.value.filename == str(tmp_path / name)
 
 
-def test_a_home_folder_that_no_shell_has_filled_in_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_that_no_shell_has_filled_in_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError):
         write_atomic(Path("~/found.html"), "text")

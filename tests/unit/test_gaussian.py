@@ -35,12 +35,12 @@ def some(count: int, dim: int = 8, seed: int = 0, log_var: float = -4.0) -> Gaus
     return Gaussian(mean / mean.norm(dim=-1, keepdim=True), log_var + spread)
 
 
-def test_the_text_of_gaussians_is_short() -> None:
+def test_the_text_of_gaussians_is_short():
     assert repr(some(3000)).startswith("Gaussian([3000, 8], torch.float64, cpu, mean uncertainty 0.")
     assert repr(Gaussian.point(torch.empty(2, 8, device="meta"))) == "Gaussian([2, 8], torch.float32, meta)"
 
 
-def test_a_point_has_no_variance() -> None:
+def test_a_point_has_no_variance():
     point = Gaussian.point(torch.ones(2, 3))
     assert torch.equal(point.var, torch.zeros(2, 3))
     assert torch.equal(point.total_var, torch.zeros(2))
@@ -50,7 +50,7 @@ def test_a_point_has_no_variance() -> None:
     assert not Gaussian(point.mean, torch.tensor([[-torch.inf, 0.0, 0.0], [-torch.inf] * 3])).is_point
 
 
-def test_rows_flatten_and_concatenate_keep_mean_and_variance_together() -> None:
+def test_rows_flatten_and_concatenate_keep_mean_and_variance_together():
     a, b = some(3), some(2, seed=1)
     both = concatenate([a, b])
     torch.testing.assert_close(both.rows(slice(3, 5)).log_var, b.log_var)
@@ -63,7 +63,7 @@ def test_rows_flatten_and_concatenate_keep_mean_and_variance_together() -> None:
     assert not both.detach().mean.requires_grad
 
 
-def test_an_index_selects_items_and_the_tuple_still_unpacks() -> None:
+def test_an_index_selects_items_and_the_tuple_still_unpacks():
     items = some(5)
     mean, log_var = items
     assert mean is items.mean
@@ -129,9 +129,7 @@ FORMULAS: dict[str, tuple[Score, Score]] = {
     autocast=st.booleans(),
 )
 @settings(max_examples=25)
-def test_closed_forms_equal_their_definitions_in_float32_at_least(
-    name: str, seed: int, log_var: float, near: float, dtype: torch.dtype, autocast: bool
-) -> None:
+def test_closed_forms_equal_their_definitions_in_float32_at_least(name, seed, log_var, near, dtype, autocast):
     a, other = some(5, 64, seed, log_var), some(5, 64, seed + 1)
     b = Gaussian(F.normalize(a.mean + near * other.mean), a.log_var + near * (other.log_var + 4))
     a, b = a.to(dtype), b.to(dtype)
@@ -144,14 +142,14 @@ def test_closed_forms_equal_their_definitions_in_float32_at_least(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_a_csd_is_never_negative_however_near_the_means_are(dtype: torch.dtype) -> None:
+def test_a_csd_is_never_negative_however_near_the_means_are(dtype):
     mean = some(40, 64).mean.to(dtype)
     for other in (mean, torch.nextafter(mean, -mean)):
         assert (csd(Gaussian.point(mean), Gaussian.point(other)) >= 0).all()
 
 
 @pytest.mark.parametrize("function", [csd, inclusion_score])
-def test_what_is_no_gaussian_is_named(function: Callable[..., torch.Tensor]) -> None:
+def test_what_is_no_gaussian_is_named(function):
     a = some(3)
     first, second = ("a", "b") if function is csd else ("specific", "general")
     for wrong in (a.mean, tuple(a), a.mean.numpy()):
@@ -170,9 +168,7 @@ def test_what_is_no_gaussian_is_named(function: Callable[..., torch.Tensor]) -> 
 )
 @example(768, 1e-3, None, torch.float32)
 @settings(max_examples=40)
-def test_matrices_equal_sums_in_float64_for_blocks_of_any_size(
-    dim: int, spread: float, block: int | None, dtype: torch.dtype
-) -> None:
+def test_matrices_equal_sums_in_float64_for_blocks_of_any_size(dim, spread, block, dtype):
     noise = torch.Generator().manual_seed(3)
     a, b = (
         Gaussian(mean / 7, -8 + spread * log_var.clamp(-1, 1)).to(dtype)
@@ -187,14 +183,14 @@ def test_matrices_equal_sums_in_float64_for_blocks_of_any_size(
     assert inclusion_matrix(a[:0], b).shape == (0, 4)
 
 
-def test_inclusion_of_anything_in_a_point_is_minus_infinity() -> None:
+def test_inclusion_of_anything_in_a_point_is_minus_infinity():
     a, b = some(4), Gaussian.point(some(3, seed=1).mean)
     assert (inclusion_matrix(a, b) == -torch.inf).all()
     assert inclusion_score(b, a[:3]).isnan().all(), "the square of a point has no integral"
 
 
 @pytest.mark.parametrize("log_var", [-80.0, -20.0, 0.0, 20.0, 80.0])
-def test_inclusion_is_finite_in_float32_where_the_released_code_overflows(log_var: float) -> None:
+def test_inclusion_is_finite_in_float32_where_the_released_code_overflows(log_var):
     specific, general = (g.to(torch.float32) for g in (some(4, log_var=log_var), some(4, log_var=log_var, seed=1)))
     leaves = [t.clone().requires_grad_() for t in (*specific, *general)]
     first, second = Gaussian(*leaves[:2]), Gaussian(*leaves[2:])

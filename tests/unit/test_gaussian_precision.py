@@ -68,7 +68,7 @@ SCORES: dict[str, Score] = {
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
-def test_scores_are_those_of_float64_in_any_type_and_inside_autocast(score: Score, dtype: torch.dtype) -> None:
+def test_scores_are_those_of_float64_in_any_type_and_inside_autocast(score, dtype):
     items, prompts = near(ITEMS, seed=0).to(dtype), near(CLASSES, PROMPTS, seed=1).to(dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float16):
         found = score(items, prompts)

@@ -47,7 +47,7 @@ def gauss_newton(own: Tensor, others: Tensor, bias: float | None, row: int) -> T
 
 
 @pytest.mark.parametrize("bias", [-1.0, None])
-def test_factors_are_sums_over_items_and_batches(bias: float | None) -> None:
+def test_factors_are_sums_over_items_and_batches(bias):
     batches = [double_pairs(5, seed) for seed in range(2)]
     found = kronecker_factors(iter(batches), DIM, SCALE, bias)
     for place, factors in enumerate(found):
@@ -68,7 +68,7 @@ def spd(seed: int) -> Tensor:
     return root @ root.T
 
 
-def test_the_heads_variance_equals_the_posteriors() -> None:
+def test_the_heads_variance_equals_the_posteriors():
     inputs, outputs = spd(0), spd(1)
     adapter = Adapter(AdapterConfig(method="laplace", embed_dim=DIM, has_bias=True)).double()
     found = posterior(inputs, outputs)
@@ -84,7 +84,7 @@ def test_the_heads_variance_equals_the_posteriors() -> None:
         assert torch.equal(gaussian.mean[0], row)
 
 
-def test_the_precision_maximises_the_evidence() -> None:
+def test_the_precision_maximises_the_evidence():
     curvature = torch.rand(DIM, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 20
 
     def evidence(p: float) -> float:
@@ -95,7 +95,7 @@ def test_the_precision_maximises_the_evidence() -> None:
     assert best_precision(torch.zeros(DIM, DIM)) < 1e-20, "without data nothing is known"
 
 
-def test_each_head_gets_its_towers_posterior() -> None:
+def test_each_head_gets_its_towers_posterior():
     batches = [double_pairs(9, seed) for seed in range(3)]
     adapter = Adapter(AdapterConfig(method="laplace", embed_dim=DIM, has_bias=True))
     found = fit_laplace(adapter, batches, SCALE, -1.0)

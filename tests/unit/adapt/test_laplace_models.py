@@ -48,7 +48,7 @@ def model(lab: Path) -> Model:
     return prolip.load(lab / "laplace", device="cpu")
 
 
-def test_laplace_probabilities_use_the_expected_cosine(lab: Path, model: Model) -> None:
+def test_laplace_probabilities_use_the_expected_cosine(lab, model):
     assert model.epistemic
     assert model.has_variances
     assert not model.has_csd
@@ -74,9 +74,7 @@ def test_laplace_probabilities_use_the_expected_cosine(lab: Path, model: Model) 
         ("bprw --checkpoint laplace --shards a.tar --classnames names.txt", "checkpoint: must have aleatoric"),
     ],
 )
-def test_commands_that_need_the_csd_are_refused(
-    lab: Path, words: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_that_need_the_csd_are_refused(lab, words, message, capsys, monkeypatch):
     monkeypatch.chdir(lab)
     Path("names.txt").write_text("\n".join(LABELS))
     Path("a.tar").touch()
@@ -86,12 +84,12 @@ def test_commands_that_need_the_csd_are_refused(
     assert NO_CSD in said
 
 
-def test_the_explore_page_is_refused(model: Model) -> None:
+def test_the_explore_page_is_refused(model):
     with pytest.raises(ValueError, match=NO_CSD):
         Explorer(model, [])
 
 
-def test_calibration_and_suites_leave_the_csd_out(lab: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibration_and_suites_leave_the_csd_out(lab, model, capsys):
     given = f"--checkpoint {lab}/laplace --data {lab}/mine --device cpu".split()
     assert main(["calibrate", *given, *f"--num_resamples 1 --out {lab}/c.safetensors".split()]) == 0
     calibrated = prolip.load(lab / "laplace", device="cpu", calibration=lab / "c.safetensors")

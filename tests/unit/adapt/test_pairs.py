@@ -3,7 +3,6 @@
 import math
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +38,7 @@ def everything(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("form", ["npz", "compressed", "parquet", "folder"])
-def test_every_kind_of_source_gives_the_same_rows(tmp_path: Path, form: str) -> None:
+def test_every_kind_of_source_gives_the_same_rows(tmp_path, form):
     image, text = made_up(10, DIM)
     if form == "folder":
         source = write_folder(tmp_path / "folder", [7, 0, 3])
@@ -54,7 +53,7 @@ def test_every_kind_of_source_gives_the_same_rows(tmp_path: Path, form: str) -> 
     torch.testing.assert_close(found[1], text)  # of unit norm, whatever was stored
 
 
-def test_an_epoch_has_every_pair_once(tmp_path: Path) -> None:
+def test_an_epoch_has_every_pair_once(tmp_path):
     sources = [write_folder(tmp_path / "a", [20, 13]), write_npz(tmp_path / "b.npz", *made_up(31, DIM, seed=1))]
     pairs = open_pairs([*map(str, sources)])
     rows = torch.cat([batch.image for batch in islice(pairs.batches(8, 0, buffer=24), 3 * pairs.count // 8)])
@@ -66,7 +65,7 @@ def test_an_epoch_has_every_pair_once(tmp_path: Path) -> None:
     assert not torch.equal(rows, other)
 
 
-def test_masked_views_are_read_with_their_pairs(tmp_path: Path) -> None:
+def test_masked_views_are_read_with_their_pairs(tmp_path):
     whole, masked = write_folder(tmp_path / "whole", [6, 5]), write_folder(tmp_path / "masked", [6, 5])
     batch = next(open_pairs([str(whole)], [str(masked)]).batches(8, 0))
     assert len(batch.image) == 8
@@ -76,7 +75,7 @@ def test_masked_views_are_read_with_their_pairs(tmp_path: Path) -> None:
     torch.testing.assert_close(batch.masked_text, batch.text)
 
 
-def test_masked_views_of_other_pairs_are_refused(tmp_path: Path) -> None:
+def test_masked_views_of_other_pairs_are_refused(tmp_path):
     whole = write_folder(tmp_path / "whole", [6, 5])
     others = (write_folder(tmp_path / "fewer", [6, 4]), write_folder(tmp_path / "others", [6, 5], keys="x"))
     for other in others:
@@ -100,13 +99,13 @@ ONES = np.ones((3, 4), np.float32)
     ],
     ids=str,
 )
-def test_arrays_that_are_no_pairs_are_refused(tmp_path: Path, arrays: dict[str, Any]) -> None:
+def test_arrays_that_are_no_pairs_are_refused(tmp_path, arrays):
     np.savez(tmp_path / "a.npz", **arrays)
     with refusal_of(str(tmp_path / "a.npz")):
         list(open_pairs([str(tmp_path / "a.npz")]).blocks())
 
 
-def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_sources_that_are_none_are_refused(tmp_path):
     for name in ("a.txt", "a.npz", "a.parquet"):
         (tmp_path / name).write_text("a")
     write_parts(tmp_path / "images", {"image": Gaussian.point(made_up(3, DIM)[0])}, [3])

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,7 @@ def adapt(lab: Path, out: Path, *words: str, short: bool = True) -> Model:
     return prolip.load(out, device="cpu")
 
 
-def test_an_adapted_model_keeps_the_means_and_can_search(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_adapted_model_keeps_the_means_and_can_search(lab, tmp_path, capsys):
     model = adapt(lab, tmp_path / "model")
     said = capsys.readouterr().out
     assert f"heads on {COUNT} pairs of 16 dimensions" in said
@@ -105,9 +102,7 @@ def test_an_adapted_model_keeps_the_means_and_can_search(
     assert "inclusion" in answer
 
 
-def test_laplace_and_temperature_keep_the_frozen_model(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_laplace_and_temperature_keep_the_frozen_model(lab, tmp_path, capsys):
     frozen = prolip.load(source(lab), device="cpu")
     laplace = adapt(lab, tmp_path / "laplace", "--method", "laplace", short=False)
     assert "prior precision" in capsys.readouterr().out
@@ -131,12 +126,12 @@ def test_laplace_and_temperature_keep_the_frozen_model(
         ("heads.seed", lambda: HeadsConfig(seed=2**64)),
     ],
 )
-def test_unusable_options_are_refused(field: str, make: Callable[[], object]) -> None:
+def test_unusable_options_are_refused(field, make):
     with refusal_of(field):
         make()
 
 
-def test_sources_that_do_not_fit_are_refused(lab: Path, tmp_path: Path) -> None:
+def test_sources_that_do_not_fit_are_refused(lab, tmp_path):
     one, other = ((str(write_npz(tmp_path / f"{rows}.npz", *made_up(rows, dim))),) for rows, dim in ((1, 16), (20, 7)))
     refused = [
         ("masked", {"embeddings": (str(lab / "name"),), "masked": (str(tmp_path / "absent"),)}),
@@ -152,7 +147,7 @@ def test_sources_that_do_not_fit_are_refused(lab: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_embeddings_of_other_weights_are_refused(lab: Path, tmp_path: Path) -> None:
+def test_embeddings_of_other_weights_are_refused(lab, tmp_path):
     manifest = json.loads((lab / "general" / "manifest.json").read_text())
     shutil.copytree(lab / "general", tmp_path / "other")
     (tmp_path / "other" / "manifest.json").write_text(json.dumps({**manifest, "weights": "another"}))
@@ -165,4 +160,4 @@ def test_embeddings_of_other_weights_are_refused(lab: Path, tmp_path: Path) -> N
     )
     for field, options in refused:
         with refusal_of(field):
-            run_adapt(AdaptOptions(out=tmp_path / "out", **options))  # type: ignore[arg-type]
+            run_adapt(AdaptOptions(out=tmp_path / "out", **options))

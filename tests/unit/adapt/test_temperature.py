@@ -21,7 +21,7 @@ def pairs(image: torch.Tensor, text: torch.Tensor) -> PairRows:
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_a_planted_scale_and_bias_are_recovered(with_bias: bool) -> None:
+def test_a_planted_scale_and_bias_are_recovered(with_bias):
     """Images everywhere on a circle, each text around its image by von Mises: exp(kappa cos) / (2 pi I0(kappa)).
 
     The logarithm of p(text | image) / p(text), which both losses estimate, is kappa cos - ln I0(kappa); SigLIP's also
@@ -47,7 +47,7 @@ def test_a_planted_scale_and_bias_are_recovered(with_bias: bool) -> None:
     assert float(slope.abs().max()) < 1e-8
 
 
-def test_the_sigmoid_loss_equals_ppcl_on_points() -> None:
+def test_the_sigmoid_loss_equals_ppcl_on_points():
     image, text = (one.double() for one in made_up(9, 5))
     logits = torch.tensor([7.0, -3.0], dtype=torch.float64)
     expected = ppcl_reference(Gaussian.point(image), Gaussian.point(text[None]), *logits)
@@ -55,9 +55,7 @@ def test_the_sigmoid_loss_equals_ppcl_on_points() -> None:
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_a_scale_that_the_pairs_do_not_determine_is_a_warning(
-    with_bias: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_scale_that_the_pairs_do_not_determine_is_a_warning(with_bias, caplog):
     for noise, warned in ((1.0, False), (0.3, True)):
         found = fit_logits([pairs(*made_up(32, 16, noise=noise, seed=1))], with_bias=with_bias)
         assert ("is a guess" in caplog.text) == warned

@@ -43,9 +43,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_every_contender_is_measured_from_the_command_line(
-    shard: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_contender_is_measured_from_the_command_line(shard, capsys, monkeypatch):
     monkeypatch.setattr("multiprocessing.get_context", lambda _: FORKSERVER)  # which has imported PyTorch
     words = [
         "--recipe",
@@ -86,7 +84,7 @@ def test_every_contender_is_measured_from_the_command_line(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_the_published_stack_returns_normalised_images_and_token_ids(shard: str) -> None:
+def test_the_published_stack_returns_normalised_images_and_token_ids(shard):
     config = BenchDataConfig(shards=(shard,), threads=1, batch_size=2, image_size=16)
     images, ids = next(webdataset_batches(config, [shard]))
     assert tuple(images.shape) == (2, 3, 16, 16)
@@ -95,7 +93,7 @@ def test_the_published_stack_returns_normalised_images_and_token_ids(shard: str)
     assert look(images) == (2, 2 * 16 * 16, 2 * 16 * 16)
 
 
-def test_open_clips_stack_fills_its_token_budget_with_patches(shard: str) -> None:
+def test_open_clips_stack_fills_its_token_budget_with_patches(shard):
     config = BenchDataConfig(shards=(shard,), threads=1, native=(8, 7), token_budget=140)
     for (images, ids), (rows, length) in zip(
         webdataset_batches(config, [shard]), [(16, 8), (16, 7), (16, 8)], strict=False
@@ -109,13 +107,13 @@ def test_open_clips_stack_fills_its_token_budget_with_patches(shard: str) -> Non
         assert images["patch_valid"].sum(1).tolist() == grids.prod(1).tolist()
 
 
-def test_wrong_options_are_named() -> None:
+def test_wrong_options_are_named():
     for field in ("threads", "repeats", "num_images", "batch_size", "image_size"):
         with refusal_of(field):
             BenchDataConfig(shards=("a.tar",), **{field: 0})
 
 
-def test_the_table_compares_medians_and_warns_of_inexact_figures() -> None:
+def test_the_table_compares_medians_and_warns_of_inexact_figures():
     def rounds(*rates: float, others: float = 0.0) -> list[Measurement]:
         rest = {"first_batch_s": 0.2, "rss_mb": 500, "pss_mb": 400, "import_mb": 300, "stage_us": {"read": 5.0}}
         return [Measurement(images_per_s=one, cpu_us=1e6 / one, others_cores=others, **rest) for one in rates]

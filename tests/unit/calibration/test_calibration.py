@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +45,7 @@ def calibrated(of: int = 0, count: int = 200, **settings: object) -> tuple[Calib
 
 @given(st.integers(0, 99), st.sampled_from(SCORES), st.sampled_from(["labelled", "even"]), st.floats(0.1, 0.9))
 @settings(max_examples=20)
-def test_one_part_of_the_items_fits_and_the_other_is_held(seed: int, score: str, prior: str, share: float) -> None:
+def test_one_part_of_the_items_fits_and_the_other_is_held(seed, score, prior, share):
     found, held, evidence, truth = calibrated(seed, 80, score=score, prior=prior, fit_share=share, seed=seed)
     fitting = torch.tensor(sorted({*range(80)} - {*held.tolist()}))
     assert len(fitting) == int(80 * share) == 80 - len(held)
@@ -72,9 +71,7 @@ def test_one_part_of_the_items_fits_and_the_other_is_held(seed: int, score: str,
 
 @given(st.integers(0, 99), st.sampled_from(SCORES), st.floats(0.01, 0.99), st.booleans())
 @settings(max_examples=40)
-def test_a_set_has_the_most_probable_label_and_all_below_the_threshold(
-    seed: int, score: str, guarantee: float, per_label: bool
-) -> None:
+def test_a_set_has_the_most_probable_label_and_all_below_the_threshold(seed, score, guarantee, per_label):
     found, *_ = calibrated(score=score)
     evidence = found.with_prior(labelled(seed, 30)[0])
     scores = score_labels(evidence, found.score, found.temperature)
@@ -91,7 +88,7 @@ def test_a_set_has_the_most_probable_label_and_all_below_the_threshold(
         assert {*sets[item].nonzero().flatten().tolist()} == expected | {int(evidence.logits[item].argmax())}
 
 
-def test_probabilities_decide_when_to_abstain_and_distances_what_is_usual() -> None:
+def test_probabilities_decide_when_to_abstain_and_distances_what_is_usual():
     found, _, _, _ = calibrated()
     new = found.with_prior(labelled(1, 50)[0])
     torch.testing.assert_close(found.confidence(new), (new.logits / found.temperature).softmax(1).amax(1))
@@ -109,7 +106,7 @@ def test_probabilities_decide_when_to_abstain_and_distances_what_is_usual() -> N
 
 
 @pytest.mark.parametrize("changes", [{}, {"prior": None, "pairs": None}])
-def test_a_saved_calibration_loads_equal(tmp_path: Path, changes: dict[str, None]) -> None:
+def test_a_saved_calibration_loads_equal(tmp_path, changes):
     expected = dataclasses.replace(calibrated(of=4)[0], **changes)
     save_calibration(expected, tmp_path / "file")
     found = load_calibration(tmp_path / "file")
@@ -121,7 +118,7 @@ def test_a_saved_calibration_loads_equal(tmp_path: Path, changes: dict[str, None
             assert one == other
 
 
-def test_too_few_items_or_labels_are_refused() -> None:
+def test_too_few_items_or_labels_are_refused():
     with refusal_of("data"):
         calibrated(count=6, fit_share=0.3)
     assert math.isfinite(calibrated(count=7, fit_share=0.3)[0].temperature)

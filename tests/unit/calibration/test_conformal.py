@@ -11,20 +11,20 @@ from prolip.calibration.conformal import class_thresholds, conformal_scores, con
 P = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], dtype=torch.float64)
 
 
-def test_lac_aps_and_raps_scores_of_a_hand_made_example() -> None:
+def test_lac_aps_and_raps_scores_of_a_hand_made_example():
     torch.testing.assert_close(conformal_scores(P, "lac"), 1 - P)
     aps = conformal_scores(P, "aps")
     torch.testing.assert_close(aps, torch.tensor([[1.0, 0.5, 0.8], [0.9, 1.0, 0.8]], dtype=torch.float64))
     third = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(conformal_scores(P, "raps") - aps, 0.1 * third, rtol=1e-14, atol=1e-15)
     with refusal_of("method"):
-        conformal_scores(P, "RAPS")  # type: ignore[arg-type]
+        conformal_scores(P, "RAPS")
 
 
 @pytest.mark.parametrize(
     ("guarantee", "needed", "of_nineteen"), [(0.8, 4, 16), (0.9, 9, 18), (0.95, 19, 19), (0.5, 1, 10), (1e-12, 1, 1)]
 )
-def test_the_threshold_has_the_finite_sample_correction(guarantee: float, needed: int, of_nineteen: int) -> None:
+def test_the_threshold_has_the_finite_sample_correction(guarantee, needed, of_nineteen):
     assert items_needed(guarantee) == needed
     scores = torch.arange(1.0, 20.0)[torch.randperm(19)]
     assert conformal_threshold(scores, guarantee) == of_nineteen
@@ -32,7 +32,7 @@ def test_the_threshold_has_the_finite_sample_correction(guarantee: float, needed
     assert conformal_threshold(torch.arange(1.0, needed), guarantee) == math.inf
 
 
-def test_a_guarantee_must_be_a_probability_and_a_score_a_number() -> None:
+def test_a_guarantee_must_be_a_probability_and_a_score_a_number():
     for value in (0.0, 1.0, 95.0):
         with pytest.raises(ValueError, match="guarantee"):
             items_needed(value)
@@ -40,7 +40,7 @@ def test_a_guarantee_must_be_a_probability_and_a_score_a_number() -> None:
         conformal_threshold(torch.tensor([0.1] * 18 + [math.nan]), 0.95)
 
 
-def test_labels_with_enough_items_have_their_own_threshold() -> None:
+def test_labels_with_enough_items_have_their_own_threshold():
     """At 80 %: four items are needed. Label 2 has three, and label 3 none."""
     scores = torch.tensor([1, 2, 3, 4, 10, 20, 30, 40, 50, 7, 8, 9], dtype=torch.float64)
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2])
@@ -50,7 +50,7 @@ def test_labels_with_enough_items_have_their_own_threshold() -> None:
     assert found.value.tolist() == [4, 50, everything, everything]
 
 
-def test_rare_labels_share_the_threshold_of_labels_like_them() -> None:
+def test_rare_labels_share_the_threshold_of_labels_like_them():
     """Twenty labels with 18 items each, at 95 %: one too few for a threshold of their own. Half of them are hard."""
     draws = torch.Generator().manual_seed(0)
     labels = torch.arange(20).repeat_interleave(18)

@@ -23,7 +23,7 @@ def drawn(seed: int, true_temperature: float, count: int = 400) -> tuple[Tensor,
 
 
 @given(st.integers(0, 999), st.floats(0.3, 4.0))
-def test_the_fitted_temperature_maximises_the_likelihood(seed: int, true_temperature: float) -> None:
+def test_the_fitted_temperature_maximises_the_likelihood(seed, true_temperature):
     logits, labels = drawn(seed, true_temperature)
     found = fit_temperature(logits, labels)
     best = float(F.cross_entropy(logits / found, labels))
@@ -32,7 +32,7 @@ def test_the_fitted_temperature_maximises_the_likelihood(seed: int, true_tempera
     assert fit_temperature(100 * logits + 1e4, labels) == pytest.approx(100 * found)
 
 
-def test_a_temperature_stays_within_its_bounds() -> None:
+def test_a_temperature_stays_within_its_bounds():
     logits, _ = drawn(0, 1.0)
     assert fit_temperature(logits, logits.argmin(dim=1)) == BOUND
     with pytest.raises(ValueError, match="labels"):
@@ -40,7 +40,7 @@ def test_a_temperature_stays_within_its_bounds() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 36, 200])
-def test_nearly_separable_answers_do_not_make_the_model_certain(count: int) -> None:
+def test_nearly_separable_answers_do_not_make_the_model_certain(count):
     """Without a wrong answer, or with one that is wrong by a hair, labels are smoothed by 1 / (N + 1)."""
     logits, _ = drawn(0, 1.0, count)
     labels = logits.argmax(dim=1)
@@ -55,7 +55,7 @@ def test_nearly_separable_answers_do_not_make_the_model_certain(count: int) -> N
     assert fit_temperature(logits, labels) > 0.9 * found
 
 
-def test_the_true_factor_and_bias_of_pairs_are_found() -> None:
+def test_the_true_factor_and_bias_of_pairs_are_found():
     draws = torch.Generator().manual_seed(0)
     logits = 4 * torch.randn(5000, 6, generator=draws, dtype=torch.float64) - 10
     match = torch.rand(logits.shape, generator=draws, dtype=torch.float64) < (0.5 * logits + 3).sigmoid()
@@ -66,7 +66,7 @@ def test_the_true_factor_and_bias_of_pairs_are_found() -> None:
         fit_pairs(logits, torch.ones_like(match))
 
 
-def test_logistic_weights_equal_scikit_learns() -> None:
+def test_logistic_weights_equal_scikit_learns():
     draws = torch.Generator().manual_seed(0)
     features = torch.randn(300, 3, generator=draws, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1]) + 2
     target = torch.rand(300, generator=draws) < (features @ torch.tensor([1.0, -0.4, 3.0]).double() - 5).sigmoid()
@@ -83,7 +83,7 @@ def test_logistic_weights_equal_scikit_learns() -> None:
     assert bool(fit_logistic(constant, torch.tensor([False, True]), 0.1).isfinite().all())
 
 
-def test_shares_and_counts_are_the_same_prior() -> None:
+def test_shares_and_counts_are_the_same_prior():
     expected = torch.tensor([0.25, 0.75, 0.0], dtype=torch.float64).log()
     torch.testing.assert_close(log_prior([0.25, 0.75, 0], 3), expected)
     torch.testing.assert_close(log_prior(torch.tensor([5, 15, 0]), 3), expected)
@@ -93,7 +93,7 @@ def test_shares_and_counts_are_the_same_prior() -> None:
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any))
-def test_shares_are_between_uniform_and_the_counts(counts: list[int]) -> None:
+def test_shares_are_between_uniform_and_the_counts(counts):
     shares = label_shares(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), len(counts))
     assert sum(shares) == pytest.approx(1)
     for share, count in zip(shares, counts, strict=True):
@@ -102,7 +102,7 @@ def test_shares_are_between_uniform_and_the_counts(counts: list[int]) -> None:
         assert share > 0
 
 
-def test_chance_keeps_shares_even_and_large_counts_do_not() -> None:
+def test_chance_keeps_shares_even_and_large_counts_do_not():
     drawn = torch.randint(1000, (1500,), generator=torch.Generator().manual_seed(0))  # from 0 to 7 of each label
     shares = 1000 * torch.tensor(label_shares(drawn, 1000))
     assert 0.9 < float(shares.min()) <= float(shares.max()) < 1.3
@@ -111,7 +111,7 @@ def test_chance_keeps_shares_even_and_large_counts_do_not() -> None:
 
 
 @given(st.integers(0, 999), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.floats(0.01, 1.0))
-def test_the_covariance_within_labels_is_unbiased_and_shrunk(seed: int, sizes: list[int], shrinkage: float) -> None:
+def test_the_covariance_within_labels_is_unbiased_and_shrunk(seed, sizes, shrinkage):
     """Of n items of C labels, the sum of squares is divided by n - C, as each centre takes one item."""
     labels = 3 * torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     means = torch.randn(len(labels), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_the_covariance_within_labels_is_unbiased_and_shrunk(seed: int, sizes: l
     torch.testing.assert_close(found.distance(means), distances, rtol=1e-6, atol=1e-4 * float(distances.max()))
 
 
-def test_class_densities_are_those_of_each_labels_own_gaussian_if_items_are_many() -> None:
+def test_class_densities_are_those_of_each_labels_own_gaussian_if_items_are_many():
     draws = torch.Generator().manual_seed(0)
     places, spreads = torch.tensor([[0.0, 0.0], [3.0, 0.0]]).double(), torch.tensor([[1.0, 0.1], [0.5, 2.0]]).double()
     labels = torch.arange(8000) % 2

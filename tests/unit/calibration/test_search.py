@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +28,7 @@ FOUND = SearchCalibration(
 )
 
 
-def test_limits_have_the_finite_sample_correction() -> None:
+def test_limits_have_the_finite_sample_correction():
     assert FOUND.limits("text", 100, contains_right=0.9) == (-math.inf, 2, 18 / 20)
     assert FOUND.limits("text", 10**9, contains_right=0.95) == (-math.inf, 1, 19 / 20)
     assert FOUND.limits("text", 100, contains_right=0.96) == (-math.inf, -math.inf, 19 / 20), "too few queries"
@@ -40,31 +39,31 @@ def test_limits_have_the_finite_sample_correction() -> None:
     assert FOUND.limits("text", 100, contains_right=0.9, max_wrong=0.1) == (10.5, 2, 9 / 20)
 
 
-def test_odds_shrink_with_the_collection() -> None:
+def test_odds_shrink_with_the_collection():
     scores = torch.tensor([1.0, 1.5])
     torch.testing.assert_close(FOUND.probability("text", scores, 7), (2 * scores.double() - 3).sigmoid())
     assert FOUND.probability("text", scores, 300).tolist()[1] == pytest.approx(1 / 4)
 
 
-def test_few_queries_have_finite_probabilities() -> None:
+def test_few_queries_have_finite_probabilities():
     right, wrong = torch.full((2, 3), -math.inf), torch.tensor([[0.3, 0.2, -math.inf], [0.1, -math.inf, -math.inf]])
     assert fit_queries(right, wrong).match.isfinite().all()
     assert not fit_queries(right[:0], wrong[:0]).right.numel()
 
 
-def test_unknown_kinds_and_wrong_promises_are_refused() -> None:
+def test_unknown_kinds_and_wrong_promises_are_refused():
     for field, kind, promise in (
         ("calibration", "image", {"max_wrong": 0.1}),
         ("max_wrong", "text", {"max_wrong": 10}),
         ("contains_right", "text", {"contains_right": 1.0}),
     ):
         with refusal_of(field):
-            FOUND.limits(kind, 100, **promise)  # type: ignore[arg-type]
+            FOUND.limits(kind, 100, **promise)
     with refusal_of("calibration"):
         FOUND.subject.check_model("other")
 
 
-def test_a_saved_calibration_loads_equal(tmp_path: Path) -> None:
+def test_a_saved_calibration_loads_equal(tmp_path):
     save_search_calibration(FOUND, tmp_path / "file")
     found = load_search_calibration(tmp_path / "file")
     for field in dataclasses.fields(FOUND):

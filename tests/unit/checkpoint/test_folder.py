@@ -30,7 +30,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: Path, name: str) -> None:
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, name):
     newest = save(tmp_path, 1, 2)
     DAMAGES[name](newest)
     with refusal_of(str(newest), CheckpointError):
@@ -42,7 +42,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {"step_000000002", "aside_000000002"}
 
 
-def test_a_run_with_only_damaged_checkpoints_does_not_restart(tmp_path: Path) -> None:
+def test_a_run_with_only_damaged_checkpoints_does_not_restart(tmp_path):
     for path in (save(tmp_path, 1), save(tmp_path, 2)):
         for file in path.iterdir():
             file.write_bytes(b"")
@@ -53,9 +53,7 @@ def test_a_run_with_only_damaged_checkpoints_does_not_restart(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("times", [3, 99])
-def test_a_storage_error_is_retried_and_never_taken_for_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
+def test_a_storage_error_is_retried_and_never_taken_for_damage(tmp_path, monkeypatch, times):
     newest = save(tmp_path, 1, 2)
     verify, left, pauses = Manifest.verify, [OSError(errno.EIO, "Input/output error")] * times, []
 
@@ -74,7 +72,7 @@ def test_a_storage_error_is_retried_and_never_taken_for_damage(
     assert len(pauses) == 3
 
 
-def test_every_flipped_bit_of_a_manifest_is_noticed(tmp_path: Path) -> None:
+def test_every_flipped_bit_of_a_manifest_is_noticed(tmp_path):
     manifest = save(tmp_path, 1) / "manifest.json"
     whole = manifest.read_bytes()
     for place in range(0, len(whole) * 8, 5):
@@ -97,7 +95,7 @@ class Harm:
 
 
 @pytest.mark.parametrize("where", ["metadata", "tensors"])
-def test_code_in_a_strangers_checkpoint_is_not_run(tmp_path: Path, where: str) -> None:
+def test_code_in_a_strangers_checkpoint_is_not_run(tmp_path, where):
     path, harmed = save(tmp_path, 1), tmp_path / "harmed"
     metadata = FileSystemReader(path).read_metadata()
     if where == "metadata":

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from tests.support.forked import Forked
@@ -23,7 +22,7 @@ time.sleep(60)
 """
 
 
-def test_a_folder_is_free_after_a_run_and_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_free_after_a_run_and_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "_WAIT_SECONDS", 0.3)
     run = tmp_path / "runs" / "one"
     with RunLock(run, ALONE), pytest.raises(UserError, match=r"in use"):
@@ -36,7 +35,7 @@ def test_a_folder_is_free_after_a_run_and_after_a_kill(tmp_path: Path, monkeypat
     RunLock(run, ALONE).close()
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with refusal_of(str(tmp_path / "file")):
         RunLock(tmp_path / "file", ALONE)

@@ -26,7 +26,7 @@ from prolip.checkpoint.tensors import TensorShare, Written
 # ---- What stays ----
 
 
-def test_only_the_newest_are_kept_and_partial_saves_are_deleted(tmp_path: Path) -> None:
+def test_only_the_newest_are_kept_and_partial_saves_are_deleted(tmp_path):
     (tmp_path / "step_000000001.partial").mkdir()
     assert find_latest(tmp_path) is None
     save(tmp_path, 5, 20, 100, keep=2)
@@ -34,7 +34,7 @@ def test_only_the_newest_are_kept_and_partial_saves_are_deleted(tmp_path: Path) 
     assert sorted(tmp_path.iterdir()) == sorted(list_checkpoints(tmp_path))
 
 
-def test_the_best_checkpoint_is_kept_and_opened_as_best(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_kept_and_opened_as_best(tmp_path):
     assert read_best(tmp_path) is None
     save(tmp_path, 10, best=0.25)
     save(tmp_path, 20, 30, keep=1)
@@ -47,7 +47,7 @@ def test_the_best_checkpoint_is_kept_and_opened_as_best(tmp_path: Path) -> None:
     assert read_best(tmp_path) == (40, Best(metric="recall", value=0.5))
 
 
-def test_the_best_checkpoint_is_found_again_when_a_run_resumes_from_it(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_found_again_when_a_run_resumes_from_it(tmp_path):
     save(tmp_path, 10, best=0.25)
     save(tmp_path, 20, best=0.5)
     mark_best(checkpoint_path(tmp_path, 10))  # the process died before it moved the link
@@ -67,9 +67,7 @@ def wait_by_checking(saver: Saver) -> None:
         time.sleep(0.001)
 
 
-def test_a_failed_save_is_raised_at_the_next_step_and_leaves_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_is_raised_at_the_next_step_and_leaves_no_checkpoint(tmp_path, monkeypatch):
     whole = save(tmp_path, 1)
 
     def full_disk(descriptor: int) -> None:
@@ -85,7 +83,7 @@ def test_a_failed_save_is_raised_at_the_next_step_and_leaves_no_checkpoint(
     assert load_checkpoint(save(tmp_path, 2)).step == 2
 
 
-def test_an_incomplete_file_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_file_is_not_committed(tmp_path, monkeypatch):
     write = TensorShare.write
 
     def write_and_cut(share: TensorShare, folder: Path) -> Written:
@@ -110,9 +108,7 @@ def save_nowhere(tmp_path: Path, ended_by: Exception | None) -> None:
             raise ended_by
 
 
-def test_closing_waits_for_the_last_save_and_keeps_the_runs_error(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_closing_waits_for_the_last_save_and_keeps_the_runs_error(tmp_path, caplog):
     with pytest.raises(CheckpointError, match="step_000000007 could not be saved"):
         save_nowhere(tmp_path, None)
     assert not caplog.text

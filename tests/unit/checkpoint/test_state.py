@@ -1,7 +1,6 @@
 """Saved state loads equal, and restores a run."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from prolip.checkpoint import (
 )
 
 
-def test_averaged_weights_are_used_for_inference(tmp_path: Path) -> None:
+def test_averaged_weights_are_used_for_inference(tmp_path):
     averaged = torch.full((64, 64), 0.5)
     with Saver(tmp_path, ALONE, keep=1) as saver:
         saver.save(NOTES, tensors(7) | {"ema.weight": averaged})
@@ -65,7 +64,7 @@ def train(model: Net, optimizer: torch.optim.Optimizer, steps: int) -> None:
         optimizer.step()
 
 
-def test_a_restored_run_takes_the_same_optimizer_steps(tmp_path: Path) -> None:
+def test_a_restored_run_takes_the_same_optimizer_steps(tmp_path):
     model, optimizer, average = make(seed=0)
     train(model, optimizer, 3)
     with Saver(tmp_path, ALONE, keep=1) as saver:
@@ -85,7 +84,7 @@ def test_a_restored_run_takes_the_same_optimizer_steps(tmp_path: Path) -> None:
     assert all(torch.equal(after[name], tensor) for name, tensor in expected.items())
 
 
-def test_generators_are_not_restored_for_another_number_of_ranks(tmp_path: Path) -> None:
+def test_generators_are_not_restored_for_another_number_of_ranks(tmp_path):
     with Saver(tmp_path, ALONE, keep=1) as saver:
         saver.save(dataclasses.replace(NOTES, world_size=2), tensors(7) | rng_tensors(ALONE))
     torch.manual_seed(9)
@@ -94,7 +93,7 @@ def test_generators_are_not_restored_for_another_number_of_ranks(tmp_path: Path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_does_not_fit_is_refused(tmp_path):
     model, optimizer, average = make(seed=0)
     with Saver(tmp_path, ALONE, keep=1) as saver:
         saver.save(NOTES, run_tensors(model, optimizer))

@@ -3,7 +3,6 @@
 import io
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from prolip.checkpoint import load_checkpoint
 from prolip.checkpoint.tensors import _Unpickler
 
 
-def test_metadata_of_an_early_python_3_11_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_of_an_early_python_3_11_is_read(tmp_path, monkeypatch):
     """Python 3.11.2, which Debian 12 has, pickles an enum's member as a call of `getattr`."""
 
     def by_name(member: Any, _: int) -> tuple[Callable[..., Any], tuple[type, str]]:
@@ -27,7 +26,7 @@ def test_metadata_of_an_early_python_3_11_is_read(tmp_path: Path, monkeypatch: p
     assert torch.equal(load_checkpoint(path).model()["weight"], tensors(1)["model.weight"])
 
 
-def test_unpickled_getattr_finds_only_enum_members() -> None:
+def test_unpickled_getattr_finds_only_enum_members():
     """The manifest's checksums refuse such a file already; this is what stands behind them."""
 
     class Harm:

@@ -36,7 +36,7 @@ ALL = [
 ]
 
 
-def test_every_command_has_help_that_does_not_import_torch() -> None:
+def test_every_command_has_help_that_does_not_import_torch():
     code = """
 import sys
 from prolip.cli import main
@@ -53,7 +53,7 @@ for words in sys.argv[1:]:
     assert "(default: )" not in shown
 
 
-def test_the_help_of_training_has_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_training_has_every_key(capsys):
     assert main(["train", "--help"]) == 0
     shown = set(re.findall(r"--([a-z_.0-9]+)", capsys.readouterr().out))
     keys = set(flatten(tomllib.loads(to_toml(TrainConfig()))))
@@ -72,9 +72,7 @@ def leaves(capsys: pytest.CaptureFixture[str], *words: str) -> Iterator[tuple[st
         yield from leaves(capsys, *words, name)
 
 
-def test_a_repeated_list_appends_and_any_other_repeated_option_is_an_error(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repeated_list_appends_and_any_other_repeated_option_is_an_error(capsys, monkeypatch):
     class Parsed(BaseException):
         pass
 
@@ -101,7 +99,7 @@ def test_a_repeated_list_appends_and_any_other_repeated_option_is_an_error(
                 assert f"{flag[2:]}: must be given once" in capsys.readouterr().err
 
 
-def test_a_repeated_key_of_a_run_does_the_same() -> None:
+def test_a_repeated_key_of_a_run_does_the_same():
     for key, value in flatten(plain(TrainConfig())).items():
         if not isinstance(value, list):
             with refusal_of(key):
@@ -110,7 +108,7 @@ def test_a_repeated_key_of_a_run_does_the_same() -> None:
     assert load_config(["demo", *shards]).data.shards == ("a", "b", "c", "d")
 
 
-def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_the_terminal_lacks_are_escaped(tmp_path, monkeypatch):
     (tmp_path / "läuft").mkdir()
     (tmp_path / "läuft" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     printed = io.BytesIO()
@@ -119,7 +117,7 @@ def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path, monkeypa
     assert rb"l\xe4uft" in printed.getvalue()
 
 
-def test_a_closed_pipe_ends_quietly() -> None:
+def test_a_closed_pipe_ends_quietly():
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "prolip.cli", "--help"]
@@ -129,9 +127,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
 
 
 @pytest.mark.parametrize(("cores", "given", "expected"), [(2, None, "2"), (64, None, None), (2, "7", "7")])
-def test_torch_has_no_more_threads_than_the_process_may_use_cores(
-    cores: int, given: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch_has_no_more_threads_than_the_process_may_use_cores(cores, given, expected, monkeypatch):
     monkeypatch.setattr("prolip.cli.command.usable_cores", lambda: cores)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "environ", {} if given is None else {"OMP_NUM_THREADS": given})
@@ -191,9 +187,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("eval zero_shot --checkpoint no-model --data classes --batch_size many", "batch_size"),
     ],
 )
-def test_a_wrong_word_is_named_before_a_model_is_opened(
-    words: str, named: str, lab: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_word_is_named_before_a_model_is_opened(words, named, lab, capfd, caplog):
     assert main(words.split()) == 2
     said = capfd.readouterr().err + caplog.text
     assert named in said
@@ -202,9 +196,7 @@ def test_a_wrong_word_is_named_before_a_model_is_opened(
 
 
 @pytest.mark.parametrize("error", [DataError("a.tar, byte 0: damaged header"), PermissionError(13, "refused", "a.tar")])
-def test_errors_of_data_and_files_are_one_line(
-    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_data_and_files_are_one_line(error, capsys, monkeypatch):
     def damaged(*_: object) -> None:
         raise error
 
@@ -213,7 +205,7 @@ def test_errors_of_data_and_files_are_one_line(
     assert capsys.readouterr().err.startswith("prolip eval zero_shot: a.tar")
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*_: object) -> None:
         raise ValueError("not enough values to unpack")
 
@@ -222,7 +214,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["eval", "zero_shot", "--checkpoint", "runs/any", "--data", "."])
 
 
-def test_an_unknown_command_or_suite_is_answered_with_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_or_suite_is_answered_with_what_is_near(capsys):
     for words, near in ("clasify", "classify"), ("eval zeroshot", "zero_shot"), ("data ranks", ", ".join(DATA)):
         assert main(words.split()) == 2
         assert near in capsys.readouterr().err

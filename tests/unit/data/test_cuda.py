@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import pytest
 import torch
 from tests.support.given_batches import GivenBatches, batch_of, random_images
 from torch import Tensor
@@ -51,8 +50,8 @@ class _Recorded:
 
 
 def test_compute_and_copy_streams_wait_for_each_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     compute, copy = _Stream("compute"), _Stream("copy")
     current = [compute]
 

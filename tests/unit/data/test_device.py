@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ def native_batches() -> list[Batch]:
 # ---- a CPU ----------------------------------------------------------------------------------------------------------
 
 
-def test_device_batches_are_normalised_copies(shards: str) -> None:
+def test_device_batches_are_normalised_copies(shards):
     loader = BatchLoader(config(shards, **FULL))
     expected = list(loader)
     batches = device_batches(loader, CPU)
@@ -76,9 +75,7 @@ def test_device_batches_are_normalised_copies(shards: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_loaders_threads_normalise_as_torch_does_bit_for_bit(
-    shards: str, tmp_path: Path, dtype: torch.dtype
-) -> None:
+def test_the_loaders_threads_normalise_as_torch_does_bit_for_bit(shards, tmp_path, dtype):
     """Resumed too, and in batches that a bad sample leaves smaller; the values are rounded to the dtype once."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     write_tar(tmp_path / "more.tar", [("bad.png", b"no image"), ("good.png", encode(noise, "png"))])
@@ -109,7 +106,7 @@ def test_the_loaders_threads_normalise_as_torch_does_bit_for_bit(
             assert ours.keys == batch.keys
 
 
-def test_the_loaders_threads_normalise_patches(shards: str) -> None:
+def test_the_loaders_threads_normalise_patches(shards):
     native = NativeConfig(patch_size=8, seq_lens=(7, 12), token_budget=56, batch_divisor=2)
     for dtype, atol in ((torch.float32, 1e-5), (torch.bfloat16, 0.02)):
         loader = BatchLoader(config(shards, **FULL, native=native))
@@ -201,7 +198,7 @@ def _over(given: GivenBatches, ahead: int = 1, dtype: torch.dtype = torch.float3
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_batches_are_intact_and_in_order_when_buffers_are_reused(ahead: int) -> None:
+def test_batches_are_intact_and_in_order_when_buffers_are_reused(ahead):
     expected = [*native_batches(), *(batch_of(random_images(number), number) for number in range(10))]
     batches, device = _over(GivenBatches(expected), ahead)
     for got, batch in zip(batches, expected, strict=True):
@@ -211,7 +208,7 @@ def test_batches_are_intact_and_in_order_when_buffers_are_reused(ahead: int) -> 
     device.finish(len(device.events) - 1)
 
 
-def test_the_next_batch_is_copied_while_one_is_computed() -> None:
+def test_the_next_batch_is_copied_while_one_is_computed():
     given = GivenBatches([batch_of(random_images(number), number) for number in range(5)])
     batches, device = _over(given)
     next(batches)
@@ -228,7 +225,7 @@ def test_the_next_batch_is_copied_while_one_is_computed() -> None:
     assert given.taken == 3
 
 
-def test_a_buffer_is_reused_only_after_its_copy_is_done() -> None:
+def test_a_buffer_is_reused_only_after_its_copy_is_done():
     batches, device = _over(GivenBatches([batch_of(random_images(number), number) for number in range(6)]))
     for _ in range(2):
         next(batches)
@@ -241,7 +238,7 @@ def test_a_buffer_is_reused_only_after_its_copy_is_done() -> None:
     assert not any(line.startswith("wait") for line in device.log), "a copy that has ended is not waited for"
 
 
-def test_a_batch_on_the_device_is_returned_without_waiting_for_the_loader() -> None:
+def test_a_batch_on_the_device_is_returned_without_waiting_for_the_loader():
     given = GivenBatches([batch_of(random_images(number), number) for number in range(5)])
     batches, _ = _over(given)
     next(batches)
@@ -254,7 +251,7 @@ def test_a_batch_on_the_device_is_returned_without_waiting_for_the_loader() -> N
 
 
 @pytest.mark.parametrize("failure", [DataError("000.tar: damaged"), RuntimeError("the loader was closed")])
-def test_a_loader_failure_is_raised_after_the_batches_before_it(failure: Exception) -> None:
+def test_a_loader_failure_is_raised_after_the_batches_before_it(failure):
     batches, _ = _over(
         GivenBatches([batch_of(random_images(number), number) for number in range(3)], failure=failure), ahead=2
     )
@@ -263,7 +260,7 @@ def test_a_loader_failure_is_raised_after_the_batches_before_it(failure: Excepti
         next(batches)
 
 
-def test_wait_time_is_measured_by_the_devices_events() -> None:
+def test_wait_time_is_measured_by_the_devices_events():
     given = GivenBatches([batch_of(random_images(number), number) for number in range(4)], ready=0)
     batches, device = _over(given)
     for number, late in enumerate((0.5, 0.0, 0.25)):
@@ -274,9 +271,9 @@ def test_wait_time_is_measured_by_the_devices_events() -> None:
             device.clock += late  # the copy ends so much later than the device had nothing left to do
             return ordinary(host)
 
-        device.send = send  # type: ignore[method-assign]
+        device.send = send
         next(batches)
-        device.send = ordinary  # type: ignore[method-assign]
+        device.send = ordinary
     assert batches.wait_seconds == 0, "the device has reached none of its events yet"
     device.finish(len(device.events) - 1)
     assert batches.wait_seconds == pytest.approx(0.75)
@@ -287,7 +284,7 @@ def test_wait_time_is_measured_by_the_devices_events() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_batches_on_a_gpu_equal_those_on_the_cpu(shards: str, dtype: torch.dtype) -> None:
+def test_batches_on_a_gpu_equal_those_on_the_cpu(shards, dtype):
     loader = BatchLoader(config(shards, **FULL))
     batches = device_batches(loader, torch.device("cuda"), dtype=dtype, ahead=2)
     for got, batch in zip(batches, list(loader), strict=True):

@@ -23,14 +23,14 @@ def make(shards: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_with_an_index_batches_are_equal(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_an_index_batches_are_equal(shards, tmp_path, capsys):
     index = tmp_path / "train.index"
     assert "16 samples in 2 shards" in make(shards, index, capsys)
     indexed = config(shards, index=str(index), **FULL)
     assert contents(BatchLoader(indexed)) == contents(BatchLoader(config(shards, **FULL)))
 
 
-def test_copies_of_a_shard_have_its_stamp(shards: str, tmp_path: Path) -> None:
+def test_copies_of_a_shard_have_its_stamp(shards, tmp_path):
     index = tmp_path / "train.index"
     write_index([shards], index, 1, StoreConfig())
     (tmp_path / "packed.tar.gz").write_bytes(gzip.compress((tmp_path / "001.tar").read_bytes()))
@@ -46,7 +46,7 @@ def test_copies_of_a_shard_have_its_stamp(shards: str, tmp_path: Path) -> None:
         assert remote.stamps() == stamps[1:]
 
 
-def test_errors_about_shards_name_the_option(tmp_path: Path) -> None:
+def test_errors_about_shards_name_the_option(tmp_path):
     store, index = StoreConfig(), tmp_path / "index"
     for shard in ("ftp://host/a.tar", "pipe:cat a.tar"):
         for call in (write_index, check_index):
@@ -56,7 +56,7 @@ def test_errors_about_shards_name_the_option(tmp_path: Path) -> None:
             examine_shards([shard], store)
 
 
-def test_checking_an_index_prints_what_differs(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checking_an_index_prints_what_differs(shards, tmp_path, capsys):
     index = tmp_path / "train.index"
     make(shards, index, capsys)
     words = ["data", "index", "--shards", shards, "--out", str(index), "--check"]

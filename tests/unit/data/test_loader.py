@@ -40,7 +40,7 @@ def at(epoch: int, *legs: tuple[int, int, int]) -> Cursor:
     )
 
 
-def test_a_batch_has_the_documented_shapes_and_types(shards: str) -> None:
+def test_a_batch_has_the_documented_shapes_and_types(shards):
     with BatchLoader(config(shards, **FULL)) as loader:
         assert (loader.num_samples, loader.num_batches) == (16, 4)
         batches = list(loader)
@@ -69,7 +69,7 @@ def test_a_batch_has_the_documented_shapes_and_types(shards: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 16_385])
-def test_an_impossible_image_size_is_named(size: int) -> None:
+def test_an_impossible_image_size_is_named(size):
     with refusal_of("size"):
         preprocess_image(encoded((1, 2, 3)), size)
 
@@ -81,7 +81,7 @@ def address(array: np.ndarray[Any, Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def test_arrays_share_the_loaders_memory(shards: str) -> None:
+def test_arrays_share_the_loaders_memory(shards):
     start = Cursor()
     loader = _core.BatchLoader(config(shards), Tokenizer(TOKENIZER).core, rank=0, world_size=1, resume=start)
     run = loader.begin(start)
@@ -98,7 +98,7 @@ def test_arrays_share_the_loaders_memory(shards: str) -> None:
     np.testing.assert_array_equal(view, expected)
 
 
-def test_memory_is_reused_only_after_a_batch_is_dropped(shards: str) -> None:
+def test_memory_is_reused_only_after_a_batch_is_dropped(shards):
     seen = []
     endless = BatchLoader(config(shards, num_epochs=None, prefetch_batches=2))
     run = iter(endless)
@@ -122,8 +122,8 @@ def test_memory_is_reused_only_after_a_batch_is_dropped(shards: str) -> None:
     [
         ({"shards": "https://me:pass@h/a.tar?s=1"}, "shards"),
         ({"keep_members": "cls"}, "keep_members"),
-        ({"captions": (CaptionConfig(sources=(CaptionSource(general="txt"),)),)}, "captions[0].sources[0].general"),  # type: ignore[arg-type]
-        ({"store": StoreConfig(allow_pipe="false")}, "store.allow_pipe"),  # type: ignore[arg-type]
+        ({"captions": (CaptionConfig(sources=(CaptionSource(general="txt"),)),)}, "captions[0].sources[0].general"),
+        ({"store": StoreConfig(allow_pipe="false")}, "store.allow_pipe"),
         ({"batch_size": 17}, "batch_size"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**64}, "seed"),
@@ -133,7 +133,7 @@ def test_memory_is_reused_only_after_a_batch_is_dropped(shards: str) -> None:
         ({"augment": AugmentConfig(gray_prob=2)}, "augment.gray_prob"),
     ],
 )
-def test_invalid_loader_settings_are_named(shards: str, changes: dict[str, Any], field: str) -> None:
+def test_invalid_loader_settings_are_named(shards, changes, field):
     with pytest.raises(UserError) as error:
         BatchLoader(config(shards, **changes))
     assert error.value.field == field
@@ -150,12 +150,12 @@ def test_invalid_loader_settings_are_named(shards: str, changes: dict[str, Any],
         ((0, 1), at(0, (1, 4, 1), (1, -2, 0)), "resume.legs[1].batch_size"),
     ],
 )
-def test_invalid_ranks_and_cursors_are_named(shards: str, ranks: tuple[int, int], resume: Cursor, field: str) -> None:
+def test_invalid_ranks_and_cursors_are_named(shards, ranks, resume, field):
     with refusal_of(field):
         BatchLoader(config(shards), rank=ranks[0], world_size=ranks[1], resume=resume)
 
 
-def test_an_epoch_is_a_selection_and_each_repeat_is_drawn_anew(shards: str, tmp_path: Path) -> None:
+def test_an_epoch_is_a_selection_and_each_repeat_is_drawn_anew(shards, tmp_path):
     selected = selecting(shards, tmp_path, ("001.tar", "", [0, 4, 8], [1, 2, 1]), ("000.tar", "", [3], [4]))
     expected = Counter({("s1k0", 0): 1, ("s1k4", 4): 2, ("s1k8", 8): 1, ("s0k3", 3): 4})
     for some in (selected, dataclasses.replace(selected, shards=())):
@@ -178,18 +178,14 @@ def test_an_epoch_is_a_selection_and_each_repeat_is_drawn_anew(shards: str, tmp_
         ("000.tar", "", None),
     ],
 )
-def test_what_a_selection_cannot_choose_is_named(
-    shards: str, tmp_path: Path, source: str, stamp: str, refused: str | None
-) -> None:
+def test_what_a_selection_cannot_choose_is_named(shards, tmp_path, source, stamp, refused):
     selected = selecting(shards, tmp_path, (source, stamp, [8], None))
     with pytest.raises(UserError if refused else DataError, match=source) as error:
         BatchLoader(selected)
     assert getattr(error.value, "field", None) == refused
 
 
-def test_other_sources_of_a_selection_are_left_out_with_a_warning(
-    shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_sources_of_a_selection_are_left_out_with_a_warning(shards, tmp_path, caplog):
     with BatchLoader(selecting(shards, tmp_path, ("001.tar", "", [8], None), ("002.tar", "", [0], None))) as loader:
         assert loader.num_samples == 1
     assert "002.tar" in caplog.text
@@ -212,7 +208,7 @@ def selecting(shards: str, folder: Path, *chosen: tuple[str, str, list[int], lis
     return config(shards, selection=str(folder / "chosen"), augment=AugmentConfig(), last_batch="keep", image_size=32)
 
 
-def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:
+def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards):
     base = config(shards, **FULL)
     whole = contents(BatchLoader(base))
     loader = BatchLoader(base)
@@ -236,7 +232,7 @@ def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:
     assert contents(other) == whole
     for wrong in ({"epoch": 0, "samples": 8, "parts": 1}, None):
         with refusal_of("resume"):
-            other.load_state_dict(wrong)  # type: ignore[arg-type]
+            other.load_state_dict(wrong)
     other.load_state_dict({"epoch": 0, "legs": [{"world_size": 1, "batch_size": 4, "steps": 9}]})
     with pytest.raises(ValueError, match=r"^resume.legs\[0\].steps: "):
         next(iter(other))
@@ -252,7 +248,7 @@ def with_surplus(one: Any) -> Any:
     return kind(**{field.name: getattr(one, field.name) for field in dataclasses.fields(one)})
 
 
-def test_a_config_field_unknown_to_rust_is_an_error(shards: str) -> None:
+def test_a_config_field_unknown_to_rust_is_an_error(shards):
     # A field that only Rust knows is one too: no test of this file could open a loader.
     whole = config(shards, **FULL)
     cases = {

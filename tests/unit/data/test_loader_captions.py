@@ -3,7 +3,6 @@
 import json
 import random
 
-import pytest
 from hypothesis import given, settings, strategies as st
 from tests.support.shards import TOKENIZER, config, encoded, write_tar
 
@@ -22,7 +21,7 @@ JSON = st.recursive(
 
 @settings(max_examples=12)
 @given(data=st.data())
-def test_any_json_that_python_writes_is_read(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_json_that_python_writes_is_read(data, tmp_path_factory):
     """NaN, half pairs of surrogates, escapes, big numbers, equal keys: what `json.loads` takes is taken."""
     draw = random.Random(data.draw(st.integers(0, 2**32)))
     texts, expected = {}, {}

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from tests.support.shards import config, write_tar
 from prolip.data import BatchLoader, DataError, decode
 
 
-def test_a_decode_error_names_the_fault_and_later_calls_work() -> None:
+def test_a_decode_error_names_the_fault_and_later_calls_work():
     file = encode(noise(1), "JPEG")
     before = decode(file)
     with pytest.raises(DataError, match="truncated"):
@@ -23,7 +22,7 @@ def test_a_decode_error_names_the_fault_and_later_calls_work() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("GIF", "b.gif"), ("BMP", "b.bmp"), ("GIF", "b.jpg"), ("BMP", "b.png")])
-def test_a_format_that_must_be_converted_is_named(kind: str, name: str, tmp_path: Path) -> None:
+def test_a_format_that_must_be_converted_is_named(kind, name, tmp_path):
     write_tar(tmp_path / "a.tar", [("a.jpg", encode(noise(), "JPEG")), (name, encode(noise(), kind))])
     settings = config(str(tmp_path / "a.tar"), last_batch="keep", captions=(), max_bad_fraction=1)
     with BatchLoader(settings) as loader:
@@ -32,7 +31,7 @@ def test_a_format_that_must_be_converted_is_named(kind: str, name: str, tmp_path
     assert bad.endswith(f"{kind} is not read from shards; prolip data build converts it to PNG")
 
 
-def test_numpy_is_looked_up_before_the_first_array() -> None:
+def test_numpy_is_looked_up_before_the_first_array():
     # An interrupt during the look-up, which is Python code, would be a panic.
     script = """
 import io, sys

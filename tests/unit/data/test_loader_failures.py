@@ -28,15 +28,13 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_too_many_bad_samples_are_an_error(spoilt: str) -> None:
+def test_too_many_bad_samples_are_an_error(spoilt):
     loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.05))
     with pytest.raises(DataError, match=r"2 of 20 samples .*max_bad_fraction = 0.05.*spoilt.tar, sample "):
         contents(loader)
 
 
-def test_a_damaged_shard_is_warned_about_and_used_up_to_the_damage(
-    shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_shard_is_warned_about_and_used_up_to_the_damage(shards, tmp_path, caplog):
     whole = Path(shards.replace("{000..001}", "000")).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2 + 100])
     with caplog.at_level("WARNING", "prolip.data"):
@@ -66,7 +64,7 @@ def assert_loader_threads(expected: int) -> None:
         time.sleep(0.01)
 
 
-def test_threads_are_shared_among_local_ranks(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_shared_among_local_ranks(shards, monkeypatch):
     for local_ranks, expected in ((1, len(os.sched_getaffinity(0))), (4096, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local_ranks))
         with BatchLoader(config(shards, num_epochs=None)) as loader:
@@ -75,7 +73,7 @@ def test_threads_are_shared_among_local_ranks(shards: str, monkeypatch: pytest.M
             assert_loader_threads(expected)
 
 
-def test_ctrl_c_ends_the_wait_for_a_batch(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_wait_for_a_batch(tmp_path):
     """While a thread is in Python code."""
     code = """
     import sys, threading

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ import pytest
 @pytest.mark.parametrize(
     "code", ["BatchLoader(LoaderConfig(shards=('a.tar',), batch_size=1, image_size=8))", "decode(b'')", "simd_level()"]
 )
-def test_an_unknown_simd_level_is_a_user_error(code: str, tmp_path: Path) -> None:
+def test_an_unknown_simd_level_is_a_user_error(code, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "from prolip.data import *\n" + code],
         env=os.environ | {"PROLIP_SIMD": "avx1024"},

@@ -13,7 +13,7 @@ from tests.support.shards import FULL, config, contents, keys
 from prolip.data import BatchLoader
 
 
-def test_several_threads_can_each_have_a_loader(shards: str) -> None:
+def test_several_threads_can_each_have_a_loader(shards):
     """The batches of each are those that it gives alone."""
     settings = config(shards, **FULL)
     expected = contents(BatchLoader(settings))
@@ -22,7 +22,7 @@ def test_several_threads_can_each_have_a_loader(shards: str) -> None:
             assert found == expected
 
 
-def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str) -> None:
+def test_an_iterator_used_by_two_threads_at_once_is_refused(shards):
     """Python itself refuses it; nothing is lost: the thread that waits gets its batch."""
     asked, answer = threading.Event(), threading.Event()
 
@@ -43,7 +43,7 @@ def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str) -> None
             assert first.result(timeout=30).keys == ["s0k0", "s0k1", "s0k2", "s0k3"]
 
 
-def test_a_config_can_be_sent_to_a_spawned_process_but_a_loader_cannot(shards: str) -> None:
+def test_a_config_can_be_sent_to_a_spawned_process_but_a_loader_cannot(shards):
     """What crosses is the configuration."""
     settings = config(shards, **FULL)
     with BatchLoader(settings) as loader:

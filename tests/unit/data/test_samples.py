@@ -1,8 +1,6 @@
 """Raw samples of shards."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.shards import TOKENIZER, config, encoded, write_tar
@@ -13,7 +11,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 
 
-def test_samples_with_images_are_read_in_order_with_the_given_members(tmp_path: Path) -> None:
+def test_samples_with_images_are_read_in_order_with_the_given_members(tmp_path):
     first, second = encoded((9, 9, 9)), encoded((200, 0, 0))
     members = [("a.png", second), ("a.jpg", first), ("a.txt", b"one"), ("b.txt", b"no image"), ("c.webp", b"broken")]
     write_tar(tmp_path / "0.tar", members)
@@ -23,7 +21,7 @@ def test_samples_with_images_are_read_in_order_with_the_given_members(tmp_path: 
     assert captions_at("c", found["c"], "txt") == captions_at("c", found["c"], "a.b") == []
 
 
-def test_an_empty_archive_has_no_samples_and_another_file_is_an_error(tmp_path: Path) -> None:
+def test_an_empty_archive_has_no_samples_and_another_file_is_an_error(tmp_path):
     write_tar(tmp_path / "0.tar", [])
     assert list(read_members(str(tmp_path / "0.tar"), (), StoreConfig())) == []
     (tmp_path / "1.tar").write_bytes(b"no archive" * 100)
@@ -47,9 +45,7 @@ def test_an_empty_archive_has_no_samples_and_another_file_is_an_error(tmp_path: 
         ("cat", "a", []),
     ],
 )
-def test_a_dotted_path_leads_to_the_captions_of_the_loader(
-    tmp_path: Path, record: Any, path: str, expected: list[str]
-) -> None:
+def test_a_dotted_path_leads_to_the_captions_of_the_loader(tmp_path, record, path, expected):
     assert values_at(record, path) == expected
     write_tar(tmp_path / "0.tar", [("k.png", encoded((1, 2, 3))), ("k.json", json.dumps(record).encode())])
     slots = (CaptionConfig(sources=(CaptionSource(key=path),)),)

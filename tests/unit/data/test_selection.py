@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from prolip.cli import main
-from prolip.data.selection import Chosen, How, combine, read_selection, write_selection
+from prolip.data.selection import Chosen, combine, read_selection, write_selection
 from prolip.errors import UserError
 
 Samples = dict[tuple[str, int], int]
@@ -37,9 +37,7 @@ def contents(chosen: list[Chosen]) -> Samples:
 
 
 @given(SELECTIONS, SELECTIONS, st.sampled_from(["and", "or", "without"]))
-def test_selections_are_written_read_and_combined(
-    tmp_path_factory: pytest.TempPathFactory, one: Samples, other: Samples, how: How
-) -> None:
+def test_selections_are_written_read_and_combined(tmp_path_factory, one, other, how):
     folder = tmp_path_factory.mktemp("selections")
     first, second = write(folder / "first", one), write(folder / "second", other)
     assert contents(list(read_selection(first))) == one
@@ -55,14 +53,14 @@ def test_selections_are_written_read_and_combined(
 
 @pytest.mark.parametrize("stamps", [("7", ""), ("", "7"), ("7", "7"), ("", "")])
 @pytest.mark.parametrize("how", ["and", "or", "without"])
-def test_a_combination_keeps_the_stamp_of_either_selection(stamps: tuple[str, str], how: How) -> None:
+def test_a_combination_keeps_the_stamp_of_either_selection(stamps, how):
     sides = [
         [Chosen("a.tar", stamp, np.array(rows, np.uint32))] for stamp, rows in zip(stamps, ([1, 2], [2]), strict=True)
     ]
     assert [one.stamp for one in combine(*sides, how)] == [max(stamps)]
 
 
-def test_a_source_that_changed_between_two_selections_is_named(tmp_path: Path) -> None:
+def test_a_source_that_changed_between_two_selections_is_named(tmp_path):
     first = write(tmp_path / "first", {("a.tar", 1): 1})
     second = write(tmp_path / "second", {("a.tar", 2): 1}, stamp="8")
     with pytest.raises(UserError, match=r"a\.tar") as error:
@@ -70,7 +68,7 @@ def test_a_source_that_changed_between_two_selections_is_named(tmp_path: Path) -
     assert error.value.field == "selection"
 
 
-def test_files_are_combined_in_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_are_combined_in_turn(tmp_path, capsys):
     files = [
         str(write(tmp_path / f"{number}", {("a.tar", row): 1 for row in rows}))
         for number, rows in enumerate(([1, 2, 3, 4], [1, 2, 3], [3]))
@@ -84,7 +82,7 @@ def test_files_are_combined_in_turn(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     "column", [("rows", [[3, 3]]), ("rows", [["x"]]), ("repeats", [[1, 0]]), ("repeats", [[1]]), ("source", [None])]
 )
-def test_what_is_no_selection_is_refused(tmp_path: Path, column: tuple[str, list[object]]) -> None:
+def test_what_is_no_selection_is_refused(tmp_path, column):
     columns = {"source": ["a.tar"], "stamp": [""], "rows": [[1, 2]], "repeats": [[1, 2]]}
     types = {"rows": pa.list_(pa.uint32()), "repeats": pa.list_(pa.uint16())}
     table = {name: pa.array(values, types.get(name)) for name, values in columns.items() if name != column[0]}

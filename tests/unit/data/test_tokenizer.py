@@ -27,7 +27,7 @@ def merges(tmp_path: Path) -> Path:
     return path
 
 
-def test_clip_with_a_file_of_merges_gives_the_expected_ids(merges: Path) -> None:
+def test_clip_with_a_file_of_merges_gives_the_expected_ids(merges):
     tokenizer = Tokenizer(TokenizerConfig(kind="clip", path=merges, context_length=5))
     ids = tokenizer.encode(["Cat  cat", "", "cat cat cat cat"])
     assert ids.dtype == np.int32
@@ -36,7 +36,7 @@ def test_clip_with_a_file_of_merges_gives_the_expected_ids(merges: Path) -> None
     assert tokenizer.encode([]).shape == (0, 5)
 
 
-def test_a_vocabulary_of_captions_names_the_words_that_it_spells(tmp_path: Path, merges: Path) -> None:
+def test_a_vocabulary_of_captions_names_the_words_that_it_spells(tmp_path, merges):
     path = tmp_path / "tokenizer.json"
     path.write_text(train_vocabulary(["a t shirt, blue", "a photo of a t shirt, blue"], 200).json)
     tokenizer = Tokenizer(TokenizerConfig(kind="file", path=path))
@@ -44,7 +44,7 @@ def test_a_vocabulary_of_captions_names_the_words_that_it_spells(tmp_path: Path,
     assert Tokenizer(TokenizerConfig(kind="clip", path=merges)).unknown_words(["zebra"]) == []
 
 
-def test_clips_tokenizer_does_not_import_torch() -> None:
+def test_clips_tokenizer_does_not_import_torch():
     program = (
         "import sys; from prolip.data.tokenizer import *; Tokenizer(TokenizerConfig()).encode(['caf\\u00e9']);"
         "print(sorted({'torch', 'open_clip'} & set(sys.modules)))"
@@ -65,20 +65,20 @@ def test_clips_tokenizer_does_not_import_torch() -> None:
         ({"kind": "file", "path": Path("nowhere.json")}, "tokenizer nowhere.json"),
     ],
 )
-def test_wrong_settings_name_the_field(settings: dict[str, object], field: str) -> None:
+def test_wrong_settings_name_the_field(settings, field):
     with refusal_of(field):
-        Tokenizer(TokenizerConfig(**settings))  # type: ignore[arg-type]
+        Tokenizer(TokenizerConfig(**settings))
 
 
 @pytest.mark.parametrize("content", [gzip.compress(MERGES, mtime=0)[:-9], b"cat"])
-def test_damaged_merges_are_named(tmp_path: Path, content: bytes) -> None:
+def test_damaged_merges_are_named(tmp_path, content):
     path = tmp_path / "cut.txt.gz"
     path.write_bytes(content)
     with refusal_of(f"tokenizer {path}"):
         Tokenizer(TokenizerConfig(path=path))
 
 
-def test_only_captions_that_need_cleaning_are_cleaned_in_one_call() -> None:
+def test_only_captions_that_need_cleaning_are_cleaned_in_one_call():
     calls = []
 
     def clean(captions: list[str]) -> list[str]:
@@ -90,7 +90,7 @@ def test_only_captions_that_need_cleaning_are_cleaned_in_one_call() -> None:
     assert calls == [["cat &amp; cat", "cât"]]
 
 
-def test_an_exception_of_the_cleaner_is_raised_unchanged() -> None:
+def test_an_exception_of_the_cleaner_is_raised_unchanged():
     class Unwell(Exception):
         pass
 
@@ -101,12 +101,12 @@ def test_an_exception_of_the_cleaner_is_raised_unchanged() -> None:
         _core.Tokenizer.clip(MERGES, 6, clean).encode(["é"])
 
 
-def test_a_cleaner_that_returns_fewer_captions_is_an_error() -> None:
+def test_a_cleaner_that_returns_fewer_captions_is_an_error():
     with pytest.raises(RuntimeError, match="given 2 captions and returned 1"):
         _core.Tokenizer.clip(MERGES, 6, lambda captions: captions[:1]).encode(["é", "è"])
 
 
-def test_cleaning_captions_lets_other_threads_run() -> None:
+def test_cleaning_captions_lets_other_threads_run():
     # The cleaner waits for another Python thread: with the interpreter held by `encode` this would never end.
     cleaning, go_on = threading.Event(), threading.Event()
 

@@ -19,33 +19,27 @@ from prolip.train.config import load_config
 @pytest.mark.parametrize(
     ("gpus", "cores", "expected"), [(0, 1, 1), (0, 2, 2), (0, 3, 2), (0, 64, 4), (1, 8, 1), (7, 8, 4)]
 )
-def test_the_number_of_processes_fits_cores_and_gpus(
-    gpus: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_processes_fits_cores_and_gpus(gpus, cores, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(demo, "usable_cores", lambda: cores)
     assert demo.count_processes() == expected
 
 
-def test_headlines_are_printed_as_a_table() -> None:
+def test_headlines_are_printed_as_a_table():
     figure = {"task": "Group", "main": True, "value": {"m": 0.5711}, "baselines": {"untrained": 0.08, "largest": 0.2}}
     lines = demo.headline_lines({"models": {"m": ""}, "figures": [figure, figure | {"main": False}]})
     assert len(lines) == 2
     assert lines[1].split() == ["Group", "57.1%", "8.0%", "20.0%", "(largest)"]
 
 
-def test_a_folder_that_cannot_be_written_is_named_before_the_data_are_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_written_is_named_before_the_data_are_built(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "build_emoji", lambda *_: pytest.fail("built"))
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="file"):
         demo.run_demo(demo.DemoConfig(out=tmp_path / "file" / "run", data=tmp_path / "data"))
 
 
-def test_a_finished_demo_without_a_calibration_is_measured_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_demo_without_a_calibration_is_measured_again(tmp_path, monkeypatch):
     config = demo.DemoConfig(out=tmp_path / "run", data=tmp_path / "data")
     words = f"demo --out {config.out} --data.shards x --data.tokenizer.path x".split()
     checkpoint_path(config.out / "checkpoints", load_config(words).total_steps).mkdir(parents=True)
@@ -69,7 +63,7 @@ def test_a_finished_demo_without_a_calibration_is_measured_again(
     assert done == ["evaluate", "evaluate"]
 
 
-def test_training_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_leaves_no_temporary_folder(tmp_path, monkeypatch):
     made = []
 
     def launch(config: LaunchConfig, entrypoint: str) -> Callable[..., None]:
@@ -84,7 +78,7 @@ def test_training_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_recipe_is_an_error_before_anything_is_built(tmp_path: Path) -> None:
+def test_an_unknown_recipe_is_an_error_before_anything_is_built(tmp_path):
     with pytest.raises(UserError):
         demo.run_demo(demo.DemoConfig(out=tmp_path / "run", data=tmp_path / "data", recipe="absent"))
     assert not list(tmp_path.iterdir())

@@ -25,12 +25,12 @@ def sample(name: str, image_id: str = "") -> EmojiSample:
     return EmojiSample(name, b"", image_id or name, name, captions)
 
 
-def test_equal_images_and_equal_names_are_correct() -> None:
+def test_equal_images_and_equal_names_are_correct():
     samples = [sample("a", "1"), sample("b", "1"), sample("c"), sample("c", "other")]
     assert correct_pairs(samples).int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
 
 
-def test_order_counts_pairs_of_captions_and_those_that_are_not_longer() -> None:
+def test_order_counts_pairs_of_captions_and_those_that_are_not_longer():
     texts = {"a picture": 9.0, "food": 4.0, "fruit": 3.0, "apple": 2.0, "red plum": 5.0}
     log_var = torch.tensor([*texts.values()]).log()[:, None]
     tokens = torch.tensor([len(text.split()) for text in texts]).double()
@@ -47,15 +47,13 @@ def test_order_counts_pairs_of_captions_and_those_that_are_not_longer() -> None:
 
 
 @pytest.mark.parametrize("members", [[("k.png", b"x")], [("k.json", b"{}"), ("k.png", b"x")]])
-def test_a_shard_without_emoji_is_an_error(tmp_path: Path, members: list[tuple[str, bytes]]) -> None:
+def test_a_shard_without_emoji_is_an_error(tmp_path, members):
     write_tar(tmp_path / "val-goog-000000.tar", members)
     with refusal_of("data"):
         read_set(tmp_path, "val-goog")
 
 
-def test_a_run_is_measured_beside_an_untrained_model_calibrated_and_shown(
-    emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_measured_beside_an_untrained_model_calibrated_and_shown(emoji_data, tmp_path, capsys):
     run = tmp_path / "run"
     write_emoji(emoji_data, {f"val-{design}": 24 for design in ("openmoji", "goog", "twtr")})
     write_run_with(run, _words(emoji_data), 20, seed=3)  # its answers differ from image to image
@@ -87,7 +85,7 @@ def test_a_run_is_measured_beside_an_untrained_model_calibrated_and_shown(
     assert "src=" not in page.replace('src="data:', "")
 
 
-def test_the_suite_needs_its_shards_and_fp32(emoji_data: Path, tmp_path: Path) -> None:
+def test_the_suite_needs_its_shards_and_fp32(emoji_data, tmp_path):
     write_run_with(tmp_path / "run", _words(emoji_data), 20)
     model = prolip.load(tmp_path / "run", device="cpu")
     (emoji_data / "test-goog-000000.tar").unlink()

@@ -31,7 +31,7 @@ PAGES = 4 * (64 << 20) // 4096
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 @pytest.mark.parametrize("told", [True, False])
-def test_memory_is_cleared_once_and_not_again(told: bool) -> None:
+def test_memory_is_cleared_once_and_not_again(told):
     done = subprocess.run(
         [sys.executable, "-c", WORK, "told" if told else "by itself"],
         check=True,

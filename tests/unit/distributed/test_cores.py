@@ -16,8 +16,6 @@ from prolip.distributed.ranks import _share_of_cores
         pytest.param(range(2), [range(2)] * 8, 2, 1, id="fewer cores than processes"),
     ],
 )
-def test_a_process_uses_its_share_of_each_core(
-    own: range, of_all: list[range], quota: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_uses_its_share_of_each_core(own, of_all, quota, expected, monkeypatch):
     monkeypatch.setattr("prolip.distributed.ranks.usable_cores", lambda: quota)
     assert _share_of_cores(set(own), [set(cores) for cores in of_all]) == expected

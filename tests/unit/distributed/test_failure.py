@@ -9,7 +9,7 @@ import torch.distributed as dist
 from prolip.distributed import Ranks, failing_at_once, log_error
 
 
-def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog):
     server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     cpu, log = torch.device("cpu"), logging.getLogger("told")
     stores = [dist.TCPStore("localhost", server.port, wait_for_workers=False) for _ in range(2)]
@@ -25,7 +25,7 @@ def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog: pytest.
     ]
 
 
-def test_an_error_of_a_single_process_is_raised_after_cleanup() -> None:
+def test_an_error_of_a_single_process_is_raised_after_cleanup():
     closed = []
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 

@@ -20,7 +20,7 @@ from prolip.errors import UserError
 from prolip.train.stop_signal import StopRequest
 
 
-def test_restarted_ranks_ignore_the_earlier_ones_in_the_same_store() -> None:
+def test_restarted_ranks_ignore_the_earlier_ones_in_the_same_store():
     server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     clients = [dist.TCPStore("localhost", server.port, wait_for_workers=False) for _ in range(4)]
     moments = random.Random(0)
@@ -41,7 +41,7 @@ def test_restarted_ranks_ignore_the_earlier_ones_in_the_same_store() -> None:
     assert len(set(names)) == 5
 
 
-def test_a_torchrun_that_has_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torchrun_that_has_ended_is_named(monkeypatch):
     server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(server.port)}
     for name, value in (place | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
@@ -56,7 +56,7 @@ def test_a_torchrun_that_has_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         meet()
 
 
-def test_no_device_name_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_device_name_falls_back_to_the_cpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     for name, expected in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
@@ -71,7 +71,7 @@ def test_no_device_name_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -
         find_device("cuda")
 
 
-def test_objects_are_exchanged_in_the_gloo_group_that_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_are_exchanged_in_the_gloo_group_that_does_not_spin(monkeypatch):
     """On GPUs the default group is NCCL's, in which a rank that waits for rank 0 keeps its GPU and a core busy."""
     waiting, groups = object(), []
     for name in ("gather_object", "all_gather_object", "broadcast_object_list", "scatter_object_list"):
@@ -120,7 +120,7 @@ def seconds_to_fail(wait: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
-def test_ranks_exchange_objects_and_time_out_as_configured() -> None:
+def test_ranks_exchange_objects_and_time_out_as_configured():
     server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     pipes = [FORKSERVER.Pipe() for _ in range(2)]
     for rank, (_, there) in enumerate(pipes):

@@ -30,9 +30,7 @@ def command(lab: Path, *words: str) -> int:
     return main([*f"classify --checkpoint {lab}/run --device cpu".split(), *words])
 
 
-def test_the_table_has_the_answers_of_the_model_for_each_image(
-    lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_table_has_the_answers_of_the_model_for_each_image(lab, monkeypatch, capsys):
     monkeypatch.chdir(lab)
     monkeypatch.setattr(EmbedOptions, "rows_per_part", 50)
     asked = {"guarantee": 0.9, "max_error": 0.5}
@@ -76,13 +74,13 @@ def test_the_table_has_the_answers_of_the_model_for_each_image(
     ],
 )
 def test_errors_are_named_and_nothing_is_written(
-    words: str,
-    field: str,
-    lab: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    words,
+    field,
+    lab,
+    monkeypatch,
+    tmp_path,
+    capsys,
+):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_bytes(b"no image")
     (tmp_path / "mine").symlink_to(lab / "mine")

@@ -19,7 +19,7 @@ from prolip.embeddings.copy_samples import copy_samples, run_copy
 from prolip.embeddings.embed_inputs import run_embed
 
 
-def test_a_copy_has_the_chosen_samples_of_each_shard(lab: Path, tmp_path: Path) -> None:
+def test_a_copy_has_the_chosen_samples_of_each_shard(lab, tmp_path):
     chosen, out = select(lab / "out", tmp_path / "chosen", by="text", keep_share=0.8), tmp_path / "copy"
     assert "11 chosen samples; " in run_copy(CopyOptions(selection=str(chosen), out=out))[0]
     rows = {one.source: one.rows.tolist() for one in read_selection(chosen)}
@@ -35,7 +35,7 @@ def test_a_copy_has_the_chosen_samples_of_each_shard(lab: Path, tmp_path: Path) 
     assert f"{len(rows[one.shards[0]])} chosen samples; 1 shards copied" in run_copy(one)[0]
 
 
-def test_a_stopped_copy_resumes_and_selections_are_not_mixed(lab: Path, tmp_path: Path) -> None:
+def test_a_stopped_copy_resumes_and_selections_are_not_mixed(lab, tmp_path):
     chosen, out = select(lab / "out", tmp_path / "chosen", by="text", keep_count=13), tmp_path / "copy"
     copying = CopyOptions(selection=str(chosen), out=out)
     data = shards(lab)[1]
@@ -70,9 +70,7 @@ NAMES = ["k", "a.b", "a/.png", "a/k", "x\n/y", "caf\udce9", "__meta__/k", ".hidd
     st.data(),
 )
 @settings(max_examples=40)
-def test_the_loaders_rows_are_copied_exactly(
-    tmp_path_factory: pytest.TempPathFactory, members: list[tuple[str, int]], form: int, data: st.DataObject
-) -> None:
+def test_the_loaders_rows_are_copied_exactly(tmp_path_factory, members, form, data):
     """Odd names, and members of no sample or of no kind that the loader reads."""
 
     def read(path: Path) -> list[tuple[int, str, bytes | None]]:
@@ -108,9 +106,7 @@ def test_the_loaders_rows_are_copied_exactly(
 # ---- Folders of images ----------------------------------------------------------------------------------------------
 
 
-def test_chosen_images_of_a_folder_are_copied_with_their_captions(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_chosen_images_of_a_folder_are_copied_with_their_captions(lab, tmp_path, capsys):
     photos, copy = tmp_path / "photos", tmp_path / "copy"
     for number, name in enumerate(("foxes/1.png", "foxes/2.png", "lions/1.png", "4.png")):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def kept_rows(rows: Gaussian, sizes: Sequence[int], **changes: object) -> list[i
     with tempfile.TemporaryDirectory() as name:
         folder = write_parts(Path(name) / "out", {"image": rows}, sizes)
         given = {"embeddings": str(folder), "out": f"{name}/chosen", "scratch": Path(name)}
-        run_dedupe(options := DedupeOptions(**(given | changes)))  # type: ignore[arg-type]
+        run_dedupe(options := DedupeOptions(**(given | changes)))
         assert {path.name for path in Path(name).iterdir()} == {"out", "chosen"}
         starts = np.cumsum([0, *sizes])
         return [int(starts[int(one.source[:-4])] + row) for one in read_selection(options.out) for row in one.rows]
@@ -45,9 +45,7 @@ def kept_rows(rows: Gaussian, sizes: Sequence[int], **changes: object) -> list[i
 
 @given(st.integers(0, 99), st.integers(1, 120), st.integers(1, 4), st.sampled_from([0.5, 0.9, 0.99]))
 @settings(max_examples=30, deadline=None)
-def test_a_row_goes_if_and_only_if_a_more_certain_similar_one_stays(
-    seed: int, count: int, num: int, threshold: float
-) -> None:
+def test_a_row_goes_if_and_only_if_a_more_certain_similar_one_stays(seed, count, num, threshold):
     rows = copied(seed, count)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dedupe, "_SIDE", 7)
@@ -64,7 +62,7 @@ def test_a_row_goes_if_and_only_if_a_more_certain_similar_one_stays(
 
 @given(st.integers(0, 99), st.lists(st.integers(0, 100), max_size=4))
 @settings(max_examples=10, deadline=None)
-def test_parts_and_blocks_do_not_matter(seed: int, cuts: list[int]) -> None:
+def test_parts_and_blocks_do_not_matter(seed, cuts):
     rows = copied(seed, 100)
     expected = kept_rows(rows, [100], clusters=5)
     assert 5 < len(expected) < 90
@@ -74,7 +72,7 @@ def test_parts_and_blocks_do_not_matter(seed: int, cuts: list[int]) -> None:
         assert kept_rows(rows, np.diff([0, *sorted(cuts), 100]).tolist(), clusters=5) == expected
 
 
-def test_rows_outside_a_selection_are_not_there(tmp_path: Path) -> None:
+def test_rows_outside_a_selection_are_not_there(tmp_path):
     rows, inside, within = copied(0, 100), np.arange(1, 100, 3, np.uint32), str(tmp_path / "within")
     write_selection(within, [Chosen("0.tar", "", inside[:20]), Chosen("1.tar", "", inside[20:] - np.uint32(60))])
     alone = kept_rows(rows.rows(torch.from_numpy(inside.astype(np.int64))), [len(inside)])
@@ -89,9 +87,7 @@ def test_rows_outside_a_selection_are_not_there(tmp_path: Path) -> None:
             kept_rows(rows, [60, 40], **changes)
 
 
-def test_the_default_threshold_follows_the_distance_of_neighbours(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_default_threshold_follows_the_distance_of_neighbours(tmp_path, capsys):
     """40 items stay, whose copies are as near as a tenth of their distance; many copies are a warning."""
     noise, said = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), []
     for width, copies in ((1.0, 20), (0.2, 20), (0.2, 40)):
@@ -108,9 +104,7 @@ def test_the_default_threshold_follows_the_distance_of_neighbours(
     assert ["warning" in some for some in said] == [False, False, True]
 
 
-def test_copies_are_compared_with_a_perceptual_hash(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_copies_are_compared_with_a_perceptual_hash(lab, tmp_path, capsys):
     for number in range(2):
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (48, 64, 3), np.uint8)).save(
             f"{tmp_path}/{number}.png"

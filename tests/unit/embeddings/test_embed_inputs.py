@@ -26,7 +26,7 @@ from tests.support.untrained_run import write_run
 from prolip.cli import main
 from prolip.data import DataError
 from prolip.data.selection import Chosen, read_selection, write_selection
-from prolip.embeddings.config import SearchOptions, Stored
+from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.embed import embed_shards
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.row_contents import fetch
@@ -36,7 +36,6 @@ from prolip.errors import UserError
 from prolip.folders import Folder
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
-from prolip.models.config import Precision
 from prolip.models.precision import DTYPES
 
 
@@ -46,13 +45,13 @@ def model(lab: Path) -> Model:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_parts_contain_the_models_gaussians(lab: Path, tmp_path: Path, model: Model, dtype: Stored) -> None:
+def test_parts_contain_the_models_gaussians(lab, tmp_path, model, dtype):
     told = run_embed(options(lab, tmp_path, what="both", dtype=dtype))
     assert "parts: 3 (3 new)" in told[0]
     images = embed_shards(model, [str(shard) for shard in shards(lab)], keep=("txt",))
     captions = [data.decode() for data in images.members["txt"] if data is not None]
     for kind, expected in (("image", images.gaussian), ("text", model.encode_texts(captions))):
-        keys, sources, mean, log_var, total_var = read(tmp_path, kind)  # type: ignore[arg-type]
+        keys, sources, mean, log_var, total_var = read(tmp_path, kind)
         assert keys == images.keys
         assert sources == [str(shard) for shard, size in zip(shards(lab), SIZES, strict=True) for _ in range(size)]
         exact = dtype == "float32"
@@ -64,9 +63,7 @@ def test_parts_contain_the_models_gaussians(lab: Path, tmp_path: Path, model: Mo
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*-*")}
 
 
-def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(
-    lab: Path, tmp_path: Path, model: Model
-) -> None:
+def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(lab, tmp_path, model):
     inputs = {"shards": (), "images": (lab / "images",), "lines": (lab / "lines.txt",)}
     told = run_embed(options(lab, tmp_path, **inputs, what="both", rows_per_part=2))
     assert "some.where/a.2.png" in told[-1]
@@ -92,9 +89,7 @@ def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(
     assert (last["width"], last["height"]) == (30, 20)
 
 
-def test_names_cannot_control_the_terminal(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_cannot_control_the_terminal(lab, tmp_path, capsys, monkeypatch):
     root, odd = logging.getLogger(), "\x1b[2J\n\x9b1m\u202e"
     monkeypatch.setattr(root, "handlers", [])  # those of pytest
     monkeypatch.setattr(root, "level", root.level)
@@ -117,9 +112,7 @@ def test_names_cannot_control_the_terminal(
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-def test_towers_compute_in_the_given_precision_and_a_long_run_names_a_faster_one(
-    lab: Path, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_towers_compute_in_the_given_precision_and_a_long_run_names_a_faster_one(lab, tmp_path, precision, monkeypatch):
     types = set()
     opened = load(lab / "run", device="cpu", precision=precision)
     for tower in (opened.require_prolip().visual, opened.require_prolip().text):
@@ -134,7 +127,7 @@ def test_towers_compute_in_the_given_precision_and_a_long_run_names_a_faster_one
     assert any("--precision bf16" in line for line in told) == (precision == "fp32")
 
 
-def test_a_failed_part_is_left_out_or_made_later_and_shards_can_be_added(lab: Path, tmp_path: Path) -> None:
+def test_a_failed_part_is_left_out_or_made_later_and_shards_can_be_added(lab, tmp_path):
     data = [str(shutil.copy(shard, tmp_path)) for shard in shards(lab)]
     Path(data[0]).write_bytes(b"no archive" * 100)
     out = tmp_path / "out"
@@ -165,7 +158,7 @@ OTHER_SETTINGS: tuple[Mapping[str, object], ...] = (
 
 
 @pytest.mark.parametrize("changes", OTHER_SETTINGS, ids=lambda changes: next(iter(changes)))
-def test_embeddings_with_other_settings_are_not_mixed(lab: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+def test_embeddings_with_other_settings_are_not_mixed(lab, tmp_path, changes):
     shutil.copytree(lab / "data", tmp_path / "data")
     given = {
         "shards": (str(tmp_path / "data" / "a" / "0.tar"),),
@@ -186,7 +179,7 @@ def test_embeddings_with_other_settings_are_not_mixed(lab: Path, tmp_path: Path,
         run_embed(options(lab, tmp_path / "out", **(given | changes)))
 
 
-def test_a_selection_embeds_its_rows_and_another_one_is_refused(lab: Path, tmp_path: Path) -> None:
+def test_a_selection_embeds_its_rows_and_another_one_is_refused(lab, tmp_path):
     first, second, third = map(str, shards(lab))
 
     def embed(*rows: int) -> str:
@@ -213,9 +206,7 @@ def signed_file(request: Request) -> None:
         request.send_error(403)
 
 
-def test_remote_shards_are_embedded_like_local_ones_and_their_signature_is_not_stored(
-    lab: Path, tmp_path: Path
-) -> None:
+def test_remote_shards_are_embedded_like_local_ones_and_their_signature_is_not_stored(lab, tmp_path):
     with answering(signed_file, lab / "data") as address:
         shard = f"{address}/b/1.tar?signed=secret"
         run_embed(options(lab, tmp_path / "far", shards=(shard,)))
@@ -230,9 +221,7 @@ def test_remote_shards_are_embedded_like_local_ones_and_their_signature_is_not_s
     assert np.abs(image[7, 7].astype(int) - (90, 80, 99)).max() < 3
 
 
-def test_parts_in_an_object_store_equal_local_ones_whatever_breaks(
-    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_in_an_object_store_equal_local_ones_whatever_breaks(lab, tmp_path, monkeypatch):
     near = {path.name: path.read_bytes() for path in (lab / "out").glob("*.parquet")}
     (tmp_path / "empty").mkdir()
     folder = Folder(f"s3://{BUCKET}/far")
@@ -272,9 +261,7 @@ def test_parts_in_an_object_store_equal_local_ones_whatever_breaks(
         ("out", {"out": "odd"}),
     ],
 )
-def test_wrong_settings_are_named(
-    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, changes: dict[str, object]
-) -> None:
+def test_wrong_settings_are_named(lab, tmp_path, monkeypatch, field, changes):
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").write_text("")
     Path("latin.txt").write_bytes(b"caf\xe9")
@@ -286,10 +273,10 @@ def test_wrong_settings_are_named(
             changes = {**changes, name: tuple(paths if name == "shards" else map(Path, paths))}
     changes = {**changes, "out": str(changes.get("out", "out"))}
     with refusal_of(field):
-        run_embed(options(lab, **changes))  # type: ignore[arg-type]
+        run_embed(options(lab, **changes))
 
 
-def test_without_a_usable_sample_the_folder_is_free_for_other_settings(lab: Path, tmp_path: Path) -> None:
+def test_without_a_usable_sample_the_folder_is_free_for_other_settings(lab, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="none of 1 samples"):
@@ -301,9 +288,7 @@ def test_without_a_usable_sample_the_folder_is_free_for_other_settings(lab: Path
 
 
 @pytest.mark.parametrize("caption_key", ["txt", "texts.all"])
-def test_rows_of_an_open_clip_model(
-    lab: Path, tmp_path: Path, caption_key: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_of_an_open_clip_model(lab, tmp_path, caption_key, capsys):
     write_open_clip(tmp_path / "clip", {"resize_mode": "squash", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]})
     record = b'{"texts": {"all": "a"}}'
     bad = [("x.png", b"no image"), ("x.txt", b"a"), ("x.json", record), ("y.png", encoded((9, 9, 9)))]

@@ -67,9 +67,7 @@ def brute_force(parts: list[Part], queries: np.ndarray, k: int, score: Score) ->
     stored=st.sampled_from(["float32", "float16"]),
 )
 @settings(max_examples=60)
-def test_blocks_and_parts_do_not_change_the_results(
-    seed: int, size: int, distinct: int, k: int, block: int, cuts: list[int], score: Score, stored: Stored
-) -> None:
+def test_blocks_and_parts_do_not_change_the_results(seed, size, distinct, k, block, cuts, score, stored):
     rng = np.random.default_rng(seed)
     # Fewer distinct rows than rows: many ties.
     pool = rng.normal(size=(distinct, DIM))
@@ -90,7 +88,7 @@ def test_blocks_and_parts_do_not_change_the_results(
 
 
 @pytest.mark.parametrize("score", ["csd", "mean"])
-def test_answers_equal_the_measures(tmp_path: Path, score: Score) -> None:
+def test_answers_equal_the_measures(tmp_path, score):
     torch.manual_seed(0)
     mean = torch.nn.functional.normalize(torch.randn(50, DIM), dim=-1)
     items = Gaussian(mean, torch.randn(50, DIM) - 3)
@@ -127,7 +125,7 @@ def found_by(lab: Path, **changes: Any) -> Any:
     return json.loads("\n".join(run_search(SearchOptions(**(given | changes)))))
 
 
-def test_text_and_image_queries_find_images_and_the_sheet_shows_them(lab: Path, tmp_path: Path) -> None:
+def test_text_and_image_queries_find_images_and_the_sheet_shows_them(lab, tmp_path):
     image, sheet = tmp_path / "k2.png", tmp_path / "new" / "sheet.html"
     image.write_bytes(dict(read_tar(shards(lab)[1]))["k2.png"])
     found = found_by(lab, text=("<nature>",), image=(image,), k=3, score="mean", sheet=sheet)
@@ -145,7 +143,7 @@ def test_text_and_image_queries_find_images_and_the_sheet_shows_them(lab: Path, 
     assert "<nature>" not in page
 
 
-def test_captions_are_found_and_shown(lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_captions_are_found_and_shown(lab, tmp_path, caplog):
     inputs = {"shards": (str(shards(lab)[0]),), "images": (lab / "images",), "lines": (lab / "lines.txt",)}
     out = tmp_path / "out"
     run_embed(options(lab, out, what="both", caption_key="texts.all", **inputs))
@@ -161,7 +159,7 @@ def test_captions_are_found_and_shown(lab: Path, tmp_path: Path, caplog: pytest.
     assert not caplog.records
 
 
-def test_images_that_are_gone_or_remote_are_left_out(lab: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_that_are_gone_or_remote_are_left_out(lab, caplog):
     here, far = (str(lab / "images"), "some.where/red.tif"), ("http://127.0.0.1:9/0.tar", "k")
     assert fetch([here, far], None, remote=False) == {here: Contents(None, "a picture", None)}
     assert not caplog.records
@@ -192,7 +190,7 @@ def test_images_that_are_gone_or_remote_are_left_out(lab: Path, caplog: pytest.L
         ("checkpoint", {"checkpoint": "{tmp}/other"}),
     ],
 )
-def test_wrong_settings_are_named(lab: Path, tmp_path: Path, field: str, changes: dict[str, Any]) -> None:
+def test_wrong_settings_are_named(lab, tmp_path, field, changes):
     write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
     filled = {name: one.format(lab=lab, tmp=tmp_path) if isinstance(one, str) else one for name, one in changes.items()}
     with refusal_of(field.format(lab=lab)):

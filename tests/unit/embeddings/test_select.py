@@ -1,7 +1,6 @@
 """`prolip data select`: the samples with the best scores."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from tests.support.refusals import refusal_of
 
 from prolip.cli import main
 from prolip.data.selection import read_selection
-from prolip.embeddings.config import By, Kind, SelectOptions
+from prolip.embeddings.config import Kind, SelectOptions
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.select import run_select
 from prolip.gaussian import Gaussian, csd, inclusion_score
@@ -34,14 +33,14 @@ SCORES = st.sampled_from(TIES) | st.floats(width=32, allow_nan=False)
 @example([[0.0] * 100], 99, 29, False, 1, 0.0)  # 0.29 * 100 is less than 29
 @settings(max_examples=100)
 def test_the_chosen_rows_are_those_of_a_stable_sort(
-    tmp_path_factory: pytest.TempPathFactory,
-    parts: list[list[float]],
-    count: int,
-    percent: int,
-    least: bool,
-    threads: int,
-    limit: float,
-) -> None:
+    tmp_path_factory,
+    parts,
+    count,
+    percent,
+    least,
+    threads,
+    limit,
+):
     folder = tmp_path_factory.mktemp("scores")
     write_scores(folder / "out", parts)
     scores = np.float32([score for part in parts for score in part])
@@ -54,7 +53,7 @@ def test_the_chosen_rows_are_those_of_a_stable_sort(
             select(folder / "out", folder / "chosen", **rules)
         return
     out = {"embeddings": str(folder / "out"), "out": str(folder / "chosen")}
-    told = run_select(SelectOptions(**out, threads=threads, show=3, **rules))  # type: ignore[arg-type]
+    told = run_select(SelectOptions(**out, threads=threads, show=3, **rules))
     sizes = [len(part) for part in parts]
     names = [
         (f"{number // 2}.tar", 2 * (row + number % 2 * sizes[number - 1]))
@@ -68,7 +67,7 @@ def test_the_chosen_rows_are_those_of_a_stable_sort(
 
 
 @pytest.mark.parametrize("by", ["image", "text", "inclusion", "csd"])
-def test_scores_equal_the_formulas(lab: Path, tmp_path: Path, by: By) -> None:
+def test_scores_equal_the_formulas(lab, tmp_path, by):
     def gaussians(kind: Kind) -> Gaussian:
         _, _, mean, log_var, _ = read(lab / "out", kind)
         return Gaussian(torch.tensor(mean), torch.tensor(log_var))
@@ -98,7 +97,7 @@ def test_scores_equal_the_formulas(lab: Path, tmp_path: Path, by: By) -> None:
     assert len(contents(read_selection(limited))) == 3
 
 
-def test_what_cannot_be_chosen_is_named(lab: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_chosen_is_named(lab, tmp_path):
     images, apart = tmp_path / "images", tmp_path / "apart"
     run_embed(options(lab, images, shards=(str(shards(lab)[0]),)))
     run_embed(options(lab, apart, shards=(str(shards(lab)[0]),), lines=(lab / "lines.txt",)))

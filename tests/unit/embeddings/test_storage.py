@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +51,7 @@ def written(folder: Path, rows: Rows, notes: PartNotes) -> Part:
     return write_part(Folder(str(folder)), rows, notes, "float32", log_var=True)
 
 
-def test_a_part_is_written_equal_every_time_and_read_back(tmp_path: Path) -> None:
+def test_a_part_is_written_equal_every_time_and_read_back(tmp_path):
     parts = [written(tmp_path, ROWS, NOTES) for _ in range(3)]
     assert parts[0].name == "image-000000.parquet"
     part = Part(parts[0].folder, parts[0].name)
@@ -70,7 +69,7 @@ def test_a_part_is_written_equal_every_time_and_read_back(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("read", [Part.names, lambda part: list(part.blocks()), lambda part: part.notes])
-def test_a_part_that_is_damaged_or_missing_is_named(read: Callable[[Part], object], tmp_path: Path) -> None:
+def test_a_part_that_is_damaged_or_missing_is_named(read, tmp_path):
     part = written(tmp_path, ROWS, NOTES)
     path = Path(part.path)
     path.write_bytes(path.read_bytes()[:-40])
@@ -86,7 +85,7 @@ def read(part: Part) -> object:
     return part.notes.rows, part.names(), [[str(values) for values in block] for block in part.blocks(log_var=True)]
 
 
-def test_damage_is_noticed(tmp_path: Path) -> None:
+def test_damage_is_noticed(tmp_path):
     part = written(tmp_path, ROWS, NOTES)
     path = Path(part.path)
     intact, expected = path.read_bytes(), read(part)
@@ -106,14 +105,14 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("counts", [(3, 2), (2, 3), (3, None)])
-def test_images_are_paired_with_as_many_captions(tmp_path: Path, counts: tuple[int, int | None]) -> None:
+def test_images_are_paired_with_as_many_captions(tmp_path, counts):
     parts = {part_name(kind, 0): count for kind, count in zip(("image", "text"), counts, strict=True) if count}
     replace(MANIFEST, complete=True, parts=parts).write(folder := Folder(str(tmp_path)))
     with refusal_of(folder.at("text-000000.parquet") if counts[1] else str(tmp_path)):
         paired_parts(folder)
 
 
-def test_a_part_with_a_wrong_column_is_named(tmp_path: Path) -> None:
+def test_a_part_with_a_wrong_column_is_named(tmp_path):
     part = written(tmp_path, ROWS, NOTES)
     table = pq.read_table(part.path)
     nan = {"mean": [[0, np.nan]] * 3, "log_var": [[0, np.nan]] * 3, "total_var": [np.nan] * 3}
@@ -131,7 +130,7 @@ def test_a_part_with_a_wrong_column_is_named(tmp_path: Path) -> None:
     assert [part.row(row)["key"] for row in range(3)] == ROWS.keys, "row groups may have any size"
 
 
-def test_embeddings_of_other_versions_are_refused(lab: Path, tmp_path: Path) -> None:
+def test_embeddings_of_other_versions_are_refused(lab, tmp_path):
     shutil.copytree(lab / "out", tmp_path / "out")
     path = tmp_path / "out" / "manifest.json"
     stored = json.loads(path.read_text())
@@ -145,7 +144,7 @@ def test_embeddings_of_other_versions_are_refused(lab: Path, tmp_path: Path) -> 
         complete_parts(Folder(str(tmp_path)), "image")
 
 
-def test_log_variances_are_stored_on_request(tmp_path: Path) -> None:
+def test_log_variances_are_stored_on_request(tmp_path):
     folder = Folder(str(tmp_path))
     part = write_part(folder, ROWS, NOTES)
     assert "log_var" not in part.row(0)

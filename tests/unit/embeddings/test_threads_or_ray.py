@@ -11,11 +11,11 @@ from prolip.errors import DataError
 
 
 def test_units_run_once_and_one_that_fails_three_times_does_not_stop_the_others(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    capsys,
+):
     tries = Counter[str]()
 
-    def make(report: Report):  # type: ignore[no-untyped-def]
+    def make(report: Report):
         def work(unit: str) -> str:
             tries[unit] += 1
             report(2)
@@ -34,7 +34,7 @@ def test_units_run_once_and_one_that_fails_three_times_does_not_stop_the_others(
     assert "2 failed" in capsys.readouterr().err
 
 
-def test_wrong_settings_are_named() -> None:
+def test_wrong_settings_are_named():
     for field, options in (("workers", EngineOptions(workers=-1)), ("on", EngineOptions(on="mars"))):
         with refusal_of(field):
             list(run_units(["a"], lambda _: str, options, verb="tried"))

@@ -53,7 +53,7 @@ def calibrated(lab: Path, model: Model) -> Calibrated:
     return calibrate(model, open_classes(str(lab / "mine"), StoreConfig(), ()), OPTIONS)
 
 
-def test_calibrate_reports_before_and_after(calibrated: Calibrated) -> None:
+def test_calibrate_reports_before_and_after(calibrated):
     """Before: the model's own. After: labels with prior and temperature, single pairs with factor and bias."""
     chosen = {"prior": [0.7, 0.2, 0.1], "temperature": 1.7, "pairs": PairScale(0.3, -0.6)}
     found = calibrated._replace(calibration=dataclasses.replace(calibrated.calibration, **chosen))
@@ -75,7 +75,7 @@ def test_calibrate_reports_before_and_after(calibrated: Calibrated) -> None:
     assert len(report_lines(alone, OPTIONS)) == len(lines) - 6, "nothing about single pairs without a bias"
 
 
-def test_calibrate_passes_its_settings_on(lab: Path, model: Model) -> None:
+def test_calibrate_passes_its_settings_on(lab, model):
     data = open_classes(str(lab / "mine"), StoreConfig(), ("a {c}", "{c}!"))
     settings = {"score": "aps", "prior": "even", "fit_share": 0.5, "seed": 3}
     found = calibrate(model, data, dataclasses.replace(OPTIONS, **settings))
@@ -83,7 +83,7 @@ def test_calibrate_passes_its_settings_on(lab: Path, model: Model) -> None:
         found.evidence,
         torch.arange(3).repeat_interleave(40),
         Subject(model.name, model.fingerprint(), data.source, list(LABELS), ["a {}", "{}!"]),
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
     assert (found.calibration.subject, found.calibration.temperature) == (expected.subject, expected.temperature)
     assert (found.calibration.seed, found.calibration.prior, len(found.held)) == (3, None, 60)
@@ -93,7 +93,7 @@ def test_calibrate_passes_its_settings_on(lab: Path, model: Model) -> None:
     torch.testing.assert_close(found.evidence.logits.softmax(1), raw, rtol=1e-4, atol=1e-6)
 
 
-def test_classify_decides_by_the_calibration(lab: Path, tmp_path: Path, calibrated: Calibrated) -> None:
+def test_classify_decides_by_the_calibration(lab, tmp_path, calibrated):
     chosen = dataclasses.replace(calibrated.calibration, prior=[0.7, 0.2, 0.1], temperature=1.7)
     save_calibration(chosen, tmp_path / "chosen")
     model = prolip.load(lab / "run", device="cpu", calibration=tmp_path / "chosen")
@@ -131,9 +131,7 @@ def link(lab: Path, folder: Path, **counts: tuple[str, int]) -> None:
             (folder / "mine" / name / image.name).symlink_to(image)
 
 
-def test_a_calibration_is_measured_on_new_images(
-    lab: Path, model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_calibration_is_measured_on_new_images(lab, model, tmp_path, capsys):
     found = measured(lab, lab, "--max_error", "0.5")
     assert "warning" not in capsys.readouterr().out
     for title, per_label in (("label sets at 90%", False), ("label sets at 90% per label", True)):
@@ -164,9 +162,7 @@ def test_a_calibration_is_measured_on_new_images(
         assert re.search("labels|guarantee", capsys.readouterr().err)
 
 
-def test_a_calibration_is_refused_for_other_labels_templates_or_models(
-    lab: Path, model: Model, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_calibration_is_refused_for_other_labels_templates_or_models(lab, model, caplog):
     images = lab / "mine" / "food" / "000.png"
     refused = [
         ("labels", ["animals", "food"], {"guarantee": 0.9}),
@@ -175,13 +171,13 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(
     ]
     for field, labels, options in refused:
         with refusal_of(field):
-            model.classify(images, labels, **options)  # type: ignore[arg-type]
+            model.classify(images, labels, **options)
     spelled = ["animals", "food-", "_travel"]
     sets = [model.classify(images, labels, guarantee=0.99).label_sets for labels in (LABELS, spelled)]
     assert sets[1] == [[spelled[LABELS.index(label)] for label in some] for some in sets[0] or ()], "in the given words"
     for given in ({"prompt_weights": torch.ones(3, 1)}, {"prior": [1, 1, 1]}):
         with pytest.raises(UserError, match=next(iter(given))):
-            model.classify(images, LABELS, guarantee=0.9, **given)  # type: ignore[arg-type]
+            model.classify(images, LABELS, guarantee=0.9, **given)
     other = prolip.load(lab / "run", device="cpu", precision="bf16")
     assert other.calibration is None
     assert "calibration not used: " in caplog.text
@@ -194,7 +190,7 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(
             load_calibration(path)
 
 
-def test_unusable_data_and_settings_are_refused(tmp_path: Path, lab: Path, model: Model) -> None:
+def test_unusable_data_and_settings_are_refused(tmp_path, lab, model):
     for field, setting in (("fit_share", 1), ("num_resamples", 0), ("seed", 2**64)):
         with refusal_of(field):
             dataclasses.replace(OPTIONS, **{field: setting})

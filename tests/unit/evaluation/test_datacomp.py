@@ -13,7 +13,7 @@ from tests.support.datacomp_sets import FACES, TASKS, write_open_clip, write_tas
 from tests.support.flags import latest
 
 from prolip.cli import main
-from prolip.evaluation.datacomp import Task, jaccard, with_article
+from prolip.evaluation.datacomp import jaccard, with_article
 
 
 class World:
@@ -57,7 +57,7 @@ MAIN = {
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.key)
-def test_a_task_is_judged_by_its_own_metric(task: Task, world: World) -> None:
+def test_a_task_is_judged_by_its_own_metric(task, world):
     figures = expected(task, world.data / task.folders[0], world.theirs)
     (judged,) = (row for row in world.results["figures"] if row["task"] == task.name and row["main"])
     assert judged["metric"] == MAIN.get(task.metric, "accuracy")
@@ -72,13 +72,13 @@ def test_a_task_is_judged_by_its_own_metric(task: Task, world: World) -> None:
     assert judged["low"][world.source] <= judged["high"][world.source]
 
 
-def test_a_model_without_variances_gets_a_note(world: World) -> None:
+def test_a_model_without_variances_gets_a_note(world):
     (notes,) = world.results["notes"].values()
     assert "figures with variances: the model has no variances" in notes
     assert not any("variances" in metric or "sampled distance" in metric for _, metric in world.figures)
 
 
-def test_finished_tasks_are_not_run_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_tasks_are_not_run_again(world, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a task ran again")
 
@@ -90,9 +90,7 @@ def test_finished_tasks_are_not_run_again(world: World, monkeypatch: pytest.Monk
         world.run("--out", str(world.out / "elsewhere"), "--tasks", "cifar10")
 
 
-def test_absent_small_and_damaged_sets_are_noted(
-    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_absent_small_and_damaged_sets_are_noted(tmp_path, world, capsys):
     data = tmp_path / "data"
     for key in ("cifar10", "gtsrb", "wilds/fmow"):
         write_task(data, TASKS[key], count=5)
@@ -121,12 +119,12 @@ def test_absent_small_and_damaged_sets_are_noted(
         )
     )
 )
-def test_jaccard_equals_scikit_learns(drawn: tuple[list[bool], list[int]]) -> None:
+def test_jaccard_equals_scikit_learns(drawn):
     right, scores = drawn
     chosen = set(np.argsort(scores)[-sum(right) :].tolist())
     expected = theirs.jaccard_score(right, [place in chosen for place in range(len(right))])
     assert jaccard(torch.tensor(scores).float(), torch.tensor(right)) == pytest.approx(expected)
 
 
-def test_prompts_have_the_right_indefinite_article() -> None:
+def test_prompts_have_the_right_indefinite_article():
     assert [with_article(cue) for cue in ("Apple", "shave", "full moon")] == ["An apple", "A shave", "A full moon"]

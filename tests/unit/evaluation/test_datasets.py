@@ -71,7 +71,7 @@ def samples_of(data: DataSet) -> list[Sample]:
 
 
 @pytest.mark.parametrize("key", ["vtab/dtd", "cars", "retrieval/flickr_1k_test_image_text_retrieval"])
-def test_a_folder_on_a_server_equals_the_local_one(key: str, tmp_path: Path) -> None:
+def test_a_folder_on_a_server_equals_the_local_one(key, tmp_path):
     root = tmp_path / "served"
     local = open_dataset(str(write_task(root, TASKS[key], count=5)))
     with answering(folder=root) as address:
@@ -88,7 +88,7 @@ def test_a_folder_on_a_server_equals_the_local_one(key: str, tmp_path: Path) -> 
         find_folder([address], TASKS[key].folders)
 
 
-def test_the_first_place_and_the_first_name_are_used(tmp_path: Path) -> None:
+def test_the_first_place_and_the_first_name_are_used(tmp_path):
     flickr = TASKS["retrieval/flickr_1k_test_image_text_retrieval"]
     for place in ("one", "two"):
         for name in flickr.folders:
@@ -103,7 +103,7 @@ def test_the_first_place_and_the_first_name_are_used(tmp_path: Path) -> None:
         find_folder([itself, *places], ("wds_cars_test",))
 
 
-def test_a_set_is_found_in_a_hub_repository_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_is_found_in_a_hub_repository_of_its_name(tmp_path, monkeypatch):
     folder = write_task(tmp_path / "hub" / "datasets" / "owner", DTD, count=3)
     (folder / "train").mkdir()
     (folder / "train" / "0.tar").write_bytes(b"not needed")
@@ -120,7 +120,7 @@ def test_a_set_is_found_in_a_hub_repository_of_its_name(tmp_path: Path, monkeypa
             find_folder(["hf://datasets/nobody"], DTD.folders)
 
 
-def test_a_changed_file_changes_the_fingerprint(tmp_path: Path) -> None:
+def test_a_changed_file_changes_the_fingerprint(tmp_path):
     folder = write_task(tmp_path, DTD, count=3)
     seen = [open_dataset(str(folder))]
     assert open_dataset(str(folder)) == seen[0]
@@ -146,7 +146,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_damaged_folder_is_named(fault: str, tmp_path: Path) -> None:
+def test_a_damaged_folder_is_named(fault, tmp_path):
     folder = write_task(tmp_path, DTD, count=3)
     FAULTS[fault](folder)
     with pytest.raises((UserError, DataError), match=folder.name):
@@ -154,7 +154,7 @@ def test_a_damaged_folder_is_named(fault: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["absent", "page.html", "absent.tar"])
-def test_what_is_no_data_set_is_named(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_data_set_is_named(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("page.html").write_text("<html>")
     with pytest.raises(UserError, match=source):
@@ -164,7 +164,7 @@ def test_what_is_no_data_set_is_named(source: str, tmp_path: Path, monkeypatch: 
 # ---- Members --------------------------------------------------------------------------------------------------------
 
 
-def test_members_stay_with_their_images_when_some_are_unreadable(tmp_path: Path) -> None:
+def test_members_stay_with_their_images_when_some_are_unreadable(tmp_path):
     draw = random.Random(0)
     samples = [
         [
@@ -216,14 +216,12 @@ def one(extension: str, member: bytes | None) -> Embedded:
         ("json", b"{", lambda *given: read_captions(*given, *IDS)),
     ],
 )
-def test_a_wrong_member_is_an_error(
-    extension: str, member: bytes | None, read: Callable[[DataSet, Embedded], object]
-) -> None:
+def test_a_wrong_member_is_an_error(extension, member, read):
     with pytest.raises(DataError):
         read(SET, one(extension, member))
 
 
-def test_dotted_keys_reach_captions_and_ids() -> None:
+def test_dotted_keys_reach_captions_and_ids():
     found = read_captions(SET, one("json", json.dumps(RECORD).encode()), *IDS)
     assert found == ([["a", "b"]], [7], [[3, 4]])
     record = {"a": [{"b": ["x", "y"]}, {"b": "z"}, {"c": 1}], "n": 3}
@@ -237,7 +235,7 @@ def test_dotted_keys_reach_captions_and_ids() -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_table_names_images_and_their_captions(packed: bool, tmp_path: Path) -> None:
+def test_a_table_names_images_and_their_captions(packed, tmp_path):
     rows = [["raw", "filename"], [json.dumps(['a "cat"', "two\nlines"]), "2.jpg"], [str(["it's"]), "0.jpg"]]
     write_packed(tmp_path / "set", rows)
     table = tmp_path / "set" / "test.csv"
@@ -261,7 +259,7 @@ def test_a_table_names_images_and_their_captions(packed: bool, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_images_of_equal_names_are_told_apart_by_their_folders(packed: bool, tmp_path: Path) -> None:
+def test_images_of_equal_names_are_told_apart_by_their_folders(packed, tmp_path):
     write_packed(tmp_path / "set", ROWS)
     images = {place: encoded_image(random.Random(place), "jpeg") for place in ("a", "b")}
     with zipfile.ZipFile(tmp_path / "set" / "more.zip", "w") as archive:
@@ -277,7 +275,7 @@ def test_images_of_equal_names_are_told_apart_by_their_folders(packed: bool, tmp
             open_images(tmp_path / "set", [name])
 
 
-def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path: Path) -> None:
+def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path):
     rows = [["cue", "candidates", "associations"], ["x", '["3", "1"]', '["1"]'], ["y", '["1", "0"]', '["1", "0"]']]
     write_packed(tmp_path / "set", rows)
     data, tasks = open_associations(tmp_path / "set")
@@ -301,13 +299,13 @@ def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path: Path) -> N
         [*ROWS, ["1.jpg", "x" * 2**24 + "x"]],
     ],
 )
-def test_a_wrong_table_is_an_error(rows: list[list[str]], tmp_path: Path) -> None:
+def test_a_wrong_table_is_an_error(rows, tmp_path):
     write_packed(tmp_path / "set", rows)
     with pytest.raises(UserError):
         open_dataset(str(tmp_path / "set"))
 
 
-def test_a_damaged_zip_is_an_error(tmp_path: Path) -> None:
+def test_a_damaged_zip_is_an_error(tmp_path):
     folder = tmp_path / "set"
     write_packed(folder, ROWS)
     whole = (folder / "images.zip").read_bytes()
@@ -318,7 +316,7 @@ def test_a_damaged_zip_is_an_error(tmp_path: Path) -> None:
             samples_of(open_dataset(str(folder)))
 
 
-def test_the_images_of_class_folders_are_samples_with_their_class(tmp_path: Path) -> None:
+def test_the_images_of_class_folders_are_samples_with_their_class(tmp_path):
     for name in ("a_cat/1.jpg", "dog/x/2.png", "dog/3.jpg"):
         path = tmp_path / "set" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ def figures(lab: Path) -> dict[str, Any]:
     return {f"{row['task']}: {row['metric']}": row for row in found["figures"]}
 
 
-def test_decision_figures_equal_those_of_the_functions(lab: Path, model: Model, figures: dict[str, Any]) -> None:
+def test_decision_figures_equal_those_of_the_functions(lab, model, figures):
     images = model.encode_images(lab / "mine")
     texts = aggregate_prompts(encode_prompts(DEFAULT_TEMPLATES, LABELS, model.encode_texts))
     truth = torch.arange(3).repeat_interleave(40)
@@ -78,7 +78,7 @@ def test_decision_figures_equal_those_of_the_functions(lab: Path, model: Model, 
         assert low is not None, f"{metric} has an interval"
 
 
-def test_a_model_beside_itself_differs_in_nothing(figures: dict[str, Any]) -> None:
+def test_a_model_beside_itself_differs_in_nothing(figures):
     for measure in ("AUROC of errors, max probability of run − max probability", "accuracy, by run − own"):
         row = figures[f"mine: {measure}"]
         assert [*row["value"].values(), *row["low"].values(), *row["high"].values()] == pytest.approx([0, 0, 0])
@@ -86,7 +86,7 @@ def test_a_model_beside_itself_differs_in_nothing(figures: dict[str, Any]) -> No
     assert "mine, noise: AUROC out of distribution by image's variance of other" in figures
 
 
-def test_out_of_distribution_images_are_detected_by_mahalanobis_distance(figures: dict[str, Any]) -> None:
+def test_out_of_distribution_images_are_detected_by_mahalanobis_distance(figures):
     for other, count in (("elsewhere", 6), ("noise", 500)):
         row = figures[f"mine, {other}: AUROC out of distribution by Mahalanobis distance"]
         assert row["num_items"] == 120 + count
@@ -94,7 +94,7 @@ def test_out_of_distribution_images_are_detected_by_mahalanobis_distance(figures
         assert value > 0.9
 
 
-def test_a_fold_is_calibrated_on_the_others(answered: Answered) -> None:
+def test_a_fold_is_calibrated_on_the_others(answered):
     """If the labels of one fold are all wrong, nothing changes that is said about its images."""
     logits = 2 * F.one_hot(answered.truth) + torch.randn(120, 3, generator=torch.Generator().manual_seed(0))
     answered = answered._replace(evidence=answered.evidence._replace(logits=logits))
@@ -102,7 +102,7 @@ def test_a_fold_is_calibrated_on_the_others(answered: Answered) -> None:
     here = answered.folds == 1
     assert torch.bincount(answered.folds).tolist() == [40, 40, 40]
     for prior in ("even", "labelled"):
-        one, two = (decide(some, prior) for some in (answered, changed))  # type: ignore[arg-type]
+        one, two = (decide(some, prior) for some in (answered, changed))
         torch.testing.assert_close(one.logits[here], two.logits[here])
         assert not one.logits[~here].equal(two.logits[~here])
         for key, sets in one.sets.items():
@@ -116,13 +116,13 @@ def test_a_fold_is_calibrated_on_the_others(answered: Answered) -> None:
         torch.testing.assert_close(scores["probability and class Gaussians"], both)
 
 
-def test_label_frequencies_of_the_other_folds_make_more_answers_right(answered: Answered) -> None:
+def test_label_frequencies_of_the_other_folds_make_more_answers_right(answered):
     """Logits that a contrastive loss would learn, and labels of which one is ten times as frequent as the others."""
     draws = torch.Generator().manual_seed(0)
     truth = torch.where(torch.rand(120, generator=draws) < 0.8, 0, torch.randint(1, 3, (120,), generator=draws))
     seen = F.one_hot(truth, 3) * 1.5 + torch.randn(120, 3, generator=draws) * 1.5**0.5
     answered = answered._replace(truth=truth, evidence=answered.evidence._replace(logits=seen))
-    even, frequent = (decide(answered, prior, [("lac", 0.9)]) for prior in ("even", "labelled"))  # type: ignore[arg-type]
+    even, frequent = (decide(answered, prior, [("lac", 0.9)]) for prior in ("even", "labelled"))
     own, known = (float((one.logits.argmax(dim=1) == truth).double().mean()) for one in (even, frequent))
     assert known > own + 0.1
     rows = {row.metric: row.value for row in set_rows("task", frequent, truth, truth == 0)}
@@ -131,7 +131,7 @@ def test_label_frequencies_of_the_other_folds_make_more_answers_right(answered: 
     assert rows["at most 20% wrong: answered"] == float(frequent.answered[0.2].double().mean()) > 0
 
 
-def test_unusable_data_and_options_are_refused(lab: Path, tmp_path: Path, answered: Answered) -> None:
+def test_unusable_data_and_options_are_refused(lab, tmp_path, answered):
     with refusal_of("num_folds"):
         DecisionsOptions(checkpoint=(), data=(), num_folds=1)
     few = answered._replace(evidence=answered.evidence.rows(torch.arange(8)), truth=answered.truth[:8])

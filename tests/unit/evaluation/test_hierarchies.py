@@ -3,12 +3,11 @@
 import json
 import re
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
 from tests.support.captioned_sets import caption, write_hierarchies
-from tests.support.captioned_world import CaptionedWorld, mean_ranks
+from tests.support.captioned_world import mean_ranks
 from tests.support.random_gaussians import gaussians
 
 from prolip.cli import main
@@ -31,9 +30,7 @@ KINDS: dict[str, tuple[Root, InclusionForm]] = {
 
 @pytest.mark.parametrize("suite", ["hierarcaps", "hierarimgs"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_suite_walks_from_each_query_through_its_own_items(
-    suite: str, packed: bool, world: CaptionedWorld, tmp_path: Path
-) -> None:
+def test_a_suite_walks_from_each_query_through_its_own_items(suite, packed, world, tmp_path):
     folder, out = tmp_path / "hierarchies", tmp_path / "out"
     write_hierarchies(folder)
     levels, _ = read_levels(folder / "table.csv", "captions", "image_url")
@@ -72,7 +69,7 @@ def test_a_suite_walks_from_each_query_through_its_own_items(
         ]
 
 
-def test_there_is_a_walk_to_every_root() -> None:
+def test_there_is_a_walk_to_every_root():
     data = Hierarchies(
         gaussians(20, 6, seed=0), gaussians(20, 3, 6, seed=1), torch.arange(60).reshape(20, 3), torch.ones(6).double()
     )
@@ -86,7 +83,7 @@ def test_there_is_a_walk_to_every_root() -> None:
     assert [row.main for row in walk_rows("set", data, with_var=False)] == [True, True, False]
 
 
-def test_level_figures_of_a_hand_made_example() -> None:
+def test_level_figures_of_a_hand_made_example():
     """Four chains of three levels: one falls throughout, one rises, one stays once, one falls and rises."""
     totals = torch.tensor([[4.0, 2.0, 1.0], [1.0, 2.0, 4.0], [4.0, 4.0, 1.0], [4.0, 1.0, 2.0]])
     items = Gaussian(torch.zeros(4, 3, 2), (totals / 2).log()[..., None].expand(4, 3, 2))
@@ -115,9 +112,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_the_data_ends_the_command(
-    fault: str, world: CaptionedWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fault_of_the_data_ends_the_command(fault, world, tmp_path, capsys):
     folder = tmp_path / "hierarchies"
     write_hierarchies(folder)
     FAULTS[fault](folder)
@@ -126,7 +121,7 @@ def test_a_fault_of_the_data_ends_the_command(
     assert str(tmp_path) in capsys.readouterr().err
 
 
-def test_a_table_of_hierarchies_is_read_by_column(tmp_path: Path) -> None:
+def test_a_table_of_hierarchies_is_read_by_column(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text('id,captions,image_url\n0,"sky => blue sky, clear => a day",u0\n1,sky=>grey sky => rain,u1\n')
     captions, urls = read_levels(path, "captions", "image_url")

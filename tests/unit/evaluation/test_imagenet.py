@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from tests.support.imagenet_world import (
     CLASSES,
     RULE,
     SETS,
-    ImagenetWorld,
     labelled_set,
     prompts_of,
     share,
@@ -31,7 +29,7 @@ from prolip.metrics.zero_shot import aggregate_prompts
 
 
 @pytest.mark.parametrize(("name", "task"), [("imagenet1k", "ImageNet"), ("imagenet-a", "ImageNet-A")])
-def test_each_methods_accuracy_equals_its_functions(name: str, task: str, imagenet: ImagenetWorld) -> None:
+def test_each_methods_accuracy_equals_its_functions(name, task, imagenet):
     labelled, prompts = labelled_set(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
     nearest = reweight_prompts(prompts, labelled.images, BprwConfig(num_neighbors=4)).as_classifier()
     methods = unweighted_classifiers(prompts) | {"BPRW, nearest": nearest}
@@ -47,7 +45,7 @@ def test_each_methods_accuracy_equals_its_functions(name: str, task: str, imagen
     assert imagenet.figure(task, "accuracy, even prompts")["main"]
 
 
-def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet: ImagenetWorld) -> None:
+def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet):
     labelled = labelled_set(imagenet, "imagenet1k")
     weights = reweight_prompts(
         prompts_of(imagenet.model, CLASSES), labelled.images, RULE, labels=labelled.labels
@@ -66,7 +64,7 @@ def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet: Imagene
     )
 
 
-def test_voters_can_be_scored_too_and_further_filters_evaluated(imagenet: ImagenetWorld, tmp_path: Path) -> None:
+def test_voters_can_be_scored_too_and_further_filters_evaluated(imagenet, tmp_path):
     words = f"--data {imagenet.data} --sets imagenet1k --score_voters --filters.by_ranking 1".split()
     words += ["--filters.by_ranking_classwise", *"1111", "--nearest.num_neighbors", "4"]
     words += ["--few_shot.num_neighbors", "2", "--few_shot.num_draws", "3"]
@@ -84,7 +82,7 @@ def test_voters_can_be_scored_too_and_further_filters_evaluated(imagenet: Imagen
     assert values["accuracy, by_ranking 1"] == values["accuracy, by_ranking_classwise"] == expected
 
 
-def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet: ImagenetWorld) -> None:
+def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet):
     voters, labelled = labelled_set(imagenet, "imagenet1k"), labelled_set(imagenet, "imagenet-a")
     labels = torch.tensor([-1, 1, -1, 0])[voters.labels]  # travel, nature
     options = ImagenetOptions(checkpoint=("x",), data=("y",))
@@ -94,13 +92,13 @@ def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet: Imag
     assert imagenet.figure("ImageNet-A", "accuracy, BPRW, few-shot")["num_items"] == 10
 
 
-def test_a_model_without_variances_has_its_accuracy(imagenet: ImagenetWorld) -> None:
+def test_a_model_without_variances_has_its_accuracy(imagenet):
     clip = load(imagenet.names[1], device="cpu")
     expected = share(labelled_set(imagenet, "imagenet1k", clip), aggregate_prompts(prompts_of(clip, CLASSES)))
     assert imagenet.value("ImageNet", "accuracy, even prompts", model=1) == expected
 
 
-def test_notes_name_what_was_left_out(imagenet: ImagenetWorld) -> None:
+def test_notes_name_what_was_left_out(imagenet):
     ours, theirs = ("\n".join(imagenet.results["notes"][name]) for name in imagenet.names)
     assert f"not in {imagenet.data}: ImageNet-Sketch" in ours
     assert "ImageNet-R: few-shot re-weighting: voters: " in ours
@@ -114,7 +112,7 @@ def test_notes_name_what_was_left_out(imagenet: ImagenetWorld) -> None:
     }
 
 
-def test_the_users_own_sets_and_voters_are_evaluated(tmp_path: Path, imagenet: ImagenetWorld) -> None:
+def test_the_users_own_sets_and_voters_are_evaluated(tmp_path, imagenet):
     (tmp_path / "data").mkdir()
     for name, own in (("imagenet1k", "mine-trained"), ("imagenet-a", "mine-rest")):
         (tmp_path / "data" / f"wds_{own}_test").symlink_to(imagenet.data / f"wds_{name}_test")
@@ -133,7 +131,7 @@ def test_the_users_own_sets_and_voters_are_evaluated(tmp_path: Path, imagenet: I
     assert {row["task"] for row in found if row["metric"] == own} == {"mine-rest"}, "other voters, other results"
 
 
-def test_prompt_reweighting_has_the_published_settings() -> None:
+def test_prompt_reweighting_has_the_published_settings():
     """5-1-10-10-0.02-inverse for nearest images, 2-1-5-20-0.02-inverse for labelled ones (specification, section 5)."""
     options = ImagenetOptions(checkpoint=("x",), data=("y",))
     for rule, expected in ((options.nearest, (5.0, 10, 10)), (options.few_shot, (2.0, 5, 20))):
@@ -143,7 +141,7 @@ def test_prompt_reweighting_has_the_published_settings() -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "missing"])
-def test_shifts_are_evaluated_if_imagenet_is_damaged(fault: str, imagenet: ImagenetWorld, tmp_path: Path) -> None:
+def test_shifts_are_evaluated_if_imagenet_is_damaged(fault, imagenet, tmp_path):
     for name in ("imagenet1k", "imagenet-a"):
         write_set(tmp_path / "data", name)
     folder = tmp_path / "data" / "wds_imagenet1k_test"
@@ -162,7 +160,7 @@ def test_shifts_are_evaluated_if_imagenet_is_damaged(fault: str, imagenet: Image
     assert second.startswith("ImageNet-A: few-shot re-weighting: ")
 
 
-def test_imagenets_names_and_templates_have_open_clips_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenets_names_and_templates_have_open_clips_counts(monkeypatch):
     assert len(imagenet_classnames()) == 1000
     assert (len(imagenet_templates()), len(imagenet_templates("simple"))) == (80, 7)
     monkeypatch.setitem(sys.modules, "open_clip", None)

@@ -23,7 +23,7 @@ def run(world: CaptionedWorld, *words: str) -> dict[str, Any]:
     return {f"{row['title']}: {row['metric']}": row["value"] for row in found["figures"]} | {"notes": found["notes"]}
 
 
-def test_every_score_of_a_pair_is_measured_by_the_wrong_pairs_that_it_finds(world: CaptionedWorld) -> None:
+def test_every_score_of_a_pair_is_measured_by_the_wrong_pairs_that_it_finds(world):
     found = run(world, "--swap", "0.5", "--kind", "swap", "generic")
     images, _, _ = embedded(world.model, world.pairs)
     title = f"{world.pairs.name}, swap"
@@ -49,7 +49,7 @@ def test_every_score_of_a_pair_is_measured_by_the_wrong_pairs_that_it_finds(worl
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_a_drawn_share_of_captions_is_exchanged(share: float) -> None:
+def test_a_drawn_share_of_captions_is_exchanged(share):
     own = [f"caption {number} of an image" for number in range(50)]
     given, wrong = make_wrong(own, "swap", share, 3)
     assert sorted(given) == sorted(own)
@@ -59,7 +59,7 @@ def test_a_drawn_share_of_captions_is_exchanged(share: float) -> None:
     assert make_wrong(own, "swap", share, 4)[0] != given
 
 
-def test_a_caption_that_stays_the_same_is_not_wrong() -> None:
+def test_a_caption_that_stays_the_same_is_not_wrong():
     given, wrong = make_wrong(["dog", "a red dog", "an image"], "truncate", 1.0, 0)
     assert (given, wrong.tolist()) == (["dog", "a red", "an"], [False, True, True])
     given, wrong = make_wrong(["dog", "dog", "an image"], "generic", 1.0, 0)
@@ -67,7 +67,7 @@ def test_a_caption_that_stays_the_same_is_not_wrong() -> None:
     assert not make_wrong(["dog"] * 4, "swap", 1.0, 0)[1].any()
 
 
-def test_scores_are_combined_by_a_regression_on_other_folds() -> None:
+def test_scores_are_combined_by_a_regression_on_other_folds():
     draws = torch.Generator().manual_seed(0)
     wrong = torch.arange(200) % 4 == 0
     noise = torch.randn(200, 40, generator=draws, dtype=torch.float64)
@@ -80,12 +80,12 @@ def test_scores_are_combined_by_a_regression_on_other_folds() -> None:
 
 
 @pytest.mark.parametrize("swap", [0.0, 1.0])
-def test_a_share_outside_its_range_is_refused(swap: float) -> None:
+def test_a_share_outside_its_range_is_refused(swap):
     with refusal_of("swap"):
         NoiseOptions(checkpoint=("x",), data=("y",), swap=swap)
 
 
-def test_too_few_wrong_captions_are_refused(world: CaptionedWorld, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_wrong_captions_are_refused(world, capsys):
     words = ["eval", "noise", "--checkpoint", world.ours, *f"--data {world.pairs} --out {world.root}/few".split()]
     assert main([*words, "--swap", "0.1"]) == 2
     assert "swap: " in capsys.readouterr().err

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from prolip.metrics.statistics import STATISTICS
 # ---- Intervals ------------------------------------------------------------------------------------------------------
 
 
-def test_an_interval_holds_95_percent_of_the_paired_resamples() -> None:
+def test_an_interval_holds_95_percent_of_the_paired_resamples():
     """Of a mean about 1.96 standard errors either way; of a difference those of the items' differences."""
     first, other = hits(0.5), hits(0.8)
     (figure,) = compare([result("a", row_of_items("t", "m", first)), result("b", row_of_items("t", "m", other))])
@@ -30,13 +29,13 @@ def test_an_interval_holds_95_percent_of_the_paired_resamples() -> None:
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 9), (7, 9), (9, 9)])
-def test_a_share_has_wilsons_interval(right: int, count: int) -> None:
+def test_a_share_has_wilsons_interval(right, count):
     (figure,) = compare([result("a", row_of_items("t", "m", torch.arange(count) < right))])
     expected = binomtest(right, count).proportion_ci(method="wilson")
     assert figure.values[0][1:] == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
-def test_a_model_differs_from_itself_by_exactly_zero() -> None:
+def test_a_model_differs_from_itself_by_exactly_zero():
     groups = torch.arange(400) % 2
     rows = [
         row_of_items("t", name, hits(0.5), None if name == "mean" else groups, statistic=name) for name in STATISTICS
@@ -45,7 +44,7 @@ def test_a_model_differs_from_itself_by_exactly_zero() -> None:
         assert figure.differences[0] == (0.0, 0.0, 0.0)
 
 
-def test_means_and_differences_of_rows_are_resampled_from_their_parts() -> None:
+def test_means_and_differences_of_rows_are_resampled_from_their_parts():
     better = hits(0.5).clone()
     better[:20] = 1.0
     rows = [
@@ -69,7 +68,7 @@ def test_means_and_differences_of_rows_are_resampled_from_their_parts() -> None:
     assert math.isnan(found[5].low)
 
 
-def test_figures_of_different_items_have_no_difference_interval() -> None:
+def test_figures_of_different_items_have_no_difference_interval():
     def averaged(model: str, tasks: list[str]) -> SuiteResult:
         rows = [row_of_items(task, "m", hits(0.5)) for task in ("one", "two", "three")]
         of = [f"{task}: m" for task in tasks]
@@ -86,7 +85,7 @@ def test_figures_of_different_items_have_no_difference_interval() -> None:
         assert math.isnan(figure.differences[0].low)
 
 
-def test_rows_of_one_task_share_resamples_and_the_seed_fixes_them() -> None:
+def test_rows_of_one_task_share_resamples_and_the_seed_fixes_them():
     rows = result("a", *(row_of_items(task, metric, 2 * hits(0.5)) for task, metric in ["xm", "xn", "ym"]))
     one, other, two = (figure.values[0] for figure in compare([rows], num_resamples=50))
     assert one == other
@@ -96,7 +95,7 @@ def test_rows_of_one_task_share_resamples_and_the_seed_fixes_them() -> None:
     assert all(map(math.isnan, compare([rows], num_resamples=0)[0].values[0][1:]))
 
 
-def test_rows_need_items_and_names_of_their_own() -> None:
+def test_rows_need_items_and_names_of_their_own():
     with pytest.raises(ValueError, match="items"):
         row_of_items("t", "m", torch.zeros(0))
     row = row_of_items("t", "m", hits(0.5))
@@ -107,7 +106,7 @@ def test_rows_need_items_and_names_of_their_own() -> None:
 # ---- Files ----------------------------------------------------------------------------------------------------------
 
 
-def test_json_markdown_and_html_results_agree(tmp_path: Path) -> None:
+def test_json_markdown_and_html_results_agree(tmp_path):
     chart = Chart(group="A curve", text="It rises.", svg='<svg class="chart"><path d="M0 0"/></svg>')
     row = row_of_items("food <101>", "accuracy", hits(0.5), main=True)
     number = Row(title="food <101>", metric="uncertainty", value=-0.0123456, num_items=400, unit="number")
@@ -132,7 +131,7 @@ def test_json_markdown_and_html_results_agree(tmp_path: Path) -> None:
         write_results(tmp_path, [result("a"), result("a")], num_resamples=0, seed=0)
 
 
-def test_result_files_compare_three_models(tmp_path: Path) -> None:
+def test_result_files_compare_three_models(tmp_path):
     write_results(tmp_path, three(), num_resamples=100, seed=0)
     found = json.loads((tmp_path / "results.json").read_text())
     accuracy, recall = found["figures"]
@@ -155,7 +154,7 @@ def test_result_files_compare_three_models(tmp_path: Path) -> None:
 # ---- Finished tasks -------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_task_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_task_is_not_run_again(tmp_path, monkeypatch):
     calls = []
 
     def compute() -> TaskResult:

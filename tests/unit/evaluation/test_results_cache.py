@@ -111,7 +111,7 @@ SUITES: dict[str, tuple[Any, type[SuiteOptions], dict[str, Any], list[dict[str, 
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_a_task_is_run_again_when_what_it_depends_on_has_changed(suite: str, root: Path, tmp_path: Path) -> None:
+def test_a_task_is_run_again_when_what_it_depends_on_has_changed(suite, root, tmp_path):
     run, kind, given, changes, file = SUITES[suite]
     where = {"pairs": root / "pairs", "hierarchies": root / "hierarchies", "sets": root / "sets"}[file.split("/")[0]]
     data = where if suite.startswith("hierar") else (str(where),)

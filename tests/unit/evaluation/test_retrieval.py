@@ -1,11 +1,9 @@
 """`prolip eval retrieval` against the functions behind it, on small data."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from tests.support.captioned_sets import COUNT
-from tests.support.captioned_world import WAYS, CaptionedWorld, embedded
+from tests.support.captioned_world import WAYS, embedded
 from tests.support.random_gaussians import gaussians
 from torch.profiler import ProfilerActivity, profile
 
@@ -19,7 +17,7 @@ from prolip.metrics.retrieval import evaluate_retrieval, first_ranks
 from prolip.metrics.uncertainty import uncertainty_bins
 
 
-def test_the_suite_equals_the_measures_with_and_without_variances(world: CaptionedWorld) -> None:
+def test_the_suite_equals_the_measures_with_and_without_variances(world):
     found = world.run("retrieval", "--data", str(world.pairs))
     for name in (world.ours, world.theirs):
         values = world.values(found, name)
@@ -38,7 +36,7 @@ def test_the_suite_equals_the_measures_with_and_without_variances(world: Caption
     assert any("no variances" in note for note in found["notes"][world.theirs])
 
 
-def test_no_matrix_of_all_images_and_captions_is_made() -> None:
+def test_no_matrix_of_all_images_and_captions_is_made():
     count, places = 2100, torch.arange(2100)
     images = gaussians(count, 4, seed=0)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
@@ -48,7 +46,7 @@ def test_no_matrix_of_all_images_and_captions_is_made() -> None:
     assert max(shape.numel() for shape in shapes) == 1024 * count
 
 
-def test_coco_ids_add_the_coco_figures(world: CaptionedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco_ids_add_the_coco_figures(world, monkeypatch):
     to_text = {100 + number: [1000 + 3 * number + place for place in range(3)] for number in range(COUNT)}
     to_image = {text: [image] for image, texts in to_text.items() for text in texts}
     pairs = Pairs(to_text, to_image)
@@ -74,9 +72,7 @@ def test_coco_ids_add_the_coco_figures(world: CaptionedWorld, monkeypatch: pytes
     )
 
 
-def test_coco_pairs_are_opened_before_embedding_starts(
-    world: CaptionedWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_coco_pairs_are_opened_before_embedding_starts(world, tmp_path, monkeypatch, capsys):
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("images were embedded")
 
@@ -91,6 +87,6 @@ def test_coco_pairs_are_opened_before_embedding_starts(
     ("data", "keys"),
     [(("x",), {"image_id_key": "cocoid"}), (("x", "y"), {"image_id_key": "a", "caption_ids_key": "b"})],
 )
-def test_coco_ids_come_together_and_for_one_set(data: tuple[str, ...], keys: dict[str, str]) -> None:
+def test_coco_ids_come_together_and_for_one_set(data, keys):
     with pytest.raises(UserError, match="image_id_key"):
-        RetrievalOptions(checkpoint=("x",), data=data, **keys)  # type: ignore[arg-type]
+        RetrievalOptions(checkpoint=("x",), data=data, **keys)

@@ -30,9 +30,7 @@ def words_for(lab: Path, data: Path, *more: str) -> list[str]:
     return [*f"bprw --checkpoint {lab}/run --shards".split(), shards, "--out", str(data / "out"), *more]
 
 
-def test_bprw_prints_weights_and_writes_files_from_a_run(
-    lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bprw_prints_weights_and_writes_files_from_a_run(lab, emoji_data, capsys):
     assert main(words_for(lab, emoji_data, "--class_key", "group", "--templates", str(lab / "five.txt"))) == 0
     shown, progress = capsys.readouterr()
     assert "weights of 5 prompts per class; even weights would be 0.2000" in shown
@@ -53,9 +51,7 @@ def test_bprw_prints_weights_and_writes_files_from_a_run(
     assert ET.parse(emoji_data / "out" / "prompt_weights.svg").getroot().tag.endswith("svg")
 
 
-def test_class_names_from_a_file_and_labelled_images_are_used(
-    lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_class_names_from_a_file_and_labelled_images_are_used(lab, emoji_data, capsys):
     names, templates = emoji_data / "names.txt", emoji_data / "templates.txt"
     names.write_text("travel-and-places\n\nanimals-and-nature\nfood-and-drink\n", encoding="utf-8")
     templates.write_text("a picture of {c}\n{}\n", encoding="utf-8")
@@ -68,9 +64,7 @@ def test_class_names_from_a_file_and_labelled_images_are_used(
     assert "top-1" not in capsys.readouterr().out  # nothing says what the images are
 
 
-def test_weights_that_have_not_converged_are_a_warning(
-    lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_that_have_not_converged_are_a_warning(lab, emoji_data, capsys):
     words = words_for(
         lab, emoji_data, "--class_key", "group", "--templates", str(lab / "five.txt"), "--max_rounds", "1"
     )
@@ -89,14 +83,12 @@ def test_weights_that_have_not_converged_are_a_warning(
         ("num_neighbors", ["--class_key", "group", "--num_neighbors", "37"]),
     ],
 )
-def test_unusable_options_are_refused(
-    lab: Path, emoji_data: Path, field: str, more: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusable_options_are_refused(lab, emoji_data, field, more, capsys):
     assert main(words_for(lab, emoji_data, *more)) == 2
     assert field in capsys.readouterr().err.splitlines()[-1].split(":")[1]
 
 
-def test_weights_load_from_their_file(tmp_path: Path) -> None:
+def test_weights_load_from_their_file(tmp_path):
     draws = torch.rand(3, 2)
     found = PromptWeights(draws, torch.rand(3, 4), torch.rand(3, 4), torch.arange(3))
     save_prompt_weights(found, tmp_path / "new" / "weights", {"classnames": ["größer", "b"]})
@@ -106,7 +98,7 @@ def test_weights_load_from_their_file(tmp_path: Path) -> None:
         load_prompt_weights(tmp_path / "text")
 
 
-def test_no_prompt_is_listed_as_winner_and_loser() -> None:
+def test_no_prompt_is_listed_as_winner_and_loser():
     lines = class_lines(["x"], ["a", "b", "c"], torch.tensor([[0.2, 0.5, 0.3]]), 3)
     assert lines[1:] == ["x", "  won   0.5000 'b'", "  lost  0.2000 'a'"]
     assert class_lines(["x"], ["a"], torch.ones(1, 1), 3)[2:] == ["  won   1.0000 'a'", "  lost  1.0000 'a'"]

@@ -28,9 +28,7 @@ def run_toy(model: Any, _: SuiteOptions, cache: TaskCache) -> SuiteResult:
     return result(model.name, row_of_items("t", "m", 2 * hits(0.5)))
 
 
-def test_output_folder_and_resample_options_reach_the_result_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_folder_and_resample_options_reach_the_result_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -56,14 +54,14 @@ def test_output_folder_and_resample_options_reach_the_result_files(
         ("classnames", Path("absent.txt")),
     ],
 )
-def test_wrong_options_are_refused_before_any_model_is_opened(field: str, value: object, tmp_path: Path) -> None:
+def test_wrong_options_are_refused_before_any_model_is_opened(field, value, tmp_path):
     given = {"checkpoint": ("no-model",), "data": (str(tmp_path),), field: value}
     with pytest.raises(UserError) as error:
-        run_suite("toy", ZeroShotOptions(**given, out=tmp_path), run_toy)  # type: ignore[arg-type]
+        run_suite("toy", ZeroShotOptions(**given, out=tmp_path), run_toy)
     assert error.value.field.startswith(field.rstrip("s"))
 
 
-def test_a_folder_that_cannot_be_written_or_an_unknown_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_or_an_unknown_model_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         run_suite("toy", SuiteOptions(checkpoint=("no-model",), out=tmp_path / "file"), run_toy)
@@ -71,7 +69,7 @@ def test_a_folder_that_cannot_be_written_or_an_unknown_model_is_refused(tmp_path
         run_suite("toy", SuiteOptions(checkpoint=("hf-hub:me/b", "no-model"), out=tmp_path), run_toy)
 
 
-def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_model_is_in_memory_at_a_time(tmp_path, monkeypatch):
     class Opened(SimpleNamespace):
         """A model that a weak reference may name."""
 
@@ -89,7 +87,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(opened) == 3
 
 
-def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path: Path) -> None:
+def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path):
     model = SimpleNamespace(name="m", fingerprint=lambda: "f", has_csd=True)
     errors = {"wrong": UserError("data", "it has no shard"), "gone": FileNotFoundError("no such folder")}
 
@@ -112,7 +110,7 @@ def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path: Path) -> None:
     assert some.notes == ["not in data: missing 1, missing 2", "one: small", *failed, "two: small"]
     with pytest.raises(UserError, match="; ".join(failed)):
         found("wrong", "gone")
-    errors["wrong"] = ZeroDivisionError()  # type: ignore[assignment]
+    errors["wrong"] = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         found("one", "wrong")
 
@@ -121,9 +119,7 @@ def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suite", ["retrieval", "uncertainty"])
-def test_sets_of_equal_names_both_have_rows_and_damaged_ones_are_noted(
-    suite: str, world: CaptionedWorld, tmp_path: Path
-) -> None:
+def test_sets_of_equal_names_both_have_rows_and_damaged_ones_are_noted(suite, world, tmp_path):
     (tmp_path / "empty").mkdir()
     shutil.copytree(world.pairs, tmp_path / "other" / world.pairs.name)
     good = [str(world.pairs), str(tmp_path / "other" / world.pairs.name)]
@@ -163,9 +159,7 @@ def unended(world: CaptionedWorld) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_suite_reads_shards_by_the_stores_settings(
-    world: CaptionedWorld, unended: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_suite_reads_shards_by_the_stores_settings(world, unended, tmp_path, command, capsys):
     words = [word.format(data=unended) for word in COMMANDS[command]]
     words += ["--checkpoint", world.ours, "--out", str(tmp_path)]
     assert main(words) == 2

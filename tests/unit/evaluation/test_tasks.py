@@ -26,7 +26,7 @@ def changed(column: str, value: str) -> list[str]:
     return [value if name == column else field for name, field in zip(COLUMNS, GOOD, strict=True)]
 
 
-def test_each_table_line_is_read_as_a_task(tmp_path: Path) -> None:
+def test_each_table_line_is_read_as_a_task(tmp_path):
     other = ["b", "B", "b", "0", "accuracy", "-", "-"]
     first, second = read_tasks(write(tmp_path / "mine.tsv", GOOD, other))
     assert first == Task(
@@ -41,7 +41,7 @@ def test_each_table_line_is_read_as_a_task(tmp_path: Path) -> None:
     assert (second.group_column, second.averages) == (None, ())
 
 
-def test_column_order_line_ends_and_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
+def test_column_order_line_ends_and_byte_order_mark_do_not_matter(tmp_path):
     path = write(tmp_path / "mine.tsv", GOOD[::-1], columns=COLUMNS[::-1])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
     assert read_tasks(path) == read_tasks(write(tmp_path / "other.tsv", GOOD))
@@ -64,7 +64,7 @@ def test_column_order_line_ends_and_byte_order_mark_do_not_matter(tmp_path: Path
         ([], "mine.tsv"),
     ],
 )
-def test_errors_of_a_task_table_name_row_and_column(lines: list[list[str]], column: str, tmp_path: Path) -> None:
+def test_errors_of_a_task_table_name_row_and_column(lines, column, tmp_path):
     with pytest.raises(UserError) as error:
         read_tasks(write(tmp_path / "mine.tsv", *lines))
     assert error.value.field.endswith(column)
@@ -76,7 +76,7 @@ def average(table: list[Task], shares: dict[str, float]) -> dict[str, float]:
     return {row.metric: row.value for row in average_rows(table, rows)}
 
 
-def test_averages_are_over_the_tasks_that_name_them(tmp_path: Path) -> None:
+def test_averages_are_over_the_tasks_that_name_them(tmp_path):
     words = ["animals all", "all", "animals plants vtab", "-"]
     lines = [[f"k{n}", f"N{n}", "f", "0", "accuracy", "-", word] for n, word in enumerate(words)]
     table = read_tasks(write(tmp_path / "mine.tsv", *lines))
@@ -86,12 +86,12 @@ def test_averages_are_over_the_tasks_that_name_them(tmp_path: Path) -> None:
     assert average(table, {"N0": 0.1}) == {"animals (1 of 2 tasks)": 0.1, "2 tasks (1 of 2 tasks)": 0.1}
 
 
-def test_datacomps_table_has_only_the_published_averages() -> None:
+def test_datacomps_table_has_only_the_published_averages():
     words = {word for task in read_tasks(TABLE) for word in task.averages}
     assert words == {*AVERAGES, "all"}
 
 
-def test_a_table_of_ones_own_uses_datacomps_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_ones_own_uses_datacomps_metrics(tmp_path, capsys):
     data, source, chosen = tmp_path / "data", write_open_clip(tmp_path / "model"), {}
     for key in ("vtab/pets", "wilds/iwildcam", "fairness/geode", "misc/winogavil", "fairness/fairface"):
         chosen[f"My {len(chosen)}"] = task = TASKS[key]
@@ -118,7 +118,7 @@ def test_a_table_of_ones_own_uses_datacomps_metrics(tmp_path: Path, capsys: pyte
     assert "tasks" in capsys.readouterr().err
 
 
-def test_groups_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+def test_groups_are_told_apart_by_their_numbers(tmp_path):
     """They may be years or ids. FMoW's region 5 is Other."""
     task = read_tasks(write(tmp_path / "mine.tsv", changed("metric", "worst_region")))[0]._replace(group_column=0)
     labels, best = torch.zeros(6, dtype=torch.int64), torch.tensor([[0], [1], [0], [1], [1], [1]])

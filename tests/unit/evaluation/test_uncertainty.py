@@ -46,7 +46,7 @@ def found(world: CaptionedWorld) -> dict[str, Any]:
     return world.run("uncertainty", *words, "--blur", "0.2", models=[world.ours])
 
 
-def test_the_most_and_least_certain_images_are_named(world: CaptionedWorld, found: dict[str, Any]) -> None:
+def test_the_most_and_least_certain_images_are_named(world, found):
     values = world.values(found, world.ours)
     images, texts, _ = embedded(world.model, world.pairs)
     assert values["mean uncertainty of images"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
@@ -58,7 +58,7 @@ def test_the_most_and_least_certain_images_are_named(world: CaptionedWorld, foun
     assert f"least certain p{order[-1]:03}," in note
 
 
-def test_a_model_without_variances_is_refused(world: CaptionedWorld, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_variances_is_refused(world, capsys):
     words = ["eval", "uncertainty", "--checkpoint", world.theirs, "--data", str(world.pairs)]
     assert main([*words, "--out", str(world.root / "refused")]) == 2
     assert "checkpoint: " in capsys.readouterr().err
@@ -67,14 +67,12 @@ def test_a_model_without_variances_is_refused(world: CaptionedWorld, capsys: pyt
 @pytest.mark.parametrize(
     ("name", "value"), [("num_bins", 1), ("keep_ratio", 1.0), ("blur", 0.0), ("blur", math.inf), ("show", -1)]
 )
-def test_options_out_of_range_are_named(name: str, value: float) -> None:
+def test_options_out_of_range_are_named(name, value):
     with refusal_of(name):
-        UncertaintyOptions(checkpoint=("x",), data=("y",), **{name: value})  # type: ignore[arg-type]
+        UncertaintyOptions(checkpoint=("x",), data=("y",), **{name: value})
 
 
-def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(
-    world: CaptionedWorld, found: dict[str, Any]
-) -> None:
+def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(world, found):
     values, model = world.values(found, world.ours), world.model
     images, texts, owners = embedded(model, world.pairs)
     views = {
@@ -123,7 +121,7 @@ def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(
     assert figure["low"][world.ours] < values[metric] < figure["high"][world.ours]
 
 
-def test_accuracy_is_that_of_the_zero_shot_classes(world: CaptionedWorld, found: dict[str, Any]) -> None:
+def test_accuracy_is_that_of_the_zero_shot_classes(world, found):
     values = world.values(found, world.ours)
     images, _, _ = embedded(world.model, world.pairs)
     prompts = [embed_captions(world.model, [f"a picture of {name}", name]) for name in WORDS[:4]]
@@ -142,7 +140,7 @@ def test_accuracy_is_that_of_the_zero_shot_classes(world: CaptionedWorld, found:
     )
 
 
-def test_the_least_certain_bin_includes_the_remainder() -> None:
+def test_the_least_certain_bin_includes_the_remainder():
     """Seven images in three bins of two. The least certain two are the very last ones, the remainder among them."""
     uncertainty = torch.tensor([0.7, 0.1, 0.4, 0.2, 0.3, 0.6, 0.5], dtype=torch.float64)
     right = torch.tensor([0, 1, 0, 1, 1, 0, 1])
@@ -155,7 +153,7 @@ def test_the_least_certain_bin_includes_the_remainder() -> None:
     assert [row.main for row in found.rows] == [True, *[False] * (len(found.rows) - 1)]
 
 
-def test_hidden_patches_have_the_given_share_and_repeat() -> None:
+def test_hidden_patches_have_the_given_share_and_repeat():
     seen = []
 
     def encode_image(_: Any, kept: Tensor) -> Gaussian:
@@ -179,7 +177,7 @@ def test_hidden_patches_have_the_given_share_and_repeat() -> None:
     assert bool((seen[-1][:, :2].diff(dim=1) > 0).all())
 
 
-def test_views_of_patches_are_those_of_their_images() -> None:
+def test_views_of_patches_are_those_of_their_images():
     vision = replace(ARCHITECTURES["demo"].vision, image_seq_len=36)
     network = ProLIP(replace(ARCHITECTURES["demo"], vision=vision)).eval()
     model = of_prolip(network, None, "native", torch.device("cpu"))
@@ -190,13 +188,13 @@ def test_views_of_patches_are_those_of_their_images() -> None:
         assert not torch.allclose(theirs, model.encode_pixels(images).log_var)
 
 
-def test_blur_equals_torchvisions() -> None:
+def test_blur_equals_torchvisions():
     images = torch.rand(2, 3, 30, 20)
     expected = gaussian_blur(images, [9, 9], [1.5, 1.5])  # three standard deviations to each side, rounded
     torch.testing.assert_close(blurred(images, 0.05), expected)
 
 
-def test_an_occluded_image_lacks_a_rectangle_of_the_given_share() -> None:
+def test_an_occluded_image_lacks_a_rectangle_of_the_given_share():
     model = SimpleNamespace(encode_pixels=Gaussian.point)
     images = torch.rand(200, 3, 20, 40) + 1
     view, share = occlude(model, 0.1), (6 * 13) / (20 * 40)
@@ -208,7 +206,7 @@ def test_an_occluded_image_lacks_a_rectangle_of_the_given_share() -> None:
 
 
 @pytest.mark.parametrize("mask_id", [None, 7])
-def test_hidden_tokens_are_replaced_or_removed_with_the_probability_of_training(mask_id: int | None) -> None:
+def test_hidden_tokens_are_replaced_or_removed_with_the_probability_of_training(mask_id):
     ids = torch.arange(10, 410).repeat(50, 1)
     ids[:, 300:] = 1
     ids[1, 1:] = 1

@@ -49,9 +49,7 @@ def evaluate(lab: Path, out: Path, *words: str) -> dict[str, float]:
     return {row["metric"]: next(iter(row["value"].values())) for row in found["figures"]}
 
 
-def test_accuracy_on_class_folders_equals_the_models_answers(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_accuracy_on_class_folders_equals_the_models_answers(lab, tmp_path, capsys):
     folders = evaluate(lab, tmp_path / "folders", "--data", str(lab / "animals"), "--templates", *PROMPTS)
     said = capsys.readouterr().out.splitlines()[-1]
     assert said.startswith(f"wrote {tmp_path}/folders/results.json")
@@ -82,7 +80,7 @@ def test_accuracy_on_class_folders_equals_the_models_answers(
     assert {"recall of fox #0", "recall of fox #1", "recall of travel"} <= twice.keys()
 
 
-def test_the_ten_lowest_classes_are_main_figures() -> None:
+def test_the_ten_lowest_classes_are_main_figures():
     labels = torch.arange(12).repeat_interleave(12)
     right = torch.arange(12).repeat(12) < (labels * 5) % 12
     rows = classification.class_rows("t", "recall of {}", right, labels, [str(place) for place in range(12)])
@@ -90,14 +88,14 @@ def test_the_ten_lowest_classes_are_main_figures() -> None:
     assert [row.main for row in rows] == [True] * 10 + [False] * 2
 
 
-def test_the_published_layout_may_lack_class_names(lab: Path, tmp_path: Path) -> None:
+def test_the_published_layout_may_lack_class_names(lab, tmp_path):
     shutil.copytree(lab / "wds_animals_test" / "test", tmp_path / "bare" / "test")
     names = ["--classnames", str(lab / "wds_animals_test" / "classnames.txt"), "--templates", *PROMPTS]
     expected = evaluate(lab, tmp_path / "whole", "--data", str(lab / "wds_animals_test"))
     assert evaluate(lab, tmp_path / "out", "--data", str(tmp_path / "bare"), *names) == expected
 
 
-def test_block_sizes_do_not_change_the_answers(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_sizes_do_not_change_the_answers(lab, monkeypatch):
     images, classes = gaussians(23, 8, seed=0), gaussians(7, 8, seed=1)
     model = prolip.load(lab / "run", device="cpu")
 
@@ -124,13 +122,13 @@ def test_block_sizes_do_not_change_the_answers(lab: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_data_without_classes_or_images_is_an_error(
-    lab: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    files: tuple[str, ...],
-    words: tuple[str, ...],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    lab,
+    tmp_path,
+    monkeypatch,
+    files,
+    words,
+    capsys,
+):
     monkeypatch.chdir(tmp_path)
     Path("set").mkdir()
     Path("names.txt").write_text("one\ntwo\n")

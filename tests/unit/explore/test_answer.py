@@ -5,7 +5,7 @@ import re
 from prolip.explore.answer import Answer, Bar, Column, Range, inclusions, render, shares, uncertainties
 
 
-def test_uncertainties_are_drawn_over_their_range_and_values_outside_widen_it() -> None:
+def test_uncertainties_are_drawn_over_their_range_and_values_outside_widen_it():
     column = uncertainties([1.5, 1.0], Range(1.0, 3.0, "of some"))
     assert column.cells == [Bar("1.500 +50.0\N{NO-BREAK SPACE}%", 0, 25, "s1"), Bar("1.000", 0, 0, "s1")]
     assert "most certain of some" in column.hint
@@ -13,7 +13,7 @@ def test_uncertainties_are_drawn_over_their_range_and_values_outside_widen_it() 
     assert uncertainties([0.0], Range(0.0, 0.0, "")).cells == [Bar("0.000", 0, 0, "s1")]
 
 
-def test_inclusions_are_drawn_from_the_middle() -> None:
+def test_inclusions_are_drawn_from_the_middle():
     assert inclusions([-1.0, 0.5, 0.0], "").cells == [
         Bar("−1.00", 0, 50, "minus", 50),
         Bar("+0.500", 50, 25, "s0", 50),
@@ -21,7 +21,7 @@ def test_inclusions_are_drawn_from_the_middle() -> None:
     ]
 
 
-def test_tables_and_cards_have_escaped_texts_and_their_bars() -> None:
+def test_tables_and_cards_have_escaped_texts_and_their_bars():
     evil = "<script>"
     column = shares("match", "a hint", [0.25])
     table = render(Answer(evil, "caption", [evil], [column, Column(evil, evil, [evil])]))

@@ -69,7 +69,7 @@ def numbers(answer: Answer, name: str) -> list[float]:
     return [float(text.split()[0]) for text in texts(answer, name)]
 
 
-def test_items_are_the_test_set_of_a_folder_in_order_and_limited(root: Path, explorer: Explorer) -> None:
+def test_items_are_the_test_set_of_a_folder_in_order_and_limited(root, explorer):
     assert [item.name for item in explorer.items] == [f"test-000/{number:03}" for number in range(12)]
     assert explorer.items[3].captions == ("a 3", "an animal")
     items = read_items(ExploreOptions(checkpoint="", shards=(str(root / "*.tar"),), max_items=14))
@@ -77,7 +77,7 @@ def test_items_are_the_test_set_of_a_folder_in_order_and_limited(root: Path, exp
     assert items[0].captions == ()
 
 
-def test_each_class_of_a_folder_has_its_turn_also_in_shards_built_from_it(root: Path, tmp_path: Path) -> None:
+def test_each_class_of_a_folder_has_its_turn_also_in_shards_built_from_it(root, tmp_path):
     images = tmp_path / "t-shirt"
     images.mkdir()
     for name in ("a.png", "b.png"):
@@ -94,7 +94,7 @@ def test_each_class_of_a_folder_has_its_turn_also_in_shards_built_from_it(root: 
     assert captions == {"t-shirt/a.png": (class_text("t-shirt"),), "t-shirt/b.png": ("mine",)}
 
 
-def test_captions_compared_with_an_image_are_sorted_by_distance(explorer: Explorer) -> None:
+def test_captions_compared_with_an_image_are_sorted_by_distance(explorer):
     found = explorer.compare(explorer.items[5].image, [*CAPTIONS, " an animal ", ""])
     assert sorted(found.names) == sorted(CAPTIONS)
     distances = numbers(found, "sampled distance")
@@ -113,7 +113,7 @@ def test_captions_compared_with_an_image_are_sorted_by_distance(explorer: Explor
     assert f"; {100 * place / 12:.0f}\N{NO-BREAK SPACE}% of the data set's images are more certain" in found.text
 
 
-def test_two_captions_are_compared_symmetrically(explorer: Explorer) -> None:
+def test_two_captions_are_compared_symmetrically(explorer):
     pair, other = explorer.pair("an animal", "food and travel"), explorer.pair("food and travel", "an animal")
     assert texts(pair, "uncertainty") == texts(other, "uncertainty")[::-1]
     assert numbers(pair, "inclusion H") == pytest.approx([-one for one in numbers(pair, "inclusion H")[::-1]])
@@ -121,7 +121,7 @@ def test_two_captions_are_compared_symmetrically(explorer: Explorer) -> None:
     assert "Neither lies in the other. Similarity of the means: +1.000" in explorer.pair("food", "food").text
 
 
-def test_a_walk_starts_at_the_nearest_caption_and_covers_the_whole_way(explorer: Explorer) -> None:
+def test_a_walk_starts_at_the_nearest_caption_and_covers_the_whole_way(explorer):
     image = explorer.items[0].image
     found = explorer.walk(image, [], " a picture ")
     mean, all_texts = explorer.model.encode_images(image).mean, explorer.model.encode_texts(explorer.all_captions)
@@ -140,7 +140,7 @@ def test_a_walk_starts_at_the_nearest_caption_and_covers_the_whole_way(explorer:
     assert numbers(empty, "uncertainty")[-1] == pytest.approx(value, rel=1e-3)
 
 
-def test_items_and_captions_are_ranked_by_uncertainty(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_and_captions_are_ranked_by_uncertainty(explorer, monkeypatch):
     for kind, count in (("images", 12), ("captions", 13)):
         found, least = explorer.browse(kind, False, 1), explorer.browse(kind, True, 1)
         assert numbers(found, "uncertainty") == sorted(numbers(found, "uncertainty"))
@@ -154,7 +154,7 @@ def test_items_and_captions_are_ranked_by_uncertainty(explorer: Explorer, monkey
     assert explorer.browse("captions", False, 4).names == ()
 
 
-def test_prompts_are_weighted_by_the_images_of_the_page(explorer: Explorer) -> None:
+def test_prompts_are_weighted_by_the_images_of_the_page(explorer):
     labels, image = ["animals", "food", "travel"], explorer.items[0].image
     decision, _, prompts = explorer.classify(image, labels, TEMPLATES, DECIDE)
     flat = explorer.model.encode_texts([one.replace("{}", name) for name in labels for one in TEMPLATES])
@@ -181,7 +181,7 @@ def test_prompts_are_weighted_by_the_images_of_the_page(explorer: Explorer) -> N
     assert alone.classify(image, labels, TEMPLATES, DECIDE)[2].names == ()
 
 
-def test_the_page_gives_the_decisions_of_classify(calibrated: Explorer) -> None:
+def test_the_page_gives_the_decisions_of_classify(calibrated):
     calibration = calibrated.model.calibration
     sizes = []
     for guarantee, max_error in ((0.8, 0.65), (0.9, 0.5), (0.99, 0.02)):
@@ -211,7 +211,7 @@ def test_the_page_gives_the_decisions_of_classify(calibrated: Explorer) -> None:
     assert sizes[0] < sizes[-1] == len(LABELS)
 
 
-def test_without_a_calibration_for_the_labels_there_is_no_guarantee(explorer: Explorer, calibrated: Explorer) -> None:
+def test_without_a_calibration_for_the_labels_there_is_no_guarantee(explorer, calibrated):
     image = calibrated.items[0].image
     bare, kinds, _ = explorer.classify(image, LABELS, ["{}"], DECIDE)
     assert f"prolip calibrate --checkpoint {explorer.model.name} --data FOLDER --out FILE makes one" in bare.text
@@ -224,13 +224,13 @@ def test_without_a_calibration_for_the_labels_there_is_no_guarantee(explorer: Ex
         assert len(kinds.names) == 2, "the distance needs no labels"
 
 
-def test_an_out_of_distribution_image_is_called_that(calibrated: Explorer, root: Path) -> None:
+def test_an_out_of_distribution_image_is_called_that(calibrated, root):
     known, strange = (root / "mine" / "food" / "007.png"), (root / "elsewhere" / "0.png")
     told = [calibrated.classify(path.read_bytes(), LABELS, ["{}"], DECIDE)[1].text for path in (known, strange)]
     assert ["unlike the calibration's" in text for text in told] == [False, True]
 
 
-def test_without_a_data_set_everyday_captions_give_the_range(explorer: Explorer) -> None:
+def test_without_a_data_set_everyday_captions_give_the_range(explorer):
     alone = Explorer(explorer.model, [])
     values = explorer.model.encode_texts(EVERYDAY).total_var
     assert alone.caption_range == Range(float(values.min()), float(values.max()), "of 6 everyday captions")
@@ -242,7 +242,7 @@ def test_without_a_data_set_everyday_captions_give_the_range(explorer: Explorer)
     ]
 
 
-def test_invalid_questions_name_the_field(explorer: Explorer) -> None:
+def test_invalid_questions_name_the_field(explorer):
     image = explorer.items[0].image
     many = [str(number) for number in range(MAX_PROMPTS + 1)]
     questions = {
@@ -260,9 +260,7 @@ def test_invalid_questions_name_the_field(explorer: Explorer) -> None:
         explorer.compare(b"no image", CAPTIONS)
 
 
-def test_unreadable_images_of_a_data_set_are_skipped_and_named(
-    explorer: Explorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unreadable_images_of_a_data_set_are_skipped_and_named(explorer, monkeypatch, caplog):
     monkeypatch.setattr("prolip.explore.explorer._EMBED_BATCH", 2)
     broken = [Item(f"x/{number}", b"no image", ("a bad one",)) for number in range(3)]
     found = Explorer(explorer.model, [explorer.items[0], broken[0], *explorer.items[1:4], *broken[1:]])

@@ -53,7 +53,7 @@ def answered(
         ("0.0.0.0", b"localhost:7860"),
     ],
 )
-def test_requests_to_the_pages_own_names_are_answered(host: str, name: bytes) -> None:
+def test_requests_to_the_pages_own_names_are_answered(host, name):
     for more in ([], [(b"origin", b"http://" + name)], [(b"origin", b"https://" + name)]):
         assert answered("http", [(b"host", name), *more], host) == PASSED
     assert answered("lifespan", []) == PASSED
@@ -76,7 +76,7 @@ def test_requests_to_the_pages_own_names_are_answered(host: str, name: bytes) ->
         [*HOST, (b"origin", b"file://localhost")],
     ],
 )
-def test_requests_with_other_hosts_or_origins_are_refused(headers: Headers, kind: str) -> None:
+def test_requests_with_other_hosts_or_origins_are_refused(headers, kind):
     assert answered(kind, headers)[0]["status"] == 403
 
 
@@ -92,7 +92,7 @@ def test_requests_with_other_hosts_or_origins_are_refused(headers: Headers, kind
         (["/up/cat.png"], False),
     ],
 )
-def test_only_uploaded_files_are_read_or_served(path: Any, passes: bool) -> None:
+def test_only_uploaded_files_are_read_or_served(path, passes):
     body = json.dumps({"data": [None, {"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
     sent = answered("http", HOST, path="/gradio_api/queue/join", body=body)
     assert sent == [{"type": "passed", "body": body}] if passes else sent[0]["status"] == 403
@@ -100,10 +100,10 @@ def test_only_uploaded_files_are_read_or_served(path: Any, passes: bool) -> None
     assert sent == PASSED if passes else sent[0]["status"] == 403
 
 
-def test_a_question_that_is_not_json_is_refused() -> None:
+def test_a_question_that_is_not_json_is_refused():
     assert answered("http", HOST, path="/gradio_api/queue/join", body=b"[" * 100_000)[0]["status"] == 403
 
 
 @pytest.mark.parametrize("route", ["deep_link", "run/predict", "call/run", "proxy=http://x", "queue/join/", "stream/x"])
-def test_other_routes_of_gradio_are_closed(route: str) -> None:
+def test_other_routes_of_gradio_are_closed(route):
     assert answered("http", HOST, path=f"/gradio_api/{route}")[0]["status"] == 404

@@ -2,7 +2,6 @@
 
 import socket
 import sys
-from pathlib import Path
 
 import pytest
 from tests.support.refusals import refusal_of
@@ -13,14 +12,14 @@ from prolip.explore.config import ExploreOptions
 from prolip.explore.serve import listen, run_explore
 
 
-def test_wrong_options_are_named() -> None:
+def test_wrong_options_are_named():
     for options in ({"max_items": 0}, {"port": 70_000}):
         with pytest.raises(UserError) as error:
             ExploreOptions(checkpoint="x", **options)
         assert error.value.field in options
 
 
-def test_the_address_is_taken_while_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_is_taken_while_the_model_is_loaded(tmp_path, monkeypatch):
     """Wrong input is an error before gradio is imported."""
     monkeypatch.delitem(sys.modules, "gradio", raising=False)
     options = ExploreOptions(checkpoint=str(tmp_path), port=free_port())
@@ -39,7 +38,7 @@ def test_the_address_is_taken_while_the_model_is_loaded(tmp_path: Path, monkeypa
         listen("192.0.2.1", options.port)
 
 
-def test_localhost_is_the_address_that_forwarded_ports_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_localhost_is_the_address_that_forwarded_ports_name(monkeypatch):
     both = [socket.getaddrinfo(host, free_port(), type=socket.SOCK_STREAM)[0] for host in ("::1", "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
     with listen("localhost", 7860) as listener:

@@ -3,7 +3,6 @@
 import io
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +53,7 @@ def encoded() -> list[bytes]:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_pixels_equal_open_clips(settings: dict[str, Any], encoded: list[bytes], tmp_path: Path) -> None:
+def test_pixels_equal_open_clips(settings, encoded, tmp_path):
     write_tar(tmp_path / "a.tar", [(f"k{n:02}.png", data) for n, data in enumerate(encoded)])
     transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     expected = torch.stack([transform(Image.open(io.BytesIO(data))) for data in encoded])
@@ -80,9 +79,7 @@ BOTH = pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_m
 
 
 @BOTH
-def test_unreadable_images_are_skipped_up_to_1_percent(
-    settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
-) -> None:
+def test_unreadable_images_are_skipped_up_to_1_percent(settings, encoded, tmp_path):
     """One of 150 is no fault, two are: an image that cannot be decoded, or a sample without one."""
     encoder, shard = encoder_of(settings, batch_size=64, keep=("json", "png")), tmp_path / "a.tar"
     members = [(f"k{n:03}.png", encoded[n % 3]) for n in range(150)]
@@ -103,9 +100,7 @@ def test_unreadable_images_are_skipped_up_to_1_percent(
 
 @BOTH
 @pytest.mark.parametrize("fault", ["truncated", "no archive"])
-def test_a_damaged_shard_is_always_an_error(
-    fault: str, settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
-) -> None:
+def test_a_damaged_shard_is_always_an_error(fault, settings, encoded, tmp_path):
     write_tar(tmp_path / "a.tar", [(f"k{n:03}.png", encoded[n % 3]) for n in range(200)])
     whole = (tmp_path / "a.tar").read_bytes().rstrip(b"\0")
     (tmp_path / "a.tar").write_bytes(whole[:-100] if fault == "truncated" else b"no archive" * 200)
@@ -113,7 +108,7 @@ def test_a_damaged_shard_is_always_an_error(
         list(encoder_of(settings).of_shards([str(tmp_path / "a.tar")]))
 
 
-def test_the_loader_and_the_pool_make_the_same_rows(lab: Path, encoded: list[bytes], tmp_path: Path) -> None:
+def test_the_loader_and_the_pool_make_the_same_rows(lab, encoded, tmp_path):
     """Of images and captions in two slots; a sample without one of its captions is left out by both."""
     members = []
     for n, data in enumerate(encoded):
@@ -143,7 +138,7 @@ def test_the_loader_and_the_pool_make_the_same_rows(lab: Path, encoded: list[byt
         torch.testing.assert_close(ours.mean, theirs.mean, atol=1e-5, rtol=1e-4)
 
 
-def test_views_see_the_same_pixels_and_captions_alone_need_no_image(encoded: list[bytes]) -> None:
+def test_views_see_the_same_pixels_and_captions_alone_need_no_image(encoded):
     samples = [Sample(str(n), n, data, {"txt": b"a" * n}) for n, data in enumerate(encoded)]
     views = {"one": lambda pixels: Gaussian.point(pixels.flatten(1)), "two": lambda p: Gaussian.point(p[:, 0, 0])}
     encoder = encoder_of({"size": 20}, views=views)
@@ -155,7 +150,7 @@ def test_views_see_the_same_pixels_and_captions_alone_need_no_image(encoded: lis
     assert alone.text.mean.flatten().tolist() == list(range(13))
 
 
-def test_the_next_batch_is_decoded_ahead_of_use() -> None:
+def test_the_next_batch_is_decoded_ahead_of_use():
     read = []
 
     def batches() -> Iterator[range]:

@@ -51,7 +51,7 @@ def load(folder: Path) -> Model:
 
 
 @pytest.mark.parametrize("name", ["clip", "run"])
-def test_means_come_from_the_frozen_model_and_variances_from_the_heads(lab: Path, adapted: Path, name: str) -> None:
+def test_means_come_from_the_frozen_model_and_variances_from_the_heads(lab, adapted, name):
     source = f"open_clip:local-dir:{lab}/clip" if name == "clip" else str(lab / "run")
     frozen, model = prolip.load(source, device="cpu"), load(adapted / name)
     images = [noise(seed) for seed in range(3)]
@@ -73,7 +73,7 @@ def test_means_come_from_the_frozen_model_and_variances_from_the_heads(lab: Path
     assert torch.equal(model.tokenize(LABELS), frozen.tokenize(LABELS))
 
 
-def test_a_moved_frozen_model_is_found_in_or_next_to_the_folder(lab: Path, adapted: Path, tmp_path: Path) -> None:
+def test_a_moved_frozen_model_is_found_in_or_next_to_the_folder(lab, adapted, tmp_path):
     expected = load(adapted / "clip").encode_texts(LABELS)
     for name, place in (("inside", tmp_path / "inside"), ("beside", tmp_path)):
         shutil.copytree(lab / "clip", tmp_path / "made" / name / "clip")
@@ -86,7 +86,7 @@ def test_a_moved_frozen_model_is_found_in_or_next_to_the_folder(lab: Path, adapt
 
 
 @pytest.mark.parametrize("key", ["source", "weights"])
-def test_a_missing_or_another_frozen_model_is_refused(adapted: Path, tmp_path: Path, key: str) -> None:
+def test_a_missing_or_another_frozen_model_is_refused(adapted, tmp_path, key):
     shutil.copytree(adapted / "run", tmp_path / "alone")
     content = json.loads((tmp_path / "alone" / ADAPTER_FILE).read_text())
     content["frozen"][key] = "/elsewhere/siglip"

@@ -26,7 +26,6 @@ from prolip.image_tensors import Patches
 from prolip.inference.encoder import Encoder
 from prolip.inference.preprocess import Preprocess
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.config import Precision
 
 CPU = torch.device("cpu")
 COUNT = 7
@@ -97,9 +96,7 @@ def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
 
 @pytest.mark.parametrize("form", ["shortest", "native", "squash"])
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_every_kind_of_images_gives_the_same_batches(
-    data: Path, files: list[Path], model: prolip.Model, native: prolip.Model, form: str, batch_size: int
-) -> None:
+def test_every_kind_of_images_gives_the_same_batches(data, files, model, native, form, batch_size):
     preprocess = native.preprocess if form == "native" else model.preprocess
     if form == "squash":
         from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -134,9 +131,7 @@ def test_every_kind_of_images_gives_the_same_batches(
         assert same(pixels_of(model, preprocess, images, batch_size), [*rows])
 
 
-def test_a_native_image_has_one_embedding_however_it_is_batched(
-    lab: Path, data: Path, files: list[Path], native: prolip.Model
-) -> None:
+def test_a_native_image_has_one_embedding_however_it_is_batched(lab, data, files, native):
     alone = concatenate([native.encode_images(path) for path in files])
     images = [files, data / "images", f"{data}/shard-*.tar"]
     for size, one in product((2, 100), images):
@@ -153,7 +148,7 @@ def test_a_native_image_has_one_embedding_however_it_is_batched(
             prolip.load(lab / run, device="cpu", image_seq_len=length)
 
 
-def test_results_are_plain_tensors_and_the_training_mode_is_restored(files: list[Path], model: prolip.Model) -> None:
+def test_results_are_plain_tensors_and_the_training_mode_is_restored(files, model):
     """A probe can be trained on them, which torch refuses for tensors of its inference mode."""
     model.network.train()
     found = model.encode_images(files[:1])
@@ -185,14 +180,14 @@ def test_results_are_plain_tensors_and_the_training_mode_is_restored(files: list
     ids=lambda value: str(value)[:24],
 )
 def test_bad_image_input_is_named(
-    images: Any,
-    kind: type[Exception],
-    named: str,
-    files: list[Path],
-    model: prolip.Model,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    images,
+    kind,
+    named,
+    files,
+    model,
+    tmp_path,
+    monkeypatch,
+):
     monkeypatch.chdir(tmp_path)
     png = files[0].read_bytes()
     Path("0.png").write_bytes(png)
@@ -205,7 +200,7 @@ def test_bad_image_input_is_named(
 # ---- texts and classes ----------------------------------------------------------------------------------------------
 
 
-def test_bad_captions_and_batch_sizes_are_named(model: prolip.Model) -> None:
+def test_bad_captions_and_batch_sizes_are_named(model):
     texts: Any
     for texts, batch_size, field in (([], 1, "texts"), (["a", 7], 1, "texts[1]"), ("a", 0, "batch_size")):
         with refusal_of(field):
@@ -214,7 +209,7 @@ def test_bad_captions_and_batch_sizes_are_named(model: prolip.Model) -> None:
         model.encode_images(Image.new("RGB", (8, 8)), batch_size=-1)
 
 
-def test_classify_uses_templates_and_prompt_weights(model: prolip.Model, files: list[Path]) -> None:
+def test_classify_uses_templates_and_prompt_weights(model, files):
     labels, templates = ["animals", "food", "travel"], ["a picture of {}", "{}", "an emoji: {}"]
     found = model.classify(files, labels, templates=templates)
     images = model.encode_images(files)
@@ -235,7 +230,7 @@ def test_classify_uses_templates_and_prompt_weights(model: prolip.Model, files: 
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precision_results_are_close_and_float32(lab: Path, files: list[Path], precision: Precision) -> None:
+def test_lower_precision_results_are_close_and_float32(lab, files, precision):
     for source in (str(lab / "run"), f"open_clip:local-dir:{lab}/clip"):
         exact, low = (prolip.load(source, device="cpu", precision=one) for one in ("fp32", precision))
         for found, expected in (
@@ -248,7 +243,7 @@ def test_lower_precision_results_are_close_and_float32(lab: Path, files: list[Pa
             torch.testing.assert_close(found.mean.norm(dim=-1), torch.ones(len(found.mean)))
 
 
-def test_devices_are_torch_names_or_auto(lab: Path) -> None:
+def test_devices_are_torch_names_or_auto(lab):
     place = "cuda" if torch.cuda.is_available() else "cpu"
     assert prolip.load(lab / "run").device.type == place
     wrong: Any
@@ -257,9 +252,7 @@ def test_devices_are_torch_names_or_auto(lab: Path) -> None:
             prolip.load(lab / "run", **wrong)
 
 
-def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(
-    clip: prolip.Model, lab: Path, files: list[Path]
-) -> None:
+def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(clip, lab, files):
     import open_clip
 
     theirs, _, transform = open_clip.create_model_and_transforms(f"local-dir:{lab}/clip")
@@ -286,7 +279,7 @@ def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(
 
 
 @pytest.mark.parametrize("kind", ["run", "clip"])
-def test_a_model_and_its_parts_can_be_pickled(kind: str, request: pytest.FixtureRequest, files: list[Path]) -> None:
+def test_a_model_and_its_parts_can_be_pickled(kind, request, files):
     """As a DataLoader does for workers that are not forked."""
     model = request.getfixturevalue("model" if kind == "run" else "clip")
     copied = pickle.loads(pickle.dumps(model))
@@ -296,7 +289,7 @@ def test_a_model_and_its_parts_can_be_pickled(kind: str, request: pytest.Fixture
     pickle.loads(pickle.dumps(model.parts()))
 
 
-def test_the_fingerprint_changes_with_weights_and_preprocessing(lab: Path) -> None:
+def test_the_fingerprint_changes_with_weights_and_preprocessing(lab):
     model = prolip.load(lab / "run", device="cpu")
     before = model.fingerprint()
     others = [
@@ -314,7 +307,7 @@ def test_the_fingerprint_changes_with_weights_and_preprocessing(lab: Path) -> No
     assert len({before, *found}) == 1 + len(others) + 1
 
 
-def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
+def test_a_bare_state_dict_needs_its_architecture(tmp_path):
     torch.save(ProLIP(ARCHITECTURES["demo"]).state_dict(), path := tmp_path / "epoch_1.pt")
     with pytest.raises(UserError, match=f"^{path}"):
         prolip.load(path)
@@ -325,7 +318,7 @@ def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
             prolip.load(other)
 
 
-def test_a_missing_open_clip_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_open_clip_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(UserError, match=r"prolip\[open_clip\]"):
         prolip.load("open_clip:ViT-B-32/openai")

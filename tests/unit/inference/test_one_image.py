@@ -32,7 +32,7 @@ def table(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str], list[str]
     return head, names.split("  "), [row.split("  ")[0] for row in rows]
 
 
-def test_classify_prints_the_models_probabilities(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classify_prints_the_models_probabilities(lab, capsys):
     words = ("--templates", "a picture of {}", "an emoji: {}", "--prior", "5", "1", "15")
     answer = found(lab, capsys, "classify", *LABELS, *words)
     model = prolip.load(lab / "run", device="cpu")
@@ -46,9 +46,7 @@ def test_classify_prints_the_models_probabilities(lab: Path, capsys: pytest.Capt
         assert row["match"] == pytest.approx(float(expected.match[0, place]), rel=1e-4)
 
 
-def test_compare_prints_distance_and_inclusion_in_both_directions(
-    lab: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_compare_prints_distance_and_inclusion_in_both_directions(lab, capsys):
     answer = found(lab, capsys, "compare", *LABELS)
     model = prolip.load(lab / "run", device="cpu")
     image, texts = model.encode_images(lab / "cat.png"), model.encode_texts(LABELS)
@@ -65,7 +63,7 @@ def test_compare_prints_distance_and_inclusion_in_both_directions(
         assert row["text_in_image"] == pytest.approx(-row["image_in_text"], rel=1e-4)
 
 
-def test_classify_and_compare_print_tables(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classify_and_compare_print_tables(lab, capsys):
     for name, columns in (
         ("classify", ["label", "probability", "match", "uncertainty"]),
         ("compare", ["text", "csd", "similarity", "uncertainty", "image in text", "text in image"]),
@@ -77,9 +75,7 @@ def test_classify_and_compare_print_tables(lab: Path, capsys: pytest.CaptureFixt
         assert sorted(first) == sorted(LABELS)
 
 
-def test_words_that_the_model_can_hardly_know_are_named(
-    lab: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_words_that_the_model_can_hardly_know_are_named(lab, caplog, monkeypatch):
     monkeypatch.setattr(Tokenizer, "unknown_words", lambda _, texts: list(texts))
     assert command(lab, "classify", str(lab / "cat.png"), "animals", "zebra") == 0
     assert [record.args for record in caplog.records] == [("animals, zebra",)]
@@ -99,9 +95,7 @@ def test_words_that_the_model_can_hardly_know_are_named(
         (["compare", "cat.png"], "texts"),
     ],
 )
-def test_errors_of_classify_and_compare_are_named(
-    words: list[str], field: str, lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_classify_and_compare_are_named(words, field, lab, capsys, monkeypatch):
     monkeypatch.chdir(lab)
     assert command(lab, *words) == 2
     assert capsys.readouterr().err.startswith(f"prolip {words[0]}: {field}")

@@ -5,7 +5,6 @@ import struct
 import sys
 import zlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ def with_pillow(image: Image.Image) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("size", [(61, 44), (24, 24), (9, 100)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA", "1"])
-def test_every_kind_of_image_gives_the_same_pixels(mode: str, size: tuple[int, int]) -> None:
+def test_every_kind_of_image_gives_the_same_pixels(mode, size):
     image = noise(7, size).convert(mode)
     png = encode(image, "png")
     rgb = image.convert("RGB")
@@ -54,7 +53,7 @@ def test_every_kind_of_image_gives_the_same_pixels(mode: str, size: tuple[int, i
 
 @pytest.mark.parametrize("kind", ["tiff", "gif", "bmp"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
-def test_formats_that_only_pillow_decodes_are_accepted(kind: str, mode: str) -> None:
+def test_formats_that_only_pillow_decodes_are_accepted(kind, mode):
     image = noise(2).convert(mode)
     image.info |= {} if mode == "RGB" else {"transparency": 0}
     data = encode(image, kind)
@@ -104,7 +103,7 @@ print(peak() - before)
 
 
 @pytest.mark.parametrize("kind", HUGE)
-def test_nobody_decodes_an_image_over_the_limit(kind: str, tmp_path: Path) -> None:
+def test_nobody_decodes_an_image_over_the_limit(kind, tmp_path):
     """Memory is measured: decoded, an image of this size takes 170 MB or more."""
     file = tmp_path / f"a.{kind.lower()}"
     file.write_bytes(HUGE[kind])
@@ -113,12 +112,12 @@ def test_nobody_decodes_an_image_over_the_limit(kind: str, tmp_path: Path) -> No
     assert int(ran.stdout) < 60
 
 
-def test_an_opened_image_over_the_limit_is_refused() -> None:
+def test_an_opened_image_over_the_limit_is_refused():
     with pytest.raises(DataError, match="13000 x 13000 pixels"):
         PREPROCESS.decode(Image.new("1", (SIDE, SIDE)), "the image")
 
 
-def test_people_see_what_the_model_sees() -> None:
+def test_people_see_what_the_model_sees():
     image = noise(3, (80, 20))
     image.getexif()[ExifTags.Base.Orientation] = 6
     turned = encode(image, "jpeg", exif=image.getexif())
@@ -146,9 +145,7 @@ def test_people_see_what_the_model_sees() -> None:
     ids=lambda value: str(value)[:20],
 )
 @pytest.mark.parametrize("squashed", [False, True])
-def test_input_that_is_no_image_is_named(
-    given: Any, kind: type[Exception], named: str, squashed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_input_that_is_no_image_is_named(given, kind, named, squashed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "cut.png").write_bytes(encode(noise(5), "png")[:300])

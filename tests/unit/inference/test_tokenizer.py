@@ -44,7 +44,7 @@ def rewrite(run: Path, *without: str, **notes: object) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "clip"])
-def test_a_stored_tokenizer_gives_the_same_ids(kind: str, run: Path, tmp_path: Path) -> None:
+def test_a_stored_tokenizer_gives_the_same_ids(kind, run, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "of"}')  # is not stored, its padding is
     if kind == "file":
         config = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
@@ -60,7 +60,7 @@ def test_a_stored_tokenizer_gives_the_same_ids(kind: str, run: Path, tmp_path: P
     assert inference_files(TokenizerConfig(), ARCHITECTURES["demo"]).files == {}
 
 
-def test_a_checkpoint_has_its_own_tokenizer(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_has_its_own_tokenizer(run, tmp_path):
     (tmp_path / "own.json").write_text("{}")
     found = prolip.load(run).require_tokenizer().config.path
     assert found == run / "checkpoints" / "step_000000001" / "tokenizer.json"
@@ -69,7 +69,7 @@ def test_a_checkpoint_has_its_own_tokenizer(run: Path, tmp_path: Path) -> None:
         prolip.load(run)
 
 
-def test_an_older_checkpoint_says_where_its_tokenizer_was(run: Path, tmp_path: Path) -> None:
+def test_an_older_checkpoint_says_where_its_tokenizer_was(run, tmp_path):
     old = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7, pad_id=0)
     rewrite(run, "tokenizer.json", tokenizer=old.to_dict(), images=None)
     assert prolip.load(run).require_tokenizer().config == old
@@ -81,7 +81,7 @@ def test_an_older_checkpoint_says_where_its_tokenizer_was(run: Path, tmp_path: P
         prolip.load(run, beside=tmp_path).encode_texts("a")
 
 
-def test_an_exported_folder_has_all_inference_settings_of_the_run(run: Path, tmp_path: Path) -> None:
+def test_an_exported_folder_has_all_inference_settings_of_the_run(run, tmp_path):
     assert main(f"export {run} --out {tmp_path}/out".split()) == 0
     before = prolip.load(run)
     shutil.rmtree(run)
@@ -97,7 +97,7 @@ def test_an_exported_folder_has_all_inference_settings_of_the_run(run: Path, tmp
         prolip.load(tmp_path / "again").require_tokenizer()
 
 
-def test_other_image_settings_are_refused(run: Path, tmp_path: Path) -> None:
+def test_other_image_settings_are_refused(run, tmp_path):
     assert main(f"export {run} --out {tmp_path}/out".split()) == 0
     content = json.loads((tmp_path / "out" / "inference.json").read_text())
     assert set(content["images"]) == {"size", "resize_mode", "interpolation", "mean", "std"}
@@ -110,14 +110,14 @@ def test_other_image_settings_are_refused(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"tokenizer": 3, "images": {}, "keep_ratio": 1}', "[" * 100_000])
-def test_a_malformed_inference_json_is_refused(run: Path, tmp_path: Path, content: str) -> None:
+def test_a_malformed_inference_json_is_refused(run, tmp_path, content):
     assert main(f"export {run} --out {tmp_path}/out".split()) == 0
     (tmp_path / "out" / "inference.json").write_text(content)
     with pytest.raises(UserError, match=r"inference\.json"):
         prolip.load(tmp_path / "out")
 
 
-def test_a_model_without_a_tokenizer_uses_clips_if_the_vocabulary_fits(tmp_path: Path) -> None:
+def test_a_model_without_a_tokenizer_uses_clips_if_the_vocabulary_fits(tmp_path):
     demo = ARCHITECTURES["demo"]
     for size in (CLIP_TOKENS, CLIP_TOKENS + 1):
         text = replace(demo.text, layers=1, width=32, heads=2, vocab_size=size)
@@ -131,7 +131,7 @@ def test_a_model_without_a_tokenizer_uses_clips_if_the_vocabulary_fits(tmp_path:
             ask()
 
 
-def test_an_open_clip_start_uses_its_own_tokenizer(tmp_path: Path) -> None:
+def test_an_open_clip_start_uses_its_own_tokenizer(tmp_path):
     """As open_clip reads it: CLIP's, or a file of the hub with its cleaning; unknown if the loader has no such."""
     text = ARCHITECTURES["ViT-B-16"].text
     clip = replace(text, vocab_size=CLIP_TOKENS, context_length=77)

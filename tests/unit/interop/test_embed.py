@@ -1,6 +1,5 @@
 """`Embed` beside the model itself. docs/how-to/engines.md runs it in Ray Data and Daft."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,7 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("column", [list, objects, pa.array])
-def test_a_pickled_embed_equals_the_model_and_a_bad_row_loses_nothing_else(
-    run: Path, column: Callable[[list[Any]], Any]
-) -> None:
+def test_a_pickled_embed_equals_the_model_and_a_bad_row_loses_nothing_else(run, column):
     cloudpickle = pytest.importorskip("ray.cloudpickle")
     path = run / "a.png"
     noise(1).save(path)
@@ -52,7 +49,7 @@ def test_a_pickled_embed_equals_the_model_and_a_bad_row_loses_nothing_else(
             assert [row for row, error in enumerate(found[f"{prefix}error"]) if not error] == rows
 
 
-def test_an_empty_batch_has_the_shape_of_others(run: Path) -> None:
+def test_an_empty_batch_has_the_shape_of_others(run):
     found = Embed(str(run), device="cpu")({"text": []})
     assert {name: column.shape for name, column in found.items() if name != "text"} == {
         "mean": (0, 32),
@@ -62,6 +59,6 @@ def test_an_empty_batch_has_the_shape_of_others(run: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [("bytes", "image", "text"), ("key",)])
-def test_columns_that_are_wrong_are_named(columns: tuple[str, ...]) -> None:
+def test_columns_that_are_wrong_are_named(columns):
     with refusal_of("batch"):
         Embed("none")({name: [] for name in columns})

@@ -59,7 +59,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err.splitlines()[-1].removeprefix("prolip export: ").partition(": ")[0]
 
 
-def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(tmp_path: Path) -> None:
+def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(tmp_path):
     write_words(tmp_path / "tokenizer.json")
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = TrainConfig(samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
@@ -73,9 +73,7 @@ def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(tmp_pa
     assert main(f"train {tmp_path}/again.toml --out {tmp_path}/run --dry-run".split()) == 2
 
 
-def test_an_export_that_cannot_work_changes_nothing(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_export_that_cannot_work_changes_nothing(run, tmp_path, capsys):
     out, mine = tmp_path / "out", tmp_path / "mine"
     mine.mkdir()
     (mine / "README.md").write_text("what my photos show")
@@ -110,7 +108,7 @@ def test_an_export_that_cannot_work_changes_nothing(
     assert not new.exists()
 
 
-def test_averaged_or_raw_weights_of_a_run_can_be_exported(run: Path, tmp_path: Path) -> None:
+def test_averaged_or_raw_weights_of_a_run_can_be_exported(run, tmp_path):
     model = ProLIP(SMALL)
     ema = Ema(model, EmaConfig(decay=0.5, warmup=False))
     trained = {name: tensor + 1 for name, tensor in model.state_dict().items()}
@@ -127,7 +125,7 @@ def test_averaged_or_raw_weights_of_a_run_can_be_exported(run: Path, tmp_path: P
             torch.testing.assert_close(found[name], tensor, msg=name)
 
 
-def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path) -> None:
+def test_the_model_card_states_model_and_training_data(run, tmp_path):
     out = tmp_path / "out"
     assert main(f"export {run} --out {out} --license cc-by-4.0".split()) == 0
     card = (out / "README.md").read_text()
@@ -146,7 +144,7 @@ def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path
     assert "| trained on | emoji |" in card
 
 
-def test_a_tokenizer_beside_the_weights_comes_along(tmp_path: Path) -> None:
+def test_a_tokenizer_beside_the_weights_comes_along(tmp_path):
     write_words(tmp_path / "tokenizer.json")
     save_pretrained(ProLIP(SMALL), tmp_path / "one", tokenizer=tmp_path / "tokenizer.json")
     assert main(f"export {tmp_path}/one --out {tmp_path}/two".split()) == 0
@@ -154,9 +152,7 @@ def test_a_tokenizer_beside_the_weights_comes_along(tmp_path: Path) -> None:
     assert torch.equal(one, two)
 
 
-def test_a_pushed_model_loads_with_the_same_tensors(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pushed_model_loads_with_the_same_tensors(run, tmp_path, capsys, monkeypatch):
     words = f"export {run} --push me/mine --private".split()
     with serving(tmp_path, tmp_path / "cache"):
         for _ in range(2):  # also where the repository exists
@@ -172,7 +168,7 @@ def test_a_pushed_model_loads_with_the_same_tensors(
 
 
 @pytest.mark.parametrize("format", ["prolip", "sentence-transformers"])
-def test_a_calibration_comes_along(tmp_path: Path, format: str) -> None:
+def test_a_calibration_comes_along(tmp_path, format):
     write_calibrated_world(tmp_path)
     run, out = tmp_path / "run", tmp_path / "out"
     assert main(f"calibrate --checkpoint {run} --data {tmp_path}/mine --num_resamples 5".split()) == 0
@@ -185,7 +181,7 @@ def test_a_calibration_comes_along(tmp_path: Path, format: str) -> None:
     assert sets == expected
 
 
-def test_files_of_an_earlier_export_do_not_change_the_model(run: Path, tmp_path: Path) -> None:
+def test_files_of_an_earlier_export_do_not_change_the_model(run, tmp_path):
     expected, out = prolip.load(run, device="cpu"), tmp_path / "out"
     write_words(tmp_path / "words.json")
     save_pretrained(ProLIP(SMALL), other := tmp_path / "other", tokenizer=tmp_path / "words.json")
@@ -197,7 +193,7 @@ def test_files_of_an_earlier_export_do_not_change_the_model(run: Path, tmp_path:
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.network.state_dict().items())
 
 
-def test_a_calibration_of_other_weights_does_not_come_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_calibration_of_other_weights_does_not_come_along(tmp_path, caplog):
     write_calibrated_world(tmp_path)
     run, out = tmp_path / "run", tmp_path / "out"
     assert main(f"calibrate --checkpoint {run} --data {tmp_path}/mine --num_resamples 5".split()) == 0
@@ -230,7 +226,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return adapt(folder, write_open_clip(folder / "clip"), 16, "--heads.steps", "3", "--heads.hidden", "4")
 
 
-def test_an_adapter_is_copied_with_a_card(adapted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_adapter_is_copied_with_a_card(adapted, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(f"export {adapted} --out {out} --licence mit --name Mine".split()) == 0
     assert {path.name for path in out.iterdir()} == {ADAPTER_FILE, ADAPTER_WEIGHTS, "README.md"}
@@ -244,7 +240,7 @@ def test_an_adapter_is_copied_with_a_card(adapted: Path, tmp_path: Path, capsys:
 
 
 @pytest.mark.usefixtures("one_table")
-def test_onnx_files_of_an_adapted_model_include_the_heads(adapted: Path, tmp_path: Path) -> None:
+def test_onnx_files_of_an_adapted_model_include_the_heads(adapted, tmp_path):
     assert main(f"export {adapted} --out {tmp_path}/onnx --format onnx".split()) == 0
     model = prolip.load(adapted, device="cpu")
     images = torch.randn(3, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))

@@ -105,7 +105,7 @@ def images_of(config: ModelConfig, count: int, *, uint8: bool) -> tuple[torch.Te
 
 @pytest.mark.usefixtures("one_table")
 @pytest.mark.parametrize("name", CASES)
-def test_onnxruntime_outputs_equal_torchs_gaussians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_onnxruntime_outputs_equal_torchs_gaussians(tmp_path, monkeypatch, name):
     config, settings = CASES[name]
     files = {"image.onnx", "text.onnx"}
     if name == LARGE:

@@ -60,7 +60,7 @@ def both(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return (batch["image"], batch["text"]) if MAIN else batch
 
 
-def test_batches_equal_open_clips_transform_and_tokens(shards: str) -> None:
+def test_batches_equal_open_clips_transform_and_tokens(shards):
     """Evaluation data, in the files' order: every pixel and every id, against open_clip's transform and tokenizer."""
     kept = settings(shards, last_batch="keep", shuffle_window=0, batch_size=16)
     data = adapter.open_clip_data(kept, mean=MEAN, std=STD)
@@ -82,7 +82,7 @@ def test_batches_equal_open_clips_transform_and_tokens(shards: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Unused augmentation cfg items")
-def test_settings_are_read_from_open_clips_training_transform(shards: str) -> None:
+def test_settings_are_read_from_open_clips_training_transform(shards):
     _, plain, evaluation = open_clip.create_model_and_transforms("prolip-test-tiny", image_mean=MEAN, image_std=STD)
     found = adapter.read_transform(plain)
     assert (found.image_size, found.mean, found.std) == (32, MEAN, STD)
@@ -96,7 +96,7 @@ def test_settings_are_read_from_open_clips_training_transform(shards: str) -> No
         adapter.read_transform(evaluation)
 
 
-def test_a_tokenizer_other_than_clips_is_refused(shards: str) -> None:
+def test_a_tokenizer_other_than_clips_is_refused(shards):
     assert adapter.read_tokenizer(open_clip.SimpleTokenizer(context_length=20)).context_length == 20
     for other in ({"clean": "canonicalize"}, {"context_length": 20, "reduction_mask": "simple"}):
         with pytest.raises(UserError, match="SimpleTokenizer"):
@@ -104,9 +104,7 @@ def test_a_tokenizer_other_than_clips_is_refused(shards: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("genlip", True), ("text_key", "txt;caption")])
-def test_unsupported_flags_of_open_clip_are_refused(
-    name: str, value: object, shards: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unsupported_flags_of_open_clip_are_refused(name, value, shards, monkeypatch):
     """And what else main passes reaches open_clip."""
     passed = {}
 
@@ -121,7 +119,7 @@ def test_unsupported_flags_of_open_clip_are_refused(
     assert passed == {"naflex_data_config": 7}
 
 
-def test_flags_of_naflex_give_timms_dictionary(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_of_naflex_give_timms_dictionary(shards, monkeypatch):
     monkeypatch.setattr("open_clip_train.data.get_data", lambda *_, **__: {})
     more = {"dataset_type": "webdataset", "use_naflex": True, "dataset_resampled": False, "workers": 1, "seed": 0}
     more |= {"train_data_upsampling_factors": None, "train_num_samples": None}
@@ -147,7 +145,7 @@ def test_flags_of_naflex_give_timms_dictionary(shards: str, monkeypatch: pytest.
         adapter.get_data(args, (transform, None), tokenizer=tokenizer, naflex_data_config=naflex)
 
 
-def test_open_clips_command_trains_and_resumes(shards: str, tmp_path: Path) -> None:
+def test_open_clips_command_trains_and_resumes(shards, tmp_path):
     """In a process of its own, for open_clip's command sets up logging for good."""
     pytest.importorskip("pandas", reason="open_clip's command needs open_clip_torch[training]")
     words = ["--model", "prolip-test-tiny", "--train-data", shards, "--dataset-type", "webdataset"]

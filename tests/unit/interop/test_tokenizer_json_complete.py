@@ -48,14 +48,12 @@ def assert_same_rows(config: TokenizerConfig, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("clean", [None, "whitespace"])
-def test_the_tokenizer_json_for_clip_gives_our_token_ids(tmp_path: Path, clean: Any) -> None:
+def test_the_tokenizer_json_for_clip_gives_our_token_ids(tmp_path, clean):
     assert_same_rows(TokenizerConfig(kind="clip", context_length=32, clean=clean), tmp_path)
 
 
 @pytest.mark.parametrize("settings", [{}, {"padding_side": "left", "truncation_side": "left", "pad_token": "</s>"}])
 @pytest.mark.parametrize("clean", [None, "lower", "whitespace", "canonicalize"])
-def test_the_tokenizer_json_for_a_file_tokenizer_gives_our_token_ids(
-    tmp_path: Path, clean: Any, settings: dict[str, Any]
-) -> None:
+def test_the_tokenizer_json_for_a_file_tokenizer_gives_our_token_ids(tmp_path, clean, settings):
     path = file_tokenizer(tmp_path, post=not settings, settings=settings)
     assert_same_rows(TokenizerConfig(kind="file", path=path, context_length=24, clean=clean), tmp_path)

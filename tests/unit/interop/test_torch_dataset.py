@@ -2,8 +2,6 @@
 
 import json
 import pickle
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,7 +21,7 @@ def of_the_loader(shards: str, epochs: int = 3) -> list[list[str]]:
     return [batch.keys for batch in BatchLoader(config(shards, **(FULL | {"num_epochs": epochs})))]
 
 
-def test_one_iteration_of_a_dataloader_is_one_epoch(shards: str) -> None:
+def test_one_iteration_of_a_dataloader_is_one_epoch(shards):
     dataset = BatchDataset(settings(shards))
     loader = DataLoader(dataset, batch_size=None)
     assert len(loader) == 4
@@ -39,7 +37,7 @@ def test_one_iteration_of_a_dataloader_is_one_epoch(shards: str) -> None:
     dataset.close()
 
 
-def test_a_saved_state_resumes_at_the_next_batch(shards: str, tmp_path: Path) -> None:
+def test_a_saved_state_resumes_at_the_next_batch(shards, tmp_path):
     expected = of_the_loader(shards)
     for stop in (1, 3, 4, 6, 8):
         dataset = BatchDataset(settings(shards))
@@ -62,7 +60,7 @@ def test_a_saved_state_resumes_at_the_next_batch(shards: str, tmp_path: Path) ->
         assert len(list(dataset)) == 4
 
 
-def test_an_abandoned_iteration_starts_over(shards: str) -> None:
+def test_an_abandoned_iteration_starts_over(shards):
     dataset, expected = BatchDataset(settings(shards)), of_the_loader(shards)
     first = iter(dataset)
     assert next(first).keys == expected[0]
@@ -77,7 +75,7 @@ def test_an_abandoned_iteration_starts_over(shards: str) -> None:
     assert [batch.keys for batch in dataset] == expected[:4]
 
 
-def test_each_pass_over_evaluation_data_is_complete(shards: str) -> None:
+def test_each_pass_over_evaluation_data_is_complete(shards):
     kept = config(shards, batch_size=5, shuffle_window=0, last_batch="keep")
     dataset = BatchDataset(kept)
     once, again = ([batch.keys for batch in dataset] for _ in range(2))
@@ -87,7 +85,7 @@ def test_each_pass_over_evaluation_data_is_complete(shards: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"batch_size": None, "num_workers": 1}, {}, {"batch_size": 4}])
-def test_dataloaders_that_batch_or_fork_are_refused(shards: str, options: dict[str, Any]) -> None:
+def test_dataloaders_that_batch_or_fork_are_refused(shards, options):
     """By default torch makes batches of one item."""
     dataset = BatchDataset(settings(shards))
     with pytest.raises(RuntimeError, match="BatchDataset"):

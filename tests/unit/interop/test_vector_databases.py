@@ -1,14 +1,12 @@
 """Vectors for databases. tests/e2e/test_ecosystems.py compares the databases with `prolip search`."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.support.vector_rows import some_gaussians, write_parts
 
-from prolip.embeddings.config import Stored
 from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
 from prolip.folders import Folder
@@ -16,7 +14,7 @@ from prolip.gaussian import Gaussian
 from prolip.interop.vector_databases import query_vectors, read_vectors, stored_vectors
 
 
-def test_a_vector_is_the_mean_and_one_extra_number() -> None:
+def test_a_vector_is_the_mean_and_one_extra_number():
     items = some_gaussians(5, 8, seed=0)
     stored, queries = stored_vectors(items), query_vectors(items)
     assert stored.dtype == queries.dtype == np.float32
@@ -29,7 +27,7 @@ def test_a_vector_is_the_mean_and_one_extra_number() -> None:
 
 
 @pytest.mark.parametrize("stored", ["float32", "float16"])
-def test_vectors_read_from_part_files_equal_those_of_the_gaussians(tmp_path: Path, stored: Stored) -> None:
+def test_vectors_read_from_part_files_equal_those_of_the_gaussians(tmp_path, stored):
     items = some_gaussians(50, 16, seed=0)
     write_parts(tmp_path, {"image": items}, [20, 20, 10], dtype=stored)
     blocks = list(read_vectors(tmp_path, "image", rows=8))
@@ -51,7 +49,7 @@ def test_vectors_read_from_part_files_equal_those_of_the_gaussians(tmp_path: Pat
     assert (np.concatenate([block.vectors for block in read_vectors(tmp_path, role="query")]) == asked).all()
 
 
-def test_means_that_are_not_unit_vectors_are_refused(tmp_path: Path) -> None:
+def test_means_that_are_not_unit_vectors_are_refused(tmp_path):
     items = some_gaussians(3, 8, seed=0)
     raw = Gaussian(items.mean * torch.tensor([[1.0], [2.5], [1.0]]), items.log_var)
     for build in (stored_vectors, query_vectors):

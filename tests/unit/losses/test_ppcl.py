@@ -54,7 +54,7 @@ def gradients(loss: Tensor, leaves: Leaves) -> list[Tensor]:
 
 @given(items=st.integers(1, 70), slots=st.integers(1, 3), dim=st.integers(1, 9), tile=st.integers(1, 80))
 @settings(max_examples=40)
-def test_tiled_loss_and_gradients_equal_the_equation(items: int, slots: int, dim: int, tile: int) -> None:
+def test_tiled_loss_and_gradients_equal_the_equation(items, slots, dim, tile):
     leaves = leaves_of(items, slots, dim)
     found, expected = tiled_ppcl(leaves, tile), reference(leaves)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
@@ -62,7 +62,7 @@ def test_tiled_loss_and_gradients_equal_the_equation(items: int, slots: int, dim
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_a_siglip_run_equals_open_clips_loss_for_points_and_gaussians() -> None:
+def test_a_siglip_run_equals_open_clips_loss_for_points_and_gaussians():
     leaves = leaves_of(9, 2, 5)
     image, _, text, _, scale, bias = leaves
     only = LossConfig(contrast="siglip", inclusion_weight=0.0, masked_inclusion_weight=0.0, vib_weight=0.0)
@@ -74,14 +74,14 @@ def test_a_siglip_run_equals_open_clips_loss_for_points_and_gaussians() -> None:
 
 
 @pytest.mark.parametrize("bias", [-60.0, -10.0, 0.0, 10.0, 60.0])
-def test_small_and_large_logits_keep_their_precision(bias: float) -> None:
+def test_small_and_large_logits_keep_their_precision(bias):
     leaves = leaves_of(64, 1, 16, bias=bias)
     torch.testing.assert_close(tiled_ppcl(leaves), reference(leaves), rtol=1e-13, atol=0)
     single = [leaf.float() for leaf in leaves]
     torch.testing.assert_close(tiled_ppcl(single).double(), reference(leaves), rtol=2e-6, atol=0)
 
 
-def test_gradients_that_are_not_required_are_not_computed() -> None:
+def test_gradients_that_are_not_required_are_not_computed():
     leaves = leaves_of(8, 1, 4)
     with torch.no_grad():
         assert not tiled_ppcl(leaves).requires_grad
@@ -91,7 +91,7 @@ def test_gradients_that_are_not_required_are_not_computed() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_low_precision_inputs_are_accumulated_in_float32() -> None:
+def test_low_precision_inputs_are_accumulated_in_float32():
     low = [leaf.detach().bfloat16().requires_grad_() for leaf in leaves_of(64, 1, 32)]
     exact = [leaf.detach().double().requires_grad_() for leaf in low]
     with torch.autocast("cpu", torch.bfloat16):
@@ -103,7 +103,7 @@ def test_low_precision_inputs_are_accumulated_in_float32() -> None:
         torch.testing.assert_close(ours, theirs, rtol=2**-7, atol=1e-4, check_dtype=False)
 
 
-def test_no_tensor_is_larger_than_a_tile_or_the_inputs() -> None:
+def test_no_tensor_is_larger_than_a_tile_or_the_inputs():
     items, dim, tile = 256, 8, 16
     leaves = leaves_of(items, 2, dim)
     tiled_ppcl(leaves, tile).backward()  # whatever is made once
@@ -115,14 +115,14 @@ def test_no_tensor_is_larger_than_a_tile_or_the_inputs() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_operator_passes_torchs_opcheck(training: bool) -> None:
+def test_the_operator_passes_torchs_opcheck(training):
     leaves, peers = leaves_of(5, 2, 3), Peers()
     image, text = ([leaves[place], leaves[place + 1].exp().sum(-1).detach().requires_grad_()] for place in (0, 2))
     rules = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(_pair_sum, (image, text, leaves[4:], peers.number, False, 2, training), test_utils=rules)
 
 
-def test_second_derivatives_are_refused() -> None:
+def test_second_derivatives_are_refused():
     leaves = leaves_of(4, 1, 3)
     (grad,) = torch.autograd.grad(tiled_ppcl([leaves[0] * 1.0, *leaves[1:]]), leaves[0], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivatives"):

@@ -68,7 +68,7 @@ CONFIGS = st.builds(
 
 
 @given(CONFIGS, st.sampled_from([None, 0, MASKED]))
-def test_each_term_is_its_weight_times_its_definition(config: LossConfig, masked: int | None) -> None:
+def test_each_term_is_its_weight_times_its_definition(config, masked):
     image, text = gaussian(BATCH, seed=0), gaussian(SLOTS, BATCH, seed=1)
     seen = None if masked is None else (gaussian(masked, seed=2), gaussian(SLOTS, masked, seed=3))
     units, dtype = (0.02, 0.05), torch.float64
@@ -95,7 +95,7 @@ def test_each_term_is_its_weight_times_its_definition(config: LossConfig, masked
     torch.testing.assert_close(torch.stack(terms), torch.stack([torch.stack(expected).sum(), *expected]))
 
 
-def test_the_variances_own_loss_moves_no_mean_and_the_other_no_variance() -> None:
+def test_the_variances_own_loss_moves_no_mean_and_the_other_no_variance():
     leaves = [leaf.requires_grad_() for leaf in (*gaussian(BATCH, seed=0), *gaussian(SLOTS, BATCH, seed=1))]
     scale, bias = (torch.tensor(value, dtype=torch.float64) for value in (10.0, -5.0))
     output = ProLIPOutput(Gaussian(*leaves[:2]), Gaussian(*leaves[2:]), None, None, scale, bias)
@@ -112,7 +112,7 @@ def test_the_variances_own_loss_moves_no_mean_and_the_other_no_variance() -> Non
         assert not torch.allclose(one[place + 1], shared[place + 1])
 
 
-def test_a_missing_bias_or_text_is_refused() -> None:
+def test_a_missing_bias_or_text_is_refused():
     image, text = gaussian(BATCH, seed=0), gaussian(SLOTS, BATCH, seed=1)
     given = ProLIPOutput(image, text, None, None, torch.tensor(10.0), None)
     with refusal_of("model.init_logit_bias"):
@@ -132,6 +132,6 @@ def test_a_missing_bias_or_text_is_refused() -> None:
         ("vib_form", "Exact"),
     ],
 )
-def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
+def test_settings_out_of_range_are_refused(name, value):
     with refusal_of(f"loss.{name}"):
         LossConfig(**{name: value})

@@ -51,7 +51,7 @@ def assert_same(a: PromptWeights, b: PromptWeights, bound: float = 0.0) -> None:
 # Who votes
 
 
-def test_nearest_images_are_those_of_the_largest_product() -> None:
+def test_nearest_images_are_those_of_the_largest_product():
     prompts, images, _ = world()
     found = nearest_images(prompts, images, 7, rows_at_once=3)
     scores = prompts.mean.mean(1) @ images.mean.T
@@ -62,7 +62,7 @@ def test_nearest_images_are_those_of_the_largest_product() -> None:
 
 @settings(max_examples=50)
 @given(labels=st.lists(st.integers(-1, 3), max_size=30), count=st.integers(1, 6))
-def test_few_shot_images_are_the_first_of_each_class(labels: list[int], count: int) -> None:
+def test_few_shot_images_are_the_first_of_each_class(labels, count):
     expected = [[i for i, label in enumerate(labels) if label == c][:count] for c in range(4)]
     if not all(expected):
         with pytest.raises(UserError):
@@ -77,7 +77,7 @@ def test_few_shot_images_are_the_first_of_each_class(labels: list[int], count: i
 # How likely
 
 
-def test_log_likelihoods_are_those_of_normal_densities() -> None:
+def test_log_likelihoods_are_those_of_normal_densities():
     prompts, _, _ = world()
     points = torch.randn(CLASSES, 9, DIM, dtype=torch.float64)
     seen = Observations(points, None, torch.ones(CLASSES, 9))
@@ -86,7 +86,7 @@ def test_log_likelihoods_are_those_of_normal_densities() -> None:
     torch.testing.assert_close(log_likelihoods(seen, prompts.mean, prompts.var), expected)
 
 
-def test_the_expected_log_likelihood_is_the_mean_over_many_draws() -> None:
+def test_the_expected_log_likelihood_is_the_mean_over_many_draws():
     prompts, images, _ = world()
     voters = nearest_images(prompts, images, 3)
     draws = 20_000
@@ -99,7 +99,7 @@ def test_the_expected_log_likelihood_is_the_mean_over_many_draws() -> None:
     assert error.max() < 5  # standard errors
 
 
-def test_float32_distinguishes_similar_prompts() -> None:
+def test_float32_distinguishes_similar_prompts():
     """Prompts 1e-3 apart, variances e^-10: plain squares in float32 would be off by about 0.01."""
     generator = torch.Generator().manual_seed(0)
     centre = F.normalize(torch.randn(2, 1, 256, generator=generator, dtype=torch.float64), dim=-1)
@@ -118,7 +118,7 @@ def test_float32_distinguishes_similar_prompts() -> None:
 
 
 @pytest.mark.parametrize("num_draws", [1, 7])
-def test_points_have_the_same_weights_drawn_and_expected(num_draws: int) -> None:
+def test_points_have_the_same_weights_drawn_and_expected(num_draws):
     """Every draw of a point is the point, so an expected observation counts as `num_draws` samples."""
     prompts, images, labels = world()
     rules = [BprwConfig(num_draws=num_draws, alpha=3.0, observations=kind) for kind in ("draws", "expected")]
@@ -128,7 +128,7 @@ def test_points_have_the_same_weights_drawn_and_expected(num_draws: int) -> None
         )
 
 
-def test_classifier_and_variances_equal_the_weighted_sums() -> None:
+def test_classifier_and_variances_equal_the_weighted_sums():
     prompts, images, _ = world()
     found = reweight_prompts(prompts, images, BprwConfig())
     assert found.weights.shape == (CLASSES, PROMPTS)
@@ -137,23 +137,21 @@ def test_classifier_and_variances_equal_the_weighted_sums() -> None:
     torch.testing.assert_close(found.variances, (found.weights[..., None] ** 2 * prompts.var).sum(1))
 
 
-def test_the_prompt_that_generated_the_images_gets_the_weight() -> None:
+def test_the_prompt_that_generated_the_images_gets_the_weight():
     prompts, _, _ = world()
     chosen = torch.tensor([3, 0, 4, 2])
     near = prompts.mean[torch.arange(CLASSES), chosen].repeat_interleave(10, dim=0)
     images = Gaussian(F.normalize(near + 0.01 * torch.randn_like(near), dim=-1), torch.full_like(near, -9))
     for observations in ("draws", "expected"):
-        rule = BprwConfig(observations=observations, alpha=1.5)  # type: ignore[arg-type]
+        rule = BprwConfig(observations=observations, alpha=1.5)
         found = reweight_prompts(prompts, images, rule)
         assert torch.equal(found.weights.argmax(1), chosen)
 
 
 @pytest.mark.parametrize("observations", ["draws", "expected"])
-def test_chunks_and_half_precision_do_not_change_the_weights(
-    observations: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_and_half_precision_do_not_change_the_weights(observations, monkeypatch):
     prompts, images, _ = world(dtype=torch.bfloat16)
-    rule = BprwConfig(num_neighbors=6, num_draws=3, observations=observations)  # type: ignore[arg-type]
+    rule = BprwConfig(num_neighbors=6, num_draws=3, observations=observations)
     half = reweight_prompts(prompts, images, rule)
     assert half.weights.dtype == torch.float32
     assert_same(half, reweight_prompts(prompts.to(torch.float32), images.to(torch.float32), rule))
@@ -168,6 +166,6 @@ def test_chunks_and_half_precision_do_not_change_the_weights(
     [("alpha", 0.0), ("alpha", math.inf), ("num_neighbors", 0), ("var_floor", -1.0), ("var_multiplier", math.nan),
      ("seed", 2**64), ("observations", "other"), ("multiplier_form", "other")],
 )  # fmt: skip
-def test_settings_out_of_range_name_their_field(field: str, value: float | str) -> None:
+def test_settings_out_of_range_name_their_field(field, value):
     with refusal_of(field):
-        BprwConfig(**{field: value})  # type: ignore[arg-type]
+        BprwConfig(**{field: value})

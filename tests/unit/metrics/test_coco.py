@@ -2,7 +2,6 @@
 
 import warnings
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +52,7 @@ def part() -> CocoTruth:
 
 
 @pytest.mark.parametrize("score", ["csd", "mean"])
-def test_every_coco_figure_equals_the_eccv_packages(part: CocoTruth, score: Any) -> None:
+def test_every_coco_figure_equals_the_eccv_packages(part, score):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns of a faster json
         from eccv_caption import Metrics
@@ -94,7 +93,7 @@ def test_every_coco_figure_equals_the_eccv_packages(part: CocoTruth, score: Any)
     assert 0.1 < got["coco_5k_image_to_text_R@1"] < 0.9
 
 
-def test_missing_images_and_repeated_ids_are_named(part: CocoTruth) -> None:
+def test_missing_images_and_repeated_ids_are_named(part):
     image_ids, caption_ids = sorted(part.coco.image_to_text), sorted(part.coco.text_to_image)
     images, captions = items(len(image_ids), 0), items(len(caption_ids), 1)
     with pytest.raises(UserError):

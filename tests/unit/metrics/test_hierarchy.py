@@ -1,7 +1,6 @@
 """The HierarCaps walk against a walk with embedded queries."""
 
 import math
-from typing import Literal
 
 import pytest
 import torch
@@ -27,13 +26,13 @@ from prolip.metrics.hierarchy import (
 T = torch.tensor
 
 
-def test_strings_share_ids_and_the_root_of_images_is_their_normalised_mean() -> None:
+def test_strings_share_ids_and_the_root_of_images_is_their_normalised_mean():
     assert string_ids([["a", "a b"], ["a", "c"]]).tolist() == [[0, 1], [0, 2]]
     items = Gaussian(T([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.zeros(2, 1, 2))
     assert mean_root(items).tolist() == pytest.approx([math.sqrt(0.5)] * 2)
 
 
-def test_variances_tell_the_direction_of_entailment_and_distances_tell_the_hierarchy() -> None:
+def test_variances_tell_the_direction_of_entailment_and_distances_tell_the_hierarchy():
     """Four hierarchies in directions of their own; 0 and 2 have the same general item, 3 has one item twice."""
     log_var = T([[0.0, -2.0]] * 3 + [[0.0, 2.0]])[..., None].expand(4, 2, 4)
     items = Gaussian(torch.eye(4)[:, None].expand(4, 2, 4), log_var)
@@ -54,7 +53,7 @@ def test_variances_tell_the_direction_of_entailment_and_distances_tell_the_hiera
 
 
 @pytest.mark.parametrize("form", ["official", "exact"])
-def test_the_including_caption_has_the_largest_score(form: Literal["official", "exact"]) -> None:
+def test_the_including_caption_has_the_largest_score(form):
     images, captions = gaussians(6, 5, seed=2), gaussians(9, 5, seed=3)
     score = inclusion_score if form == "exact" else lambda *pair: official_inclusion_test(*pair, 0.0)
     expected = [int(score(images.rows(slice(i, i + 1)), captions).sum(1).argmax()) for i in range(6)]
@@ -62,9 +61,9 @@ def test_the_including_caption_has_the_largest_score(form: Literal["official", "
 
 
 @pytest.mark.parametrize(("setting", "value"), [("num_steps", 0), ("root_weight", 0.0), ("root_weight", math.nan)])
-def test_a_walk_has_a_step_and_a_root(setting: str, value: float) -> None:
+def test_a_walk_has_a_step_and_a_root(setting, value):
     with refusal_of(f"walk.{setting}"):
-        TraversalConfig(**{setting: value})  # type: ignore[arg-type]
+        TraversalConfig(**{setting: value})
 
 
 def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tensor, config: TraversalConfig) -> Tensor:
@@ -101,9 +100,7 @@ def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tens
     ids=str,
 )
 @pytest.mark.parametrize(("n", "levels"), [(50, 3), (1, 1)])
-def test_traversal_equals_a_slow_loop(
-    config: TraversalConfig, n: int, levels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_traversal_equals_a_slow_loop(config, n, levels, monkeypatch):
     monkeypatch.setattr(hierarchy, "MAX_SCORES", 3_000)  # 50 images are three blocks
     images, captions = gaussians(n, 6, seed=4), gaussians(n, levels, 6, seed=5)
     ids = torch.arange(n * levels).reshape(n, levels) % max(1, n * levels - 3)  # some strings are equal
@@ -112,7 +109,7 @@ def test_traversal_equals_a_slow_loop(
     assert torch.allclose(got, slow_walk(images, captions, ids, root, config))
 
 
-def test_precision_and_recall_of_a_hand_made_table() -> None:
+def test_precision_and_recall_of_a_hand_made_table():
     scored = score_visited(T([[7, 3, 7, 9], [1, 1, 1, 1]]), T([[3, 4, 5, 3], [2, 3, 4, 5]]))
     assert scored.precision.tolist() == pytest.approx([1 / 3, 0.0])
     assert scored.recall.tolist() == [0.5, 0.0]
@@ -127,9 +124,7 @@ def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tenso
 
 @given(st.integers(1, 5), st.integers(1, 90), st.booleans(), st.sampled_from([1, 2, 7, 8, 50]), st.integers(0, 2**20))
 @settings(max_examples=200)
-def test_each_step_meets_the_best_of_all_captions(
-    walks: int, captions: int, shared: bool, steps: int, seed: int
-) -> None:
+def test_each_step_meets_the_best_of_all_captions(walks, captions, shared, steps, seed):
     generator = torch.Generator().manual_seed(seed)
     # Few different values, so that there are ties at the start, at the root and on the way.
     start = torch.randint(8, (walks, captions), generator=generator).double()
@@ -144,7 +139,7 @@ def test_each_step_meets_the_best_of_all_captions(
 
 
 @pytest.mark.parametrize("captions", [20, 500])
-def test_a_walk_finds_every_nearest_caption(captions: int) -> None:
+def test_a_walk_finds_every_nearest_caption(captions):
     # Tangents of a parabola: each is the best one on a part of the way, and none lies above all others elsewhere.
     place = torch.linspace(0, 1, captions, dtype=torch.float64)
     start, root = -(place**2)[None], (1 - (1 - place) ** 2)[None]

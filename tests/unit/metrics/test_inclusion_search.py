@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
@@ -27,15 +26,13 @@ def gaussians(count: int, dim: int, seed: int, log_var: float, spread: float) ->
     st.sampled_from([0.0, 0.01, 0.3, 2.0, 9.0]),
     st.sampled_from([-12.0, -6.0, 0.0]),
 )
-def test_the_search_equals_the_argmax_of_the_full_matrix(
-    count: int, candidates: int, dim: int, seed: int, spread: float, log_var: float
-) -> None:
+def test_the_search_equals_the_argmax_of_the_full_matrix(count, candidates, dim, seed, spread, log_var):
     specific = gaussians(count, dim, seed, log_var - 1, spread)
     general = gaussians(candidates, dim, seed + 1, log_var, spread)
     assert most_including(specific, general).equal(official_inclusion_test_matrix(specific, general).argmax(dim=1))
 
 
-def test_bounds_skip_most_pairs_of_captions_in_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_skip_most_pairs_of_captions_in_levels(monkeypatch):
     images = gaussians(40, 256, 0, -7, 0.3)
     levels = [gaussians(100, 256, 1 + level, -6 + 0.7 * level, 0.3) for level in range(4)]
     captions = Gaussian(torch.cat([one.mean for one in levels]), torch.cat([one.log_var for one in levels]))
@@ -43,8 +40,8 @@ def test_bounds_skip_most_pairs_of_captions_in_levels(monkeypatch: pytest.Monkey
     tests = including._tests
 
     def counted(*arguments: object) -> torch.Tensor:
-        tested.append(len(arguments[2]))  # type: ignore[arg-type]
-        return tests(*arguments)  # type: ignore[arg-type]
+        tested.append(len(arguments[2]))
+        return tests(*arguments)
 
     monkeypatch.setattr(including, "_tests", counted)
     monkeypatch.setattr(including, "official_inclusion_test_matrix", None)
@@ -54,7 +51,7 @@ def test_bounds_skip_most_pairs_of_captions_in_levels(monkeypatch: pytest.Monkey
     assert sum(tested) < 0.1 * 40 * 400
 
 
-def test_ties_give_the_first_caption_and_points_the_full_search() -> None:
+def test_ties_give_the_first_caption_and_points_the_full_search():
     image, caption = gaussians(3, 8, 0, -7, 0.3), gaussians(1, 8, 1, -6, 0.3)
     several = Gaussian(caption.mean.expand(5, 8), caption.log_var.expand(5, 8))
     assert most_including(image, several).tolist() == [0, 0, 0]

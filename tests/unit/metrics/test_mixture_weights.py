@@ -55,8 +55,8 @@ def slow_weights(
 
 @settings(max_examples=60)
 @given(shape=problems, alpha=st.sampled_from([1.0, 1.5, 5.0, 100.0]))
-def test_every_em_round_raises_the_posterior(shape: dict[str, float], alpha: float) -> None:
-    table, start, counts = problem(**shape)  # type: ignore[arg-type]
+def test_every_em_round_raises_the_posterior(shape, alpha):
+    table, start, counts = problem(**shape)
     before = log_posterior(table, start, counts, alpha)
     for rounds in range(1, 8):
         found = fit_weights(table, start, counts=counts, alpha=alpha, tolerance=0.0, max_rounds=rounds)
@@ -73,10 +73,8 @@ def test_every_em_round_raises_the_posterior(shape: dict[str, float], alpha: flo
     rounds=st.sampled_from([1, 3, 200]),
     tolerance=st.sampled_from([1e-12, 1e-4, 1e-2, 0.1]),
 )
-def test_batched_em_equals_a_loop_over_classes(
-    shape: dict[str, float], alpha: float, rounds: int, tolerance: float
-) -> None:
-    table, start, counts = problem(**shape)  # type: ignore[arg-type]
+def test_batched_em_equals_a_loop_over_classes(shape, alpha, rounds, tolerance):
+    table, start, counts = problem(**shape)
     counts = counts + 1  # enough that alpha = 0.9 keeps some weight
     found = fit_weights(table, start, counts=counts, alpha=alpha, tolerance=tolerance, max_rounds=rounds)
     for place in range(len(table)):
@@ -85,7 +83,7 @@ def test_batched_em_equals_a_loop_over_classes(
         assert abs(int(found.rounds[place]) - turns) <= 2 * (tolerance == 1e-12)
 
 
-def test_observations_of_a_dropped_component_go_to_the_next_best() -> None:
+def test_observations_of_a_dropped_component_go_to_the_next_best():
     """Its likelihood under all others is 0 in double precision; their logarithms still tell them apart."""
     table = torch.tensor([[[0.0, -5000.0, -5001.0, -6000.0], [-9000.0, 0.0, -5.0, -2.0]]], dtype=torch.float64)
     start = torch.full((1, 4), 0.25, dtype=torch.float64)
@@ -97,14 +95,14 @@ def test_observations_of_a_dropped_component_go_to_the_next_best() -> None:
 
 
 @pytest.mark.parametrize(("prior", "power"), [("inverse_var", 1), ("inverse_var_squared", 2), ("inverse_var_fifth", 5)])
-def test_priors_divide_by_powers_of_the_variance(prior: str, power: int) -> None:
+def test_priors_divide_by_powers_of_the_variance(prior, power):
     log_var = torch.randn(2, 4, 8, dtype=torch.float64) - 6
     expected = 1 / log_var.exp().pow(power).mean(-1)
-    found = prior_weights(log_var, prior)  # type: ignore[arg-type]
+    found = prior_weights(log_var, prior)
     torch.testing.assert_close(found, expected / expected.sum(-1, keepdim=True))
 
 
-def test_impossible_problems_are_refused() -> None:
+def test_impossible_problems_are_refused():
     points = torch.full((1, 2, 3), -math.inf)
     assert torch.equal(prior_weights(points, "uniform"), torch.full((1, 2), 0.5, dtype=torch.float64))
     with refusal_of("prior"):

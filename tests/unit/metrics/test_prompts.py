@@ -32,9 +32,7 @@ tables = st.integers(1, 6).flatmap(
 
 @settings(max_examples=100)
 @given(table=tables, count=st.integers(1, 9), num_std=st.floats(-4, 4), limit=st.floats(0, 10))
-def test_each_filter_keeps_the_prompts_up_to_its_limit(
-    table: list[list[float]], count: int, num_std: float, limit: float
-) -> None:
+def test_each_filter_keeps_the_prompts_up_to_its_limit(table, count, num_std, limit):
     total_var = torch.tensor(table, dtype=torch.float64)
     flat = sorted(value for row in table for value in row)
     place = min(count, len(flat)) - 1
@@ -56,13 +54,13 @@ def test_each_filter_keeps_the_prompts_up_to_its_limit(
             assert kept == (inside if any(inside) else [value == min(row) for value in row]), name
 
 
-def test_counts_below_one_or_not_one_per_class_are_refused() -> None:
+def test_counts_below_one_or_not_one_per_class_are_refused():
     for counts in (0, [1, 0], [1, 2, 3]):
         with refusal_of("counts"):
             smallest(torch.ones(2, 3), counts)
 
 
-def test_the_classifier_averages_only_the_kept_prompts() -> None:
+def test_the_classifier_averages_only_the_kept_prompts():
     prompts = Gaussian(F.normalize(torch.randn(2, 4, 8), dim=-1), torch.randn(2, 4, 8))
     found = filter_prompts(prompts, smallest(prompts.total_var, 2))
     for place in range(2):
@@ -73,7 +71,7 @@ def test_the_classifier_averages_only_the_kept_prompts() -> None:
     torch.testing.assert_close(unweighted_classifiers(prompts)["the more certain half"], found)
 
 
-def test_greedy_counts_recall_most_images_of_each_class() -> None:
+def test_greedy_counts_recall_most_images_of_each_class():
     draws = torch.Generator().manual_seed(0)
     prompts = Gaussian(
         F.normalize(torch.randn(4, 6, 8, generator=draws), dim=-1), torch.randn(4, 6, 8, generator=draws)
@@ -91,7 +89,7 @@ def test_greedy_counts_recall_most_images_of_each_class() -> None:
     torch.testing.assert_close(ours, filter_prompts(prompts, smallest(prompts.total_var, best)))
 
 
-def test_templates_accept_both_placeholder_spellings() -> None:
+def test_templates_accept_both_placeholder_spellings():
     assert fill_templates(["a {}", "{c}!"], ["x", "{y}"]) == [["a x", "x!"], ["a {y}", "{y}!"]]
     for templates in (["plain"], [], "a photo of a {}"):  # a text is a sequence of texts
         with refusal_of("templates"):

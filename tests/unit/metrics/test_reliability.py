@@ -9,7 +9,7 @@ from prolip.metrics.reliability import item_losses, reliability_curve
 from prolip.metrics.statistics import equal_mass_error, value_of
 
 
-def test_nll_and_brier_losses_equal_scikit_learns() -> None:
+def test_nll_and_brier_losses_equal_scikit_learns():
     draws = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(60, 4, generator=draws), torch.randint(4, (60,), generator=draws)
     nll, brier = item_losses(logits, labels)
@@ -19,7 +19,7 @@ def test_nll_and_brier_losses_equal_scikit_learns() -> None:
     assert float(brier.mean()) == pytest.approx(sum(by_class))
 
 
-def test_the_curve_of_a_hand_made_example() -> None:
+def test_the_curve_of_a_hand_made_example():
     confidence, correct = torch.tensor([0.9, 0.2, 0.6, 0.3, 0.8]), torch.tensor([1, 0, 0, 1, 1])
     # Two bins: .2 .3 (wrong, right; of five items the first bin ends at 2) and .6 .8 .9 (wrong, right, right).
     mean_confidence, accuracy = reliability_curve(confidence, correct, 2)
@@ -27,7 +27,7 @@ def test_the_curve_of_a_hand_made_example() -> None:
     assert accuracy.tolist() == pytest.approx([0.5, 2 / 3])
 
 
-def test_the_true_probabilities_are_the_most_reliable() -> None:
+def test_the_true_probabilities_are_the_most_reliable():
     draws = torch.Generator().manual_seed(1)
     logits = 2 * torch.randn(3000, 5, generator=draws)
     labels = torch.multinomial(logits.softmax(dim=1), 1, generator=draws)[:, 0]
@@ -37,7 +37,7 @@ def test_the_true_probabilities_are_the_most_reliable() -> None:
     assert all(one.low <= one.value <= one.high for one in (*right, *few))
 
 
-def test_pairs_are_measured_one_by_one_and_resampled_by_item() -> None:
+def test_pairs_are_measured_one_by_one_and_resampled_by_item():
     draws = torch.Generator().manual_seed(2)
     logits = 2 * torch.randn(40, 4, generator=draws)
     match = torch.rand(40, 4, generator=draws) < logits.sigmoid()

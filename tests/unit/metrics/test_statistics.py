@@ -39,7 +39,7 @@ def repeated(columns: tuple[Tensor, ...], counts: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", STATISTICS)
 @pytest.mark.parametrize("rounded", [False, True])
-def test_a_statistic_of_counts_equals_that_of_the_resampled_items(name: str, rounded: bool) -> None:
+def test_a_statistic_of_counts_equals_that_of_the_resampled_items(name, rounded):
     items = torch.rand(40, generator=DRAWS, dtype=torch.float64)
     items = (items * 5).round() / 5 if rounded else items
     groups = (torch.rand(40, generator=DRAWS) < 0.4).long()
@@ -50,7 +50,7 @@ def test_a_statistic_of_counts_equals_that_of_the_resampled_items(name: str, rou
 
 
 @given(PREDICTIONS)
-def test_statistics_of_classes_equal_scikit_learns(given: tuple[list[int], list[int]]) -> None:
+def test_statistics_of_classes_equal_scikit_learns(given):
     predicted, labels = (T(side) for side in given)
     hits, occurring = (predicted == labels).double(), sorted(set(given[1]))
     recalls = theirs.recall_score(labels, predicted, labels=occurring, average=None)
@@ -62,7 +62,7 @@ def test_statistics_of_classes_equal_scikit_learns(given: tuple[list[int], list[
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 4)), min_size=2, max_size=30))
-def test_correlations_and_auroc_equal_those_of_other_packages(pairs: list[tuple[int, int]]) -> None:
+def test_correlations_and_auroc_equal_those_of_other_packages(pairs):
     a, b = (T(side).double() for side in zip(*pairs, strict=True))
     constant = bool((a == a[0]).all() or (b == b[0]).all())
     expected = math.nan if constant else float(spearmanr(a, b).statistic)
@@ -76,14 +76,14 @@ def test_correlations_and_auroc_equal_those_of_other_packages(pairs: list[tuple[
     assert value_of(STATISTICS["average_precision"], a, positive) == pytest.approx(expected, nan_ok=True)
 
 
-def test_a_correlation_of_a_constant_is_nan() -> None:
+def test_a_correlation_of_a_constant_is_nan():
     # 0.1 has a rounding spread.
     assert math.isnan(pearson(torch.full((7,), 0.1), torch.arange(7)))
     assert math.isnan(pearson(T([1.0]), T([2.0])))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_risk_coverage_is_the_mean_over_all_orders_of_equal_items(seed: int) -> None:
+def test_risk_coverage_is_the_mean_over_all_orders_of_equal_items(seed):
     noise = torch.Generator().manual_seed(seed)
     uncertainty, correct = torch.randint(3, (6,), generator=noise).float(), torch.randint(2, (6,), generator=noise)
     areas = []
@@ -97,7 +97,7 @@ def test_risk_coverage_is_the_mean_over_all_orders_of_equal_items(seed: int) -> 
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=20))
-def test_a_confidence_on_an_edge_is_in_the_bin_below_it(items: list[tuple[int, bool]]) -> None:
+def test_a_confidence_on_an_edge_is_in_the_bin_below_it(items):
     gaps = [0.0] * 4
     for eighths, correct in items:
         gaps[next(place for place in range(4) if eighths <= 2 * place + 2)] += correct - eighths / 8
@@ -108,7 +108,7 @@ def test_a_confidence_on_an_edge_is_in_the_bin_below_it(items: list[tuple[int, b
 
 @pytest.mark.parametrize("name", ["calibration_error", "equal_mass_error"])
 @pytest.mark.parametrize("count", [7, 200])
-def test_calibration_errors_equal_a_loop_over_bins(name: str, count: int) -> None:
+def test_calibration_errors_equal_a_loop_over_bins(name, count):
     confidence = torch.rand(count, generator=DRAWS, dtype=torch.float64)
     confidence[:3] = T([0.0, 1.0, 0.5], dtype=torch.float64)
     correct = torch.randint(2, (count,), generator=DRAWS)
@@ -120,7 +120,7 @@ def test_calibration_errors_equal_a_loop_over_bins(name: str, count: int) -> Non
     assert value_of(STATISTICS[name], confidence, correct) == pytest.approx(sum(map(abs, gaps)) / count)
 
 
-def test_confidences_outside_0_and_1_and_nan_are_refused() -> None:
+def test_confidences_outside_0_and_1_and_nan_are_refused():
     for name, column in (
         ("calibration_error", T([1.1])),
         ("calibration_error", T([math.nan])),
@@ -132,7 +132,7 @@ def test_confidences_outside_0_and_1_and_nan_are_refused() -> None:
         sorted_means(T([0.1, math.nan]), torch.ones(2))
 
 
-def test_resamples_are_drawn_by_the_seed_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resamples_are_drawn_by_the_seed_in_blocks_of_any_size(monkeypatch):
     parts, sizes = torch.randint(4, (37,), generator=DRAWS), torch.randint(1, 4, (37,), generator=DRAWS)
     whole = resample(ratio, parts, sizes, num_resamples=25, seed=3)
     draws = torch.Generator().manual_seed(3)
@@ -145,7 +145,7 @@ def test_resamples_are_drawn_by_the_seed_in_blocks_of_any_size(monkeypatch: pyte
             resample(mean, items, num_resamples=count)
 
 
-def test_an_interval_skips_undefined_resamples_and_may_end_at_infinity() -> None:
+def test_an_interval_skips_undefined_resamples_and_may_end_at_infinity():
     few = T([0.0, 1.0])  # half of the resamples are constant
     found = bootstrap(STATISTICS["rank_correlation"], few, few, num_resamples=40)
     assert (found.low, found.high) == (pytest.approx(1.0), pytest.approx(1.0))
@@ -170,9 +170,7 @@ def test_an_interval_skips_undefined_resamples_and_may_end_at_infinity() -> None
         ([math.nan, 2.0, 3.0], [1, 0, 0], None),
     ],
 )
-def test_rank_of_first_correct_counts_better_and_equal_candidates(
-    scores: list[float], correct: list[int], rank: int | None
-) -> None:
+def test_rank_of_first_correct_counts_better_and_equal_candidates(scores, correct, rank):
     given = T([scores]), T([correct]).bool()
     if rank is None:
         with pytest.raises(ValueError, match=r"scores|correct"):

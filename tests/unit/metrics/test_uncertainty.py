@@ -19,7 +19,7 @@ T = torch.tensor
 DRAWS = torch.Generator().manual_seed(0)
 
 
-def test_bins_of_a_hand_made_table() -> None:
+def test_bins_of_a_hand_made_table():
     """Sorted by uncertainty the answers are 1 1 | 1 0 | 0 0, and the most uncertain one is dropped."""
     bins = uncertainty_bins(T([0.7, 0.1, 0.4, 0.2, 0.3, 0.6, 0.5]), T([1, 1, 0, 1, 1, 0, 0]), 3)
     assert bins.accuracy == [1.0, 0.5, 0.0]
@@ -28,7 +28,7 @@ def test_bins_of_a_hand_made_table() -> None:
     assert bins.pearson == pytest.approx(-1.0)
 
 
-def test_bins_do_not_depend_on_the_order_of_equally_uncertain_items() -> None:
+def test_bins_do_not_depend_on_the_order_of_equally_uncertain_items():
     """Data sets are often sorted by class, and some classes are easier than others."""
     correct = torch.arange(40) < 20
     assert math.isnan(uncertainty_bins(torch.zeros(40), correct, 10).pearson)
@@ -39,7 +39,7 @@ def test_bins_do_not_depend_on_the_order_of_equally_uncertain_items() -> None:
     assert first.mean_uncertainty == second.mean_uncertainty
 
 
-def test_bins_need_enough_items_and_numbers() -> None:
+def test_bins_need_enough_items_and_numbers():
     with refusal_of("num_bins"):
         uncertainty_bins(torch.rand(9), torch.ones(9), 10)
     for uncertainty, correct in ((torch.rand(20), torch.ones(30)), (T([0.1, math.nan]), T([1, 0]))):
@@ -47,11 +47,11 @@ def test_bins_need_enough_items_and_numbers() -> None:
             uncertainty_bins(uncertainty, correct, 2)
 
 
-def test_pairs_are_compared_and_ties_count_half() -> None:
+def test_pairs_are_compared_and_ties_count_half():
     assert more_uncertain(T([3.0, 1.0, 2.0]), T([2.0, 2.0, 2.0])).tolist() == [1, 0, 0.5]
 
 
-def test_moments_of_similarities_equal_sampled_ones() -> None:
+def test_moments_of_similarities_equal_sampled_ones():
     noise = torch.Generator().manual_seed(0)
     mean = F.normalize(torch.randn(2, 64, generator=noise, dtype=torch.float64), dim=1)
     pair = Gaussian(mean, torch.randn(2, 64, generator=noise, dtype=torch.float64) * 0.5 - 6)

@@ -15,7 +15,7 @@ from prolip.metrics.uncertainty_scores import (
 )
 
 
-def test_scores_of_hand_made_logits() -> None:
+def test_scores_of_hand_made_logits():
     found = logit_scores(torch.tensor([[0.0, math.log(3.0), 0.0], [5.0, 5.0, -math.inf]]))
     expected = {
         "max probability": [0.4, 0.5],
@@ -29,7 +29,7 @@ def test_scores_of_hand_made_logits() -> None:
     assert logit_scores(torch.ones(2, 1))["margin"].tolist() == [0, 0]
 
 
-def test_expected_probabilities_are_close_to_sampled_ones() -> None:
+def test_expected_probabilities_are_close_to_sampled_ones():
     draws = torch.Generator().manual_seed(0)
     images, classes = (
         Gaussian(
@@ -48,7 +48,7 @@ def test_expected_probabilities_are_close_to_sampled_ones() -> None:
     torch.testing.assert_close(points, (5.0 * images.mean @ classes.mean.T).softmax(dim=1))
 
 
-def test_neighbour_distances_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbour_distances_do_not_depend_on_blocks(monkeypatch):
     query = F.normalize(torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), dim=-1)
     expected = {2: [1 - math.sqrt(0.5), 1.0], 9: [1.0, 1.0]}
     for block in (2**24, 1):
@@ -57,7 +57,7 @@ def test_neighbour_distances_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyP
             assert neighbour_distance(query, torch.eye(3), k).tolist() == pytest.approx(values)
 
 
-def test_the_order_of_equal_scores_has_no_effect_on_the_curve() -> None:
+def test_the_order_of_equal_scores_has_no_effect_on_the_curve():
     for correct in ([1, 1, 0, 1], [0, 1, 1, 1]):
         answered, wrong = risk_curve(torch.tensor([0.1, 0.1, 0.1, 0.9]), torch.tensor(correct))
         assert answered.tolist() == [0.25, 0.5, 0.75, 1.0]

@@ -19,7 +19,7 @@ from prolip.metrics.zero_shot import (
 T = torch.tensor
 
 
-def test_aggregate_is_the_normalised_mean_and_the_mean_variance() -> None:
+def test_aggregate_is_the_normalised_mean_and_the_mean_variance():
     given = gaussians(4, 3, 6, seed=0)
     classifier = aggregate_prompts(given)
     for c in range(4):
@@ -30,7 +30,7 @@ def test_aggregate_is_the_normalised_mean_and_the_mean_variance() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_logits_of_half_precision_inputs_are_computed_in_float32(dtype: torch.dtype) -> None:
+def test_logits_of_half_precision_inputs_are_computed_in_float32(dtype):
     some = gaussians(4, 3, 6, seed=0).to(dtype)
     classes, exact = aggregate_prompts(some), aggregate_prompts(some.to(torch.float32))
     assert torch.equal(classes.weight, exact.weight)
@@ -40,7 +40,7 @@ def test_logits_of_half_precision_inputs_are_computed_in_float32(dtype: torch.dt
     assert torch.equal(found, zero_shot_logits(mean.float(), exact.weight, exact.total_var, logit_scale=100.0))
 
 
-def test_logits_equal_the_definition() -> None:
+def test_logits_equal_the_definition():
     classifier, images = aggregate_prompts(gaussians(4, 3, 6, seed=0)), gaussians(5, 6, seed=1).mean
     dots = torch.stack([torch.stack([image @ weight for weight in classifier.weight]) for image in images])
     torch.testing.assert_close(zero_shot_logits(images, classifier.weight, logit_scale=30.0), 30 * dots)
@@ -48,7 +48,7 @@ def test_logits_equal_the_definition() -> None:
     torch.testing.assert_close(with_var, 30 * (dots - classifier.var.sum(1) / 2))
 
 
-def test_accuracy_recall_and_majority_of_a_hand_made_table() -> None:
+def test_accuracy_recall_and_majority_of_a_hand_made_table():
     logits = T([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 9.0, 1.0], [5.0, 0.0, 1.0], [0.0, 1.0, 2.0]])
     labels = T([0, 1, 1, 2, 2])
     result = evaluate_zero_shot(logits, labels)
@@ -65,7 +65,7 @@ def test_accuracy_recall_and_majority_of_a_hand_made_table() -> None:
         evaluate_zero_shot(torch.full((1, 3), math.nan), T([1]))
 
 
-def test_measure_zero_shot_has_the_figures_that_variances_allow() -> None:
+def test_measure_zero_shot_has_the_figures_that_variances_allow():
     images, classifier = gaussians(60, 8, seed=0), aggregate_prompts(gaussians(7, 2, 8, seed=1))
     labels = torch.randint(0, 7, (60,), generator=torch.Generator().manual_seed(2))
     found = measure_zero_shot(images, classifier, labels, num_bins=4, logit_scale=30.0)

@@ -40,7 +40,7 @@ def new(**settings: Any) -> Adapter:
 
 
 @pytest.mark.parametrize("settings", CONFIGS, ids=str)
-def test_a_saved_adapter_loads_equal(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_a_saved_adapter_loads_equal(tmp_path, settings):
     adapter = new(**settings)
     save_adapter(adapter, FROZEN, tmp_path, {"pairs": 3})
     read, frozen = read_adapter(tmp_path / ADAPTER_FILE, tmp_path / ADAPTER_WEIGHTS)
@@ -56,7 +56,7 @@ def test_a_saved_adapter_loads_equal(tmp_path: Path, settings: dict[str, Any]) -
     assert sorted(path.name for path in tmp_path.iterdir()) == [ADAPTER_FILE, ADAPTER_WEIGHTS]
 
 
-def test_heads_return_gaussians_with_unit_means() -> None:
+def test_heads_return_gaussians_with_unit_means():
     features = F.normalize(torch.randn(2, 3, DIM), dim=-1)
     moved = new(hidden=3, means="residual").image(features)
     assert moved.mean.shape == moved.log_var.shape == features.shape
@@ -87,7 +87,7 @@ def damage_table(folder: Path, name: str, value: Any) -> None:
         ("checksum", 7),
     ],
 )
-def test_a_damaged_adapter_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+def test_a_damaged_adapter_is_refused(tmp_path, name, value):
     save_adapter(new(), FROZEN, tmp_path, {})
     damage_table(tmp_path, name, value)
     with pytest.raises(WeightsError, match="adapter"):

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -170,7 +169,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_only_the_unc_parameters_are_new(name: str, tmp_path: Path) -> None:
+def test_only_the_unc_parameters_are_new(name, tmp_path):
     theirs = built(name)
     images, ids = inputs(theirs)
     torch.manual_seed(1)
@@ -202,7 +201,7 @@ def test_only_the_unc_parameters_are_new(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_with_unc_the_means_still_equal_open_clips(name: str) -> None:
+def test_with_unc_the_means_still_equal_open_clips(name):
     theirs = built(name)
     images, ids = inputs(theirs)
     ours = start_from(theirs)
@@ -226,7 +225,7 @@ def test_with_unc_the_means_still_equal_open_clips(name: str) -> None:
         assert float((ours_after.log_var - ours_before.log_var).abs().max()) > 1e-2
 
 
-def test_scale_and_bias_are_kept_from_siglip_and_set_to_the_released_for_clip() -> None:
+def test_scale_and_bias_are_kept_from_siglip_and_set_to_the_released_for_clip():
     clip, siglip = start_from(built("clip")), start_from(built("siglip"))
     assert float(clip.logit_scale.detach().exp()) == pytest.approx(10)
     assert float(clip.logit_bias.detach()) == -10.0
@@ -235,7 +234,7 @@ def test_scale_and_bias_are_kept_from_siglip_and_set_to_the_released_for_clip() 
 
 
 @pytest.mark.parametrize("name", ["siglip2-naflex", "siglip-converted"])
-def test_native_towers_equal_timms_for_padded_images_of_any_shape(name: str) -> None:
+def test_native_towers_equal_timms_for_padded_images_of_any_shape(name):
     theirs = built(name)
     ours = start_from(theirs)
     images = [torch.randn(3, 8 * rows, 8 * columns) for rows, columns in ((4, 4), (2, 7), (9, 1), (6, 6), (1, 1))]
@@ -250,7 +249,7 @@ def test_native_towers_equal_timms_for_padded_images_of_any_shape(name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "siglip-converted"])
-def test_the_first_layer_is_adapted_to_the_loaders_normalisation(name: str) -> None:
+def test_the_first_layer_is_adapted_to_the_loaders_normalisation(name):
     theirs = built(name)
     theirs.visual.preprocess_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.6, 0.7)}
     shares = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
@@ -280,9 +279,7 @@ NEW |= {f"{head}.{part}" for head in ("visual.uncertainty_proj", "text.text_unce
         ("clip", 1, {f"text.text_projection.{part}" for part in PARTS}),
     ],
 )
-def test_the_released_architecture_takes_what_the_released_loader_does(
-    name: str, specials: int, new: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_released_architecture_takes_what_the_released_loader_does(name, specials, new, tmp_path, monkeypatch):
     theirs = built(name)
     tower, is_clip = getattr(theirs, "text", theirs), name == "clip"
     like = start_from(theirs).config
@@ -330,7 +327,7 @@ def test_the_released_architecture_takes_what_the_released_loader_does(
 
 
 @pytest.mark.parametrize("name", ["vit-b-32/tag", "none/tag", "ViT-B-32/no-such-tag", "ViT-B-32"])
-def test_an_unknown_open_clip_model_or_tag_is_refused(name: str) -> None:
+def test_an_unknown_open_clip_model_or_tag_is_refused(name):
     with pytest.raises(StartError, match=name.partition("/")[0]):
         load_network(f"open_clip:{name}")
 
@@ -349,20 +346,20 @@ def test_an_unknown_open_clip_model_or_tag_is_refused(name: str) -> None:
         {"text_cfg": {**CLIP_TEXT, "qk_norm": True}},
     ],
 )
-def test_unsupported_towers_are_refused(settings: dict[str, Any]) -> None:
+def test_unsupported_towers_are_refused(settings):
     model = open_clip.CustomTextCLIP(16, **{"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT, **settings})
     with pytest.raises(StartError):
         start_from(model)
 
 
-def test_a_native_tower_that_interpolates_in_another_way_is_refused() -> None:
+def test_a_native_tower_that_interpolates_in_another_way_is_refused():
     theirs = built("siglip2-naflex")
     theirs.visual.trunk.embeds.pos_embed_ar_preserving = True
     with pytest.raises(StartError, match="pos_embed_ar_preserving"):
         start_from(theirs)
 
 
-def test_weights_without_a_counterpart_are_named() -> None:
+def test_weights_without_a_counterpart_are_named():
     theirs = built("siglip")
     theirs.visual.trunk.blocks[0].attn.norm = nn.LayerNorm(16)
     with pytest.raises(StartError, match=r"blocks\.0\.attn\.norm\.weight"):

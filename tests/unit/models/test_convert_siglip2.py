@@ -30,7 +30,7 @@ def theirs(tmp_path: Path) -> Siglip2Model:
     return model
 
 
-def test_means_equal_transformers_for_padded_images_of_any_shape(theirs: Siglip2Model, tmp_path: Path) -> None:
+def test_means_equal_transformers_for_padded_images_of_any_shape(theirs, tmp_path):
     ours = load_network(tmp_path)
     shares = [torch.rand(3, 8 * rows, 8 * columns) for rows, columns in ((4, 4), (2, 7), (9, 1), (6, 6), (1, 1))]
     mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_MEAN, OPENAI_STD))
@@ -50,7 +50,7 @@ def test_means_equal_transformers_for_padded_images_of_any_shape(theirs: Siglip2
     assert not prolip.load(tmp_path, device="cpu").has_variances
 
 
-def test_the_settings_that_files_leave_out_are_those_of_transformers() -> None:
+def test_the_settings_that_files_leave_out_are_those_of_transformers():
     assert siglip2_config({}) == siglip2_config(Siglip2Config().to_dict())
     with refusal_of("text_config.hidden_act"):
         siglip2_config({"text_config": {"hidden_act": "relu"}})

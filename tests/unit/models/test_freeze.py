@@ -1,7 +1,6 @@
 """Locked towers: which parameters a step changes."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -36,7 +35,7 @@ def trainable(lock: LockConfig, config: ModelConfig = DEEP) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def test_the_last_groups_of_a_text_tower_can_train() -> None:
+def test_the_last_groups_of_a_text_tower_can_train():
     model, image = model_of(), names(model_of(), "visual.")
     groups = [
         {"text.text_projection.weight", "text.text_projection.bias"},
@@ -53,7 +52,7 @@ def test_the_last_groups_of_a_text_tower_can_train() -> None:
 
 
 @pytest.mark.parametrize("pool", ["tok", "map"])
-def test_the_last_groups_of_an_image_tower_can_train(pool: Any) -> None:
+def test_the_last_groups_of_an_image_tower_can_train(pool):
     config = replace(DEEP, vision=replace(DEEP.vision, pool_type=pool))
     model = model_of(config)
     cls = {"visual.class_embedding"} if pool == "tok" else set()
@@ -78,18 +77,18 @@ def test_the_last_groups_of_an_image_tower_can_train(pool: Any) -> None:
         (LockConfig(image=True, unc_vectors=True), HEADS | TEXT),
     ],
 )
-def test_only_what_is_not_locked_trains(lock: LockConfig, expected: set[str]) -> None:
+def test_only_what_is_not_locked_trains(lock, expected):
     assert trainable(lock) == expected
 
 
-def test_means_do_not_change_with_towers_and_unc_locked() -> None:
+def test_means_do_not_change_with_towers_and_unc_locked():
     model = model_of()
     with torch.no_grad():
         before = model(*step_of(8, 3))
     lock_parameters(model, LockConfig(image=True, text=True, unc_vectors=True))
     run = run_of(model, precision="fp32")
     for _ in range(2):
-        take_step(run, step_of(8, 3))  # type: ignore[arg-type]
+        take_step(run, step_of(8, 3))
     with torch.no_grad():
         after = model(*step_of(8, 3))
     for ours, theirs in ((after.image, before.image), (after.text, before.text)):
@@ -105,6 +104,6 @@ def test_means_do_not_change_with_towers_and_unc_locked() -> None:
         ({"unc_vectors": True}, "lock.unc_vectors"),
     ],
 )
-def test_impossible_lock_settings_are_named(settings: dict[str, Any], field: str) -> None:
+def test_impossible_lock_settings_are_named(settings, field):
     with refusal_of(field):
         LockConfig(**settings)

@@ -53,7 +53,7 @@ def model_of(config: ModelConfig) -> ProLIP:
 # Towers
 
 
-def test_embeddings_have_unit_means_and_start_at_the_configured_log_variance(images: Tensor, token_ids: Tensor) -> None:
+def test_embeddings_have_unit_means_and_start_at_the_configured_log_variance(images, token_ids):
     torch.manual_seed(0)  # a model of this size starts with noisy log variances
     output = ProLIP(TINY)(images, token_ids)
     assert output.image.mean.shape == output.image.log_var.shape == (3, 16)
@@ -67,7 +67,7 @@ def test_embeddings_have_unit_means_and_start_at_the_configured_log_variance(ima
     torch.testing.assert_close(output.logit_scale, torch.tensor(1 / 0.07))
 
 
-def test_pixels_after_the_last_patch_are_cut_and_other_sizes_refused(images: Tensor) -> None:
+def test_pixels_after_the_last_patch_are_cut_and_other_sizes_refused(images):
     tower = ProLIP(TINY).visual
     wider = torch.cat([images, torch.ones(3, 3, 8, 2)], -1)
     torch.testing.assert_close(tower(wider).mean, tower(images).mean)
@@ -75,7 +75,7 @@ def test_pixels_after_the_last_patch_are_cut_and_other_sizes_refused(images: Ten
         tower(torch.zeros(1, 3, 12, 12))
 
 
-def test_masked_views_are_embedded_in_the_same_pass(images: Tensor, token_ids: Tensor) -> None:
+def test_masked_views_are_embedded_in_the_same_pass(images, token_ids):
     model = model_of(TINY)
     masked_ids, kept = token_ids[:, :2] * 0 + 7, torch.tensor([1, 3])
     output = model(images, token_ids, masked_ids, kept)
@@ -90,7 +90,7 @@ def test_masked_views_are_embedded_in_the_same_pass(images: Tensor, token_ids: T
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_of_all_tokens_has_the_gradients_of_its_parts(causal: bool) -> None:
+def test_attention_of_all_tokens_has_the_gradients_of_its_parts(causal):
     torch.manual_seed(0)
     attention, x = Attention(16, 4).double(), torch.randn(2, 7, 16, dtype=torch.float64, requires_grad=True)
     mask = AttentionMask(torch.ones(7, 7, dtype=torch.bool).tril(), causal=True) if causal else None
@@ -105,7 +105,7 @@ def test_attention_of_all_tokens_has_the_gradients_of_its_parts(causal: bool) ->
 
 @pytest.mark.parametrize("pool_type", ["argmax", "last", "eos"])
 @pytest.mark.parametrize("no_causal_mask", [True, False])
-def test_without_cls_the_mean_comes_from_the_pooled_token(pool_type: Any, no_causal_mask: bool) -> None:
+def test_without_cls_the_mean_comes_from_the_pooled_token(pool_type, no_causal_mask):
     text = replace(TINY.text, embed_cls=False, pool_type=pool_type, eos_id=3, no_causal_mask=no_causal_mask)
     model = model_of(replace(TINY, text=replace(text, log_var_source="unc")))
     ids = torch.tensor([[5, 3, 9, 3, 1, 1], [4, 29, 3, 1, 1, 2]])
@@ -124,7 +124,7 @@ def test_without_cls_the_mean_comes_from_the_pooled_token(pool_type: Any, no_cau
 
 
 @pytest.mark.parametrize("config", [TINY, FROM_UNC], ids=["released", "own"])
-def test_autocast_keeps_heads_in_single_precision(config: ModelConfig, images: Tensor, token_ids: Tensor) -> None:
+def test_autocast_keeps_heads_in_single_precision(config, images, token_ids):
     model = model_of(config)
     exact = model(images, token_ids)
     with torch.autocast("cpu", torch.bfloat16):
@@ -135,7 +135,7 @@ def test_autocast_keeps_heads_in_single_precision(config: ModelConfig, images: T
     low.image.log_var.sum().backward()
 
 
-def test_initial_weights_have_the_specified_standard_deviations() -> None:
+def test_initial_weights_have_the_specified_standard_deviations():
     torch.manual_seed(0)
     wide = replace(TINY, embed_dim=256, text=replace(TINY.text, width=256), vision=replace(TINY.vision, width=256))
     model = ProLIP(wide)
@@ -158,7 +158,7 @@ def test_initial_weights_have_the_specified_standard_deviations() -> None:
 
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
-def test_a_config_survives_the_official_json(name: str) -> None:
+def test_a_config_survives_the_official_json(name):
     config = ARCHITECTURES[name]
     written = json.dumps(to_official_json(config))
     assert from_official_json(json.loads(written)) == config
@@ -166,7 +166,7 @@ def test_a_config_survives_the_official_json(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "demo"])
-def test_architectures_have_the_sizes_of_the_released_models(name: str) -> None:
+def test_architectures_have_the_sizes_of_the_released_models(name):
     with torch.device("meta"):
         model = ProLIP(ARCHITECTURES[name])
     millions = {"ViT-L-16": 655, "ViT-SO400M-14": 866, "ViT-H-14": 991}
@@ -204,12 +204,12 @@ def official(**changes: Any) -> dict[str, Any]:
         ({"vision_cfg__image_size": 3}, "vision.image_size"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_by_name(changes: dict[str, Any], field: str) -> None:
+def test_settings_that_cannot_work_are_refused_by_name(changes, field):
     with refusal_of(field):
         from_official_json(official(**changes))
 
 
-def test_settings_without_effect_are_accepted() -> None:
+def test_settings_without_effect_are_accepted():
     given = official(
         output_dict=True,
         text_cfg__pool_type="last",
@@ -220,7 +220,7 @@ def test_settings_without_effect_are_accepted() -> None:
     assert from_official_json(given) == TINY
 
 
-def test_an_init_bias_of_zero_means_no_bias() -> None:
+def test_an_init_bias_of_zero_means_no_bias():
     assert from_official_json(official(init_logit_bias=0)).init_logit_bias is None
     with pytest.raises(UserError):
         replace(TINY, init_logit_bias=0.0)

@@ -14,7 +14,7 @@ from tests.support.released_hub import BIAS, SCALE, config_text, write_all_relea
 import prolip
 from prolip.errors import UserError
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.released import ReleasedModel, find_released, list_models
+from prolip.models.released import find_released, list_models
 from prolip.pretrained.sources import load_network, read_config, resolve
 
 NAMES = [model.name for model in list_models()]
@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_released_name_loads_and_classifies(world: World, name: str) -> None:
+def test_every_released_name_loads_and_classifies(world, name):
     """The README's code, beside what the network itself says."""
     model = prolip.load(name)
     given = ["cat.jpg", noise(2), Path("cat.jpg").read_bytes()]
@@ -64,7 +64,7 @@ def test_every_released_name_loads_and_classifies(world: World, name: str) -> No
 
 
 @pytest.mark.parametrize("released", list_models(), ids=lambda released: released.name)
-def test_captions_are_tokenized_as_the_model_was_trained(world: World, released: ReleasedModel) -> None:
+def test_captions_are_tokenized_as_the_model_was_trained(world, released):
     ids = prolip.load(released.name).tokenize(["A (tabby), cat!"])[0].tolist()
     if released.tokenizer == "clip":
         import open_clip
@@ -83,7 +83,7 @@ def _words(tokenizer: Path) -> list[str]:
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
-def test_the_list_of_models_equals_the_model_zoo_page() -> None:
+def test_the_list_of_models_equals_the_model_zoo_page():
     page = (ROOT / "docs" / "model-zoo.md").read_text(encoding="utf-8")
     columns = ("ImageNet", "shifts", "VTAB", "retrieval", "38 tasks")
     for model in list_models():
@@ -97,26 +97,26 @@ def test_the_list_of_models_equals_the_model_zoo_page() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "size"), [("ViT-B-16", 631), ("ViT-H-14", 519)])
-def test_the_exported_config_equals_the_released_bytes(architecture: str, size: int) -> None:
+def test_the_exported_config_equals_the_released_bytes(architecture, size):
     """The sizes of both files on the hub. That of H/14 shows that it names no tokenizer."""
     assert len(config_text(ARCHITECTURES[architecture])) == size
 
 
 @pytest.mark.parametrize("name", [NAMES[0], f"SanghyukChun/{NAMES[0]}", f"hf-hub:SanghyukChun/{NAMES[0]}"])
-def test_a_released_model_loads_by_each_of_its_three_names(world: World, name: str) -> None:
+def test_a_released_model_loads_by_each_of_its_three_names(world, name):
     assert resolve(name).repository == f"SanghyukChun/{NAMES[0]}"
     assert torch.equal(load_network(name).visual.proj, world.networks[NAMES[0]].visual.proj)
     assert read_config(name).embed_dim == 32
 
 
-def test_a_revision_may_follow_the_name(world: World) -> None:
+def test_a_revision_may_follow_the_name(world):
     assert resolve(f"{NAMES[0]}@v2").repository == f"SanghyukChun/{NAMES[0]}@v2"
     assert load_network(f"{NAMES[0]}@main").config.embed_dim == 32
     with pytest.raises(UserError, match="v2"):
         prolip.load(f"{NAMES[0]}@v2")
 
 
-def test_a_local_folder_takes_precedence_over_a_released_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_takes_precedence_over_a_released_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / NAMES[0]).mkdir()
     assert resolve(NAMES[0]).repository is None
@@ -124,6 +124,6 @@ def test_a_local_folder_takes_precedence_over_a_released_name(tmp_path: Path, mo
         prolip.load(NAMES[0])
 
 
-def test_a_mistyped_name_gets_a_suggestion() -> None:
+def test_a_mistyped_name_gets_a_suggestion():
     with pytest.raises(UserError, match=f"'{NAMES[0]}'"):
         prolip.load(NAMES[0].replace("_", "."))

@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tests.support.small_step import CONFIG
 from tests.support.untrained_run import write_checkpoint
-from torch import Tensor
 
 from prolip.errors import UserError
 from prolip.models import ProLIP
@@ -35,7 +33,7 @@ def assert_same(loaded: ProLIP, model: ProLIP) -> None:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_a_model_saved_in_the_hub_layout_loads_equal(model: ProLIP, tmp_path: Path) -> None:
+def test_a_model_saved_in_the_hub_layout_loads_equal(model, tmp_path):
     save_pretrained(model, tmp_path / "saved")
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
         "README.md",
@@ -53,7 +51,7 @@ def test_a_model_saved_in_the_hub_layout_loads_equal(model: ProLIP, tmp_path: Pa
     assert "not stated" in (tmp_path / "saved" / "README.md").read_text()
 
 
-def test_a_run_folder_loads_its_newest_checkpoint(model: ProLIP, tmp_path: Path) -> None:
+def test_a_run_folder_loads_its_newest_checkpoint(model, tmp_path):
     older = ProLIP(CONFIG)
     for step, saved in ((9, older), (10, model)):
         newest = write_checkpoint(tmp_path / "checkpoints", saved, "", step=step)
@@ -64,7 +62,7 @@ def test_a_run_folder_loads_its_newest_checkpoint(model: ProLIP, tmp_path: Path)
 
 
 @pytest.mark.parametrize("form", ["released", "data-parallel", "bare", "safetensors"])
-def test_training_checkpoints_of_every_layout_load(model: ProLIP, tmp_path: Path, form: str) -> None:
+def test_training_checkpoints_of_every_layout_load(model, tmp_path, form):
     state = model.state_dict()
     path = tmp_path / ("epoch_3.safetensors" if form == "safetensors" else "epoch_3.pt")
     if form == "safetensors":
@@ -80,7 +78,7 @@ def test_training_checkpoints_of_every_layout_load(model: ProLIP, tmp_path: Path
         load_network(path)
 
 
-def test_tensors_that_do_not_fit_are_named(model: ProLIP) -> None:
+def test_tensors_that_do_not_fit_are_named(model):
     state = model.state_dict()
     state["visual.class_embeding"] = state.pop("visual.class_embedding")
     state["text.cls_emb"] = torch.zeros(3)
@@ -95,7 +93,7 @@ def test_tensors_that_do_not_fit_are_named(model: ProLIP) -> None:
 
 
 @pytest.mark.parametrize("form", ["official", "corrected"])
-def test_a_checkpoint_of_another_size_needs_resize(model: ProLIP, tmp_path: Path, form: str) -> None:
+def test_a_checkpoint_of_another_size_needs_resize(model, tmp_path, form):
     save_pretrained(model, tmp_path)
     larger = replace(
         CONFIG,
@@ -112,7 +110,7 @@ def test_a_checkpoint_of_another_size_needs_resize(model: ProLIP, tmp_path: Path
     assert torch.equal(loaded.text.token_embedding.weight[:10], model.text.token_embedding.weight)
 
 
-def test_tables_of_the_right_size_stay_and_impossible_resizes_are_refused() -> None:
+def test_tables_of_the_right_size_stay_and_impossible_resizes_are_refused():
     table, own = torch.randn(6, 4), torch.randn(6, 4)
     for form in ("official", "corrected"):
         assert resize_image_positions(table[None], own, (2, 2), form).equal(table)
@@ -140,9 +138,7 @@ BIAS = "visual.transformer.resblocks.0.ln_1.bias"
         lambda tensor: tensor.to(torch.int64),
     ],
 )
-def test_nan_infinite_and_integer_weights_are_refused(
-    model: ProLIP, tmp_path: Path, spoil: Callable[[Tensor], Tensor]
-) -> None:
+def test_nan_infinite_and_integer_weights_are_refused(model, tmp_path, spoil):
     state = dict(model.state_dict())
     state[BIAS] = spoil(state[BIAS])
     save_file(state, save_pretrained(model, tmp_path / "model") / "model.safetensors")
@@ -155,7 +151,7 @@ def test_nan_infinite_and_integer_weights_are_refused(
             load_network(tmp_path / "spoiled")
 
 
-def test_files_that_are_no_checkpoint_are_refused(model: ProLIP, tmp_path: Path) -> None:
+def test_files_that_are_no_checkpoint_are_refused(model, tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
     torch.save({"model": Path("code")}, tmp_path / "code.pt")

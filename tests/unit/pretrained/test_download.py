@@ -29,7 +29,7 @@ def hub(tmp_path: Path) -> Iterator[Path]:
         yield models
 
 
-def test_a_cached_model_loads_offline_with_its_tokenizer(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_model_loads_offline_with_its_tokenizer(hub, monkeypatch):
     assert hub_file(MODEL.repository, "absent.json") is None
     before = prolip.load(MODEL.name).encode_texts(["a cat", "a dog"])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -37,7 +37,7 @@ def test_a_cached_model_loads_offline_with_its_tokenizer(hub: Path, monkeypatch:
     assert torch.equal(before.mean, after.mean)
 
 
-def test_cache_dir_sets_the_cache_folder(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_dir_sets_the_cache_folder(hub, tmp_path, monkeypatch):
     mine = tmp_path / "mine"
     model = prolip.load(MODEL.name, cache_dir=mine)
     assert {path.name for path in mine.glob("models--*")} == {
@@ -48,7 +48,7 @@ def test_cache_dir_sets_the_cache_folder(hub: Path, tmp_path: Path, monkeypatch:
     assert prolip.load(MODEL.name, cache_dir=mine).fingerprint() == model.fingerprint()
 
 
-def test_download_errors_name_the_repository(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_errors_name_the_repository(hub, tmp_path, monkeypatch):
     (hub / "me" / "gated").mkdir(parents=True)
     (hub / "me" / "gated" / GATED).touch()
     (hub / "me" / "empty").mkdir()
@@ -67,7 +67,7 @@ def test_download_errors_name_the_repository(hub: Path, tmp_path: Path, monkeypa
     assert broken.value.field == "me/cat"
 
 
-def test_an_unreachable_hub_is_one_sentence_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_one_sentence_and_soon(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     started = time.monotonic()
@@ -77,7 +77,7 @@ def test_an_unreachable_hub_is_one_sentence_and_soon(monkeypatch: pytest.MonkeyP
     assert time.monotonic() - started < 15, "the hub's own client retries for 23 s"
 
 
-def test_without_its_tokenizer_a_model_still_encodes_images(hub: Path) -> None:
+def test_without_its_tokenizer_a_model_still_encodes_images(hub):
     for file in (hub / MODEL.tokenizer).iterdir():
         file.unlink()
     model = prolip.load(MODEL.name)

@@ -1,14 +1,12 @@
 """Paths in model sources become absolute."""
 
-from pathlib import Path
-
 import pytest
 
 from prolip.errors import UserError
 from prolip.pretrained.sources import absolute_source
 
 
-def test_path_sources_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_sources_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "mine.pt").touch()

@@ -22,7 +22,7 @@ FINITE = st.floats(-1e9, 1e9)
 @given(FINITE, FINITE)
 @example(-1e9, -999999999.9999999)
 @example(0.0, 5e-324)
-def test_ticks_are_round_few_and_cover_the_range(one: float, other: float) -> None:
+def test_ticks_are_round_few_and_cover_the_range(one, other):
     low, high = sorted((one, other))
     ticks = nice_ticks(low, high)
     tolerance = 1e-6 * max(abs(low), abs(high), high - low)
@@ -34,11 +34,11 @@ def test_ticks_are_round_few_and_cover_the_range(one: float, other: float) -> No
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0, "0"), (-2.5, "−2.5"), (12000, "12k"), (3e6, "3M"), (5000, "5000"), (0.1 + 0.2, "0.3")]
 )
-def test_tick_labels(value: float, text: str) -> None:
+def test_tick_labels(value, text):
     assert tick_label(value) == text
 
 
-def test_a_line_chart_leaves_nan_out() -> None:
+def test_a_line_chart_leaves_nan_out():
     line = Line("a <b>", [1.0, 2.0, 3.0], [0.5, math.nan, 1.0])
     chart = line_chart("t", "d", [line, line], x_label="x", marks=True)
     assert ET.fromstring(f"<p>{chart}</p>").findall(".//*[@class='mark s0']")[1:]
@@ -46,7 +46,7 @@ def test_a_line_chart_leaves_nan_out() -> None:
     assert line_chart("t", "d", [Line("a", [1.0], [math.nan])], x_label="x") == ""
 
 
-def test_ellipses_have_their_radii_in_units_of_the_axes() -> None:
+def test_ellipses_have_their_radii_in_units_of_the_axes():
     spread = Line("a", [0.0, 1.0], [0.0, 1.0], [[0.5, 0.25], [1.0, 0.0]])
     drawn = ET.fromstring(f"<p>{line_chart('t', 'd', [spread], x_label='x')}</p>")
     low, high = ({name: float(one.attrib[name]) for name in ("cx", "cy", "rx", "ry")} for one in drawn.iter("ellipse"))
@@ -55,7 +55,7 @@ def test_ellipses_have_their_radii_in_units_of_the_axes() -> None:
     assert not list(drawn.iter("polyline"))
 
 
-def test_a_chart_of_weights_is_a_file_of_its_own() -> None:
+def test_a_chart_of_weights_is_a_file_of_its_own():
     chart = standalone(weight_chart("t", ["a & b", "c"], torch.tensor([[0.2, 0.8], [0.4, 0.6]])))
     texts = [element.text for element in ET.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")]
     assert texts.index("c") < texts.index("a & b"), "the largest first"
@@ -85,7 +85,7 @@ def named(item: dict[str, Any], group: str, title: str) -> dict[str, Any]:
     return item | {"group": group, "title": title}
 
 
-def test_results_become_cards_tables_charts_and_notes() -> None:
+def test_results_become_cards_tables_charts_and_notes():
     """Also of files from before figures and charts had a group."""
     older = results()
     t, one, two = older["figures"]
@@ -106,9 +106,7 @@ def test_results_become_cards_tables_charts_and_notes() -> None:
     assert len(rest.table) == 3
 
 
-def test_the_report_of_a_run_has_results_that_name_it_curves_and_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_of_a_run_has_results_that_name_it_curves_and_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Path("runs/mine")
     run.mkdir(parents=True)

@@ -53,7 +53,7 @@ def pair_losses(image: Gaussian, text: Gaussian, scale: Tensor, bias: Tensor) ->
     return -F.logsigmoid(sign * csd_logits(image, text, scale, bias))
 
 
-def test_a_group_is_chosen_by_the_loss_of_its_pairs_on_any_number_of_processes() -> None:
+def test_a_group_is_chosen_by_the_loss_of_its_pairs_on_any_number_of_processes():
     model, batch = model_of(), candidates_of(24)
     chooser = Chooser(config_of(LEARNER), model, ALONE, None)
     chosen, gap = chooser(batch, 0)
@@ -75,7 +75,7 @@ def test_a_group_is_chosen_by_the_loss_of_its_pairs_on_any_number_of_processes()
     assert [key for part in parts for key in part.keys] == expected
 
 
-def test_the_learner_sees_other_patches_at_each_step_and_the_control_no_variances() -> None:
+def test_the_learner_sees_other_patches_at_each_step_and_the_control_no_variances():
     model, batch, seen = model_of(), candidates_of(8), []
     few = replace(LEARNER, keep_patches=0.5)
     model.visual.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].tolist()))
@@ -113,7 +113,7 @@ def choosing(lab: Lab, reference: str = "embeddings", *flags: str) -> list[str]:
 
 
 @pytest.mark.parametrize("by", ["learnability", "reference"])
-def test_stored_embeddings_are_joined_with_the_samples(lab: Lab, by: str) -> None:
+def test_stored_embeddings_are_joined_with_the_samples(lab, by):
     config = load_config(
         lab.words("any", *choosing(lab, "embeddings", "--choose.by", by, "--choose.keep_patches", "1"))
     )
@@ -144,7 +144,7 @@ def test_stored_embeddings_are_joined_with_the_samples(lab: Lab, by: str) -> Non
     assert list(chosen.keys) == expected
 
 
-def test_a_run_logs_what_its_choice_gains(lab: Lab) -> None:
+def test_a_run_logs_what_its_choice_gains(lab):
     assert lab.here("chosen", *choosing(lab), "--choose.deviation", "True") == 0
     row = lab.rows("chosen")[-1]
     assert row["choose/gap"] > 0
@@ -153,7 +153,7 @@ def test_a_run_logs_what_its_choice_gains(lab: Lab) -> None:
     assert "choose/gap" not in lab.rows("plain")[-1]
 
 
-def test_embeddings_of_other_data_are_refused(lab: Lab) -> None:
+def test_embeddings_of_other_data_are_refused(lab):
     write_shard(lab.folder / "other.tar", range(60))
     embed(lab, "other.tar", "other")
     config = load_config(lab.words("any", *choosing(lab)))
@@ -180,12 +180,12 @@ def test_embeddings_of_other_data_are_refused(lab: Lab) -> None:
         ("choose.chunks", {"chunks": 0}),
     ],
 )
-def test_settings_that_cannot_work_are_named(field: str, settings: dict[str, Any]) -> None:
+def test_settings_that_cannot_work_are_named(field, settings):
     with refusal_of(field):
         ChooseConfig(**settings)
 
 
-def test_a_step_consists_of_whole_groups() -> None:
+def test_a_step_consists_of_whole_groups():
     assert LEARNER.num_candidates(12) == 24
     with refusal_of("batch_size"):
         LEARNER.num_candidates(10)

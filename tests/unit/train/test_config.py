@@ -27,7 +27,7 @@ SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_reads_and_what_is_saved_reads_back_equal(name: str) -> None:
+def test_every_recipe_reads_and_what_is_saved_reads_back_equal(name):
     config = load_config([name, *SHARDS])
     assert config.name == name
     assert config.data.shards == SHARDS[1:]
@@ -35,7 +35,7 @@ def test_every_recipe_reads_and_what_is_saved_reads_back_equal(name: str) -> Non
 
 
 @pytest.mark.parametrize(("scale", "samples"), [("1.28b", 1_280_000_000), ("12.8b", 12_800_000_000)])
-def test_published_runs_have_the_settings_of_their_scripts(scale: str, samples: int) -> None:
+def test_published_runs_have_the_settings_of_their_scripts(scale, samples):
     config = load_config([f"vit-b16-datacomp-1b-{scale}", *SHARDS])
     assert config.model == ARCHITECTURES["ViT-B-16"]
     assert (config.samples_seen, config.batch_size, config.precision) == (samples, 32 * 512, "bf16")
@@ -49,20 +49,20 @@ def test_published_runs_have_the_settings_of_their_scripts(scale: str, samples: 
     assert (mask.patch_draw, mask.text_mode, mask.mask_id) == ("batch", "replace", 32000)
 
 
-def test_an_architecture_is_a_start_that_keys_change() -> None:
+def test_an_architecture_is_a_start_that_keys_change():
     config = load_config(["demo", "--architecture", "ViT-L-16", "--model.vision.layers", "3", *SHARDS])
     large = ARCHITECTURES["ViT-L-16"]
     assert config.model == replace(large, vision=replace(large.vision, layers=3))
 
 
-def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
+def test_a_later_file_wins_and_flags_win_over_files(tmp_path):
     (tmp_path / "mine.toml").write_text('out = "runs/mine"\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
     config = load_config(f"demo {tmp_path}/mine.toml --optim.lr 1e-4".split())
     assert (config.name, config.optim.lr, config.optim.warmup_steps, config.optim.clip_norm) == ("mine", 1e-4, 7, 1.0)
     assert config.out == Path("runs/mine")
 
 
-def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
+def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path):
     (tmp_path / "below").mkdir()
     base, mine = tmp_path / "below" / "base.toml", tmp_path / "mine.toml"
     base.write_text('extends = "demo"\nout = "runs/base"\nbatch_size = 64\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
@@ -77,7 +77,7 @@ def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path: Path) ->
     assert load_config([str(mine), "demo"]) == demo
 
 
-def test_a_recipe_that_is_missing_circular_or_no_toml_is_named(tmp_path: Path) -> None:
+def test_a_recipe_that_is_missing_circular_or_no_toml_is_named(tmp_path):
     one, other = tmp_path / "one.toml", tmp_path / "other.toml"
     one.write_text('extends = "other.toml"')
     for text in ('extends = "one.toml"', "extends = 3", "extends = [3]", "lr = = 1"):
@@ -98,7 +98,7 @@ def test_a_recipe_that_is_missing_circular_or_no_toml_is_named(tmp_path: Path) -
     assert load_config(["demo", str(other)]).log_every == 7
 
 
-def test_a_flag_adds_a_validation_set() -> None:
+def test_a_flag_adds_a_validation_set():
     (job,) = load_config(["demo", "--validation.jobs.0.shards", "a", "b"]).validation.jobs
     assert (job.name, job.shards) == ("val", ("a", "b"))
 
@@ -141,19 +141,19 @@ def test_a_flag_adds_a_validation_set() -> None:
         "--architecture ViT",
     ],
 )
-def test_a_wrong_setting_is_named(words: str) -> None:
+def test_a_wrong_setting_is_named(words):
     key = words.split(maxsplit=1)[0].removeprefix("--")
     with pytest.raises(UserError) as error:
         load_config(["demo", *words.split()])
     assert error.value.field in key
 
 
-def test_log_variances_that_nothing_trains_are_refused() -> None:
+def test_log_variances_that_nothing_trains_are_refused():
     with refusal_of("model.vision.embed_unc"):
         load_config(["demo", *CONTROL, "--data.mask.masked_fraction", "0"])
 
 
-def test_a_control_needs_no_log_variances() -> None:
+def test_a_control_needs_no_log_variances():
     points = ("--model.vision.embed_unc", "False", "--model.text.embed_unc", "False")
     only = ("--loss.masked_inclusion_weight", "0")
     assert not load_config(["demo", *CONTROL, *only, *points]).loss.reads_log_var
@@ -163,7 +163,7 @@ def test_a_control_needs_no_log_variances() -> None:
     assert load_config(["demo", *OWN_SCALE, *only]).loss.reads_log_var
 
 
-def test_the_loaders_derived_settings_follow_from_model_and_run() -> None:
+def test_the_loaders_derived_settings_follow_from_model_and_run():
     config = load_config(["demo", "--seed", "5"])
     loader = config.loader(4)
     assert (loader.batch_size, loader.image_size, loader.seed, loader.num_epochs) == (16, 36, 5, None)
@@ -183,7 +183,7 @@ batch_divisor = 12
 """
 
 
-def test_every_rank_has_its_share_of_the_budget_of_native_images(tmp_path: Path) -> None:
+def test_every_rank_has_its_share_of_the_budget_of_native_images(tmp_path):
     (tmp_path / "native.toml").write_text(NATIVE)
 
     def read(words: str = "") -> TrainConfig:
@@ -214,7 +214,7 @@ def test_every_rank_has_its_share_of_the_budget_of_native_images(tmp_path: Path)
             read(words).loader(2)
 
 
-def test_every_data_setting_reaches_the_loader() -> None:
+def test_every_data_setting_reaches_the_loader():
     words = """--data.mode resampled --data.weights 1 2.5 --data.num_samples 1000 --data.index shards.index
     --data.on_missing_shard skip --data.max_pixels 7 --data.max_member_bytes 8
     --data.max_caption_bytes 9 --data.store.connections 3 --data.store.cache_dir cache
@@ -238,7 +238,7 @@ def test_every_data_setting_reaches_the_loader() -> None:
     assert [*differing_keys(replace(config, parallel=shared), to_toml(config))] == ["parallel.gather"]
 
 
-def test_only_settings_that_change_the_computation_prevent_resuming() -> None:
+def test_only_settings_that_change_the_computation_prevent_resuming():
     first = load_config(["demo"])
     moved = load_config(["demo", "--out", "elsewhere", "--log_every", "3", "--data.shards", "x.tar"])
     other = load_config(["demo", "--optim.lr", "0.5", "--data.captions.1.sources.0.weight", "1"])
@@ -246,7 +246,7 @@ def test_only_settings_that_change_the_computation_prevent_resuming() -> None:
     assert [*differing_keys(other, to_toml(first))] == ["data.captions.1.sources.0.weight", "optim.lr"]
 
 
-def test_a_config_of_another_version_is_reported_as_such() -> None:
+def test_a_config_of_another_version_is_reported_as_such():
     config = load_config(["demo"])
     other = to_toml(config).replace("out = ", 'name = "demo"\nrun_dir = ')
     for read in (from_toml, partial(differing_keys, config)):
@@ -269,7 +269,7 @@ def start(tmp_path: Path) -> tuple[str, ModelConfig]:
     return str(tmp_path / "start"), small
 
 
-def test_the_architecture_of_a_start_wins_over_a_recipes_own_model(start: tuple[str, ModelConfig]) -> None:
+def test_the_architecture_of_a_start_wins_over_a_recipes_own_model(start):
     source, small = start
     words = ["finetune-clip-vit-b16", *SHARDS, "--start_from", source]
     for choice in ([], ["--architecture", "start_from"]):
@@ -281,14 +281,14 @@ def test_the_architecture_of_a_start_wins_over_a_recipes_own_model(start: tuple[
     assert load_config([*words, "--architecture", "ViT-L-16"]).architecture == "ViT-L-16"
 
 
-def test_a_recipe_that_resizes_its_start_keeps_its_architecture(start: tuple[str, ModelConfig]) -> None:
+def test_a_recipe_that_resizes_its_start_keeps_its_architecture(start):
     words = ["longprolip-vit-b16-24m", *SHARDS, "--start_from", start[0]]
     assert load_config(words).model == ARCHITECTURES["ViT-B-16-long"]
     assert load_config([*words, "--start_resize", "corrected"]).model == ARCHITECTURES["ViT-B-16-long"]
     assert load_config([*words, "--start_resize", "off"]).model == start[1]
 
 
-def test_a_start_sets_the_tokenizer_unless_another_is_given(tmp_path: Path) -> None:
+def test_a_start_sets_the_tokenizer_unless_another_is_given(tmp_path):
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
     words = [*SHARDS, *f"--start_from {tmp_path}/run --samples_seen 51200".split(), *RATES]
     for recipe in ([], ["finetune-siglip-vit-b16"], ["vit-b16-datacomp-1b-1.28b"]):
@@ -304,7 +304,7 @@ def test_a_start_sets_the_tokenizer_unless_another_is_given(tmp_path: Path) -> N
         assert config.data.tokenizer == TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
 
 
-def test_a_saved_config_loads_without_its_start(start: tuple[str, ModelConfig], tmp_path: Path) -> None:
+def test_a_saved_config_loads_without_its_start(start, tmp_path):
     source, small = start
     words = [*SHARDS, "--samples_seen", "51200", *RATES, "--out", str(tmp_path / "run"), "--start_from"]
     config = load_config([*words, source])
@@ -321,7 +321,7 @@ def test_a_saved_config_loads_without_its_start(start: tuple[str, ModelConfig], 
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_an_open_clip_start_sets_architecture_and_tokenizer(tmp_path: Path, named: bool) -> None:
+def test_an_open_clip_start_sets_architecture_and_tokenizer(tmp_path, named):
     """Its tokenizer is CLIP's, or the file beside it if it names one."""
     start = write_open_clip(tmp_path / "clip")
     expected, masks = TokenizerConfig(kind="clip", context_length=16), "remove"  # each of CLIP's ids is a word
@@ -340,7 +340,7 @@ def test_an_open_clip_start_sets_architecture_and_tokenizer(tmp_path: Path, name
     config.check_vocabulary()
 
 
-def test_settings_derived_from_the_tokenizer_can_be_omitted(tmp_path: Path) -> None:
+def test_settings_derived_from_the_tokenizer_can_be_omitted(tmp_path):
     words = [*SHARDS, "--samples_seen", "512"]
     demo = load_config([*words, "--architecture", "demo"])
     assert (demo.model.text.vocab_size, demo.data.tokenizer.context_length) == (49408, 20)
@@ -367,23 +367,21 @@ def test_settings_derived_from_the_tokenizer_can_be_omitted(tmp_path: Path) -> N
         (("--optim.warmup-steps=5",), "optim.lr"),
     ],
 )
-def test_a_start_with_pre_training_rates_is_refused(
-    start: tuple[str, ModelConfig], flags: tuple[str, ...], missing: str
-) -> None:
+def test_a_start_with_pre_training_rates_is_refused(start, flags, missing):
     words = [*SHARDS, "--samples_seen", "51200", "--start_from", start[0]]
     with refusal_of(missing):
         load_config([*words, *flags])
     assert load_config([*words, *RATES]).optim.lr == 1e-5
 
 
-def test_a_warm_up_longer_than_the_run_is_warned_about() -> None:
+def test_a_warm_up_longer_than_the_run_is_warned_about():
     words = ["demo", "--batch_size", "10", "--optim.warmup_steps", "100"]
     assert load_config([*words, "--samples_seen", "1010"]).remarks == []
     (remark,) = load_config([*words, "--samples_seen", "1000"]).remarks
     assert remark.startswith("optim.warmup_steps: 100 of 100 steps")
 
 
-def test_stored_settings_hold_no_secrets_and_a_run_resumes_with_them() -> None:
+def test_stored_settings_hold_no_secrets_and_a_run_resumes_with_them():
     signed = "https://user:secret@host/{0..3}.tar?signature=secret"
     data = ["--data.shards", signed, "a.tar", "--data.index", "s3://key:secret@bucket/index"]
     config = load_config(["demo", *data])

@@ -47,7 +47,7 @@ def changes(name: str, base: str = BASE) -> dict[str, Any]:
     return found
 
 
-def test_every_recipe_begins_with_a_comment_and_has_short_lines() -> None:
+def test_every_recipe_begins_with_a_comment_and_has_short_lines():
     for name in known_recipes():
         text = (resources.files("prolip") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
         assert text.startswith("# "), f"{name} does not begin with what it is"
@@ -59,7 +59,7 @@ def test_every_recipe_begins_with_a_comment_and_has_short_lines() -> None:
     ("name", "architecture"),
     [("vit-l16", "ViT-L-16"), ("vit-so400m14", "ViT-SO400M-14"), ("vit-h14", "ViT-H-14")],
 )
-def test_recipes_for_larger_models_change_only_size_and_accumulation(name: str, architecture: str) -> None:
+def test_recipes_for_larger_models_change_only_size_and_accumulation(name, architecture):
     found = changes(f"{name}-datacomp-1b-1.28b")
     assert recipe(f"{name}-datacomp-1b-1.28b").model == ARCHITECTURES[architecture]
     # CLIP's vocabulary has no mask token.
@@ -69,7 +69,7 @@ def test_recipes_for_larger_models_change_only_size_and_accumulation(name: str, 
 
 
 @pytest.mark.parametrize(("start", "size"), [("siglip", "vit-l16"), ("siglip", "vit-so400m14"), ("dfn", "vit-h14")])
-def test_the_larger_fine_tuned_models_start_in_the_released_architecture(start: str, size: str) -> None:
+def test_the_larger_fine_tuned_models_start_in_the_released_architecture(start, size):
     name = f"finetune-{start}-{size}-1.28b"
     found = changes(name, f"{size}-datacomp-1b-1.28b")
     model, tag = found.pop("start_from").removeprefix("open_clip:").split("/")
@@ -96,7 +96,7 @@ def native(token_budget: int, batch_divisor: int) -> dict[str, Any]:
     return {"model.vision.image_seq_len": 256, "data.mask.patch_draw": "sample", "data.native": config}
 
 
-def test_the_native_recipe_costs_as_much_as_the_square_one() -> None:
+def test_the_native_recipe_costs_as_much_as_the_square_one():
     name = "vit-b16-naflex-datacomp-1b-1.28b"
     tower = {"model.vision.image_size": 256, "model.vision.pos_embed_interp_mode": "bicubic"}
     assert changes(name) == native(16_384 * 196, 256) | tower | {"architecture": "ViT-B-16-NaFlex"}
@@ -105,7 +105,7 @@ def test_the_native_recipe_costs_as_much_as_the_square_one() -> None:
     assert recipe(name).total_steps == pytest.approx(recipe(BASE).total_steps, rel=0.02)
 
 
-def test_an_addition_changes_any_recipe_alike() -> None:
+def test_an_addition_changes_any_recipe_alike():
     script = recipe(BASE).loss
     local = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
     exact = {
@@ -139,20 +139,20 @@ def switched_off(config: TrainConfig) -> set[str]:
 
 
 @pytest.mark.parametrize("addition", [name for name in known_recipes() if name.startswith(ADDITION)])
-def test_an_addition_leaves_a_term_that_is_off_off(addition: str) -> None:
+def test_an_addition_leaves_a_term_that_is_off_off(addition):
     for name in known_recipes():
         if not name.startswith(ADDITION):
             assert switched_off(recipe(name)) <= switched_off(load_config([name, addition, *SHARDS])), name
 
 
-def test_a_recipe_multiplies_only_numbers(tmp_path: Path) -> None:
+def test_a_recipe_multiplies_only_numbers(tmp_path):
     for key, value in (("loss.contrast", "2"), ("loss.vib", "2"), ("loss.vib_weight", '"2"'), ("loss", "2")):
         (tmp_path / "more.toml").write_text(f"multiply.{key} = {value}")
         with refusal_of(key):
             load_config([BASE, str(tmp_path / "more.toml"), *SHARDS])
 
 
-def test_longprolip_has_the_settings_of_its_script() -> None:
+def test_longprolip_has_the_settings_of_its_script():
     assert changes("longprolip-vit-b16-24m") == {
         "architecture": "ViT-B-16-long",
         "start_from": "hf-hub:SanghyukChun/ProLIP-ViT-B-16-DC-1B-12_8B",
@@ -175,7 +175,7 @@ def test_longprolip_has_the_settings_of_its_script() -> None:
 NO_MASKS = {"data.mask.masked_fraction": 0.0, "loss.masked_inclusion_weight": 0.0}
 
 
-def test_an_ablation_changes_one_thing() -> None:
+def test_an_ablation_changes_one_thing():
     several = {"ablation-no-masking", "ablation-no-inclusion"}  # as the additions of these names
     names = [name for name in known_recipes() if name.startswith("ablation-")]
     assert several < set(names)
@@ -183,7 +183,7 @@ def test_an_ablation_changes_one_thing() -> None:
         assert name in several or len(changes(name, "ablation")) == 1
 
 
-def test_ablations_have_the_papers_data() -> None:
+def test_ablations_have_the_papers_data():
     found = changes("ablation")
     assert found.pop("samples_seen") == 96_000_000
     assert set(found) == {"batch_size", "optim.warmup_steps"}
@@ -191,7 +191,7 @@ def test_ablations_have_the_papers_data() -> None:
     assert shards == ["cc3m", "cc12m", "redcaps"]
 
 
-def test_the_control_recipe_keeps_the_budget_and_trains_means_only() -> None:
+def test_the_control_recipe_keeps_the_budget_and_trains_means_only():
     assert changes("control-siglip-vit-b16-1.28b") == {
         **NO_MASKS,
         "model.init_logit_scale": math.log(10),  # as with SigLIP's loss in the released code
@@ -204,7 +204,7 @@ def test_the_control_recipe_keeps_the_budget_and_trains_means_only() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("clip", "ViT-B-16"), ("siglip", "ViT-B-16-SigLIP")])
-def test_start_recipes_have_open_clips_architecture_and_tokenizer(kind: str, name: str) -> None:
+def test_start_recipes_have_open_clips_architecture_and_tokenizer(kind, name):
     config = recipe(f"finetune-{kind}-vit-b16")
     start, tag = (config.start_from or "").removeprefix("open_clip:").split("/")
     assert start == name
@@ -224,7 +224,7 @@ def test_start_recipes_have_open_clips_architecture_and_tokenizer(kind: str, nam
     assert ours.vision.image_size == vision["image_size"]
 
 
-def test_the_recipe_for_siglip_2_has_the_architecture_in_its_file() -> None:
+def test_the_recipe_for_siglip_2_has_the_architecture_in_its_file():
     model = recipe("finetune-siglip2-naflex").model
     theirs = siglip2_config({"text_config": {"vocab_size": 256_000}})
     assert replace(model, text=replace(model.text, tokenizer_clean="lower")) == theirs
@@ -239,7 +239,7 @@ def test_the_recipe_for_siglip_2_has_the_architecture_in_its_file() -> None:
         ("unc-only", LockConfig(image=True, text=True)),
     ],
 )
-def test_fine_tuning_recipes_lock_the_parts_they_name(kind: str, form: str, lock: LockConfig) -> None:
+def test_fine_tuning_recipes_lock_the_parts_they_name(kind, form, lock):
     whole, config = recipe(f"finetune-{kind}-vit-b16"), recipe(f"finetune-{kind}-vit-b16-{form}")
     assert config.lock == lock
     assert replace(config, out=whole.out, lock=whole.lock, optim=whole.optim) == whole

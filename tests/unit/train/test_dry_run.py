@@ -19,7 +19,7 @@ from prolip.train.dry_run import count, flops_per_sample, gpu_hours
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
 
 
-def test_every_recipe_has_a_line_with_its_cost(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_recipe_has_a_line_with_its_cost(capsys):
     assert cli.main(["recipes"]) == 0
     told = capsys.readouterr().out
     lines = told.splitlines()
@@ -33,7 +33,7 @@ def test_every_recipe_has_a_line_with_its_cost(capsys: pytest.CaptureFixture[str
     ]  # fmt: skip
 
 
-def test_gpu_hours_are_operations_over_speed() -> None:
+def test_gpu_hours_are_operations_over_speed():
     config = load_config(["vit-b16-datacomp-1b-1.28b", "--data.shards", "a.tar"])
     work = flops_per_sample(config)
     # 12 blocks of 12 * 768^2 weights for 198 and 66 tokens, forward and backward, plus an eighth of masked samples:
@@ -44,7 +44,7 @@ def test_gpu_hours_are_operations_over_speed() -> None:
     assert gpu_hours(h100, config, work) == pytest.approx(78_125 * 16_384 * work / (989.5e12 / 2) / 3600)
 
 
-def test_a_recipe_is_printed_as_it_resolves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_recipe_is_printed_as_it_resolves(capsys, tmp_path):
     assert cli.main(["recipes", "finetune-siglip-vit-b16-unc-only"]) == 0
     told = capsys.readouterr().out
     assert "extends" not in told
@@ -54,7 +54,7 @@ def test_a_recipe_is_printed_as_it_resolves(capsys: pytest.CaptureFixture[str], 
     assert load_config([str(tmp_path / "mine.toml"), *words]) == whole
 
 
-def test_unknown_gpus_and_invalid_shares_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_gpus_and_invalid_shares_are_named(capsys):
     assert cli.main(["recipes", "--gpu", "Tesla V100-SXM2-16GB"]) == 2
     assert "gpu" in capsys.readouterr().err
     assert cli.main(["recipes", "--mfu", "1.5"]) == 2
@@ -82,7 +82,7 @@ def rehearse(lab: Lab, *flags: str) -> int:
     return status
 
 
-def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_what_the_run_will_do(lab, capsys):
     assert rehearse(lab, "--gpus", "2", "--gpu", "H100", "--mfu", "0.3") == 0
     figures = capsys.readouterr().out
     assert rehearse(lab, "--settings") == 0
@@ -104,7 +104,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         assert part in figures
 
 
-def test_a_dry_run_knows_what_a_choice_costs(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_knows_what_a_choice_costs(lab, capsys):
     flags = ["--choose.keep", "0.25", "--choose.group", "16", "--choose.chunks", "2", "--gpus", "2"]
     assert rehearse(lab, *flags, "--choose.by", "learner") == 0
     told = capsys.readouterr().out
@@ -115,7 +115,7 @@ def test_a_dry_run_knows_what_a_choice_costs(lab: Lab, capsys: pytest.CaptureFix
     assert "choose.reference: " in capsys.readouterr().err
 
 
-def test_a_dry_run_counts_and_reads_the_chosen_samples(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_counts_and_reads_the_chosen_samples(lab, capsys):
     chosen, rows = lab.folder / "chosen", np.arange(40, dtype=np.uint32)
     write_selection(chosen, [Chosen(str(lab.folder / "train.tar"), "", rows)])
     for shards in ([], ["--data.shards"]):
@@ -141,9 +141,7 @@ def test_a_dry_run_counts_and_reads_the_chosen_samples(lab: Lab, capsys: pytest.
         (["--data.shards", "absent.tar", "--data.tokenizer.path", "absent.json"], "absent.json"),
     ],
 )
-def test_a_dry_run_reports_errors_with_status_2(
-    lab: Lab, flags: list[str], field: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_reports_errors_with_status_2(lab, flags, field, capsys):
     assert rehearse(lab, *flags) == 2
     told = capsys.readouterr()
     assert field in told.err
@@ -151,7 +149,7 @@ def test_a_dry_run_reports_errors_with_status_2(
     assert "ready" not in told.out
 
 
-def test_a_dry_run_checks_that_the_run_can_resume_and_write(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_checks_that_the_run_can_resume_and_write(lab, capsys):
     few, other = lab.folder / "few.tar", lab.folder / "other.json"
     write_shard(few, range(32))
     other.write_text((lab.folder / "tokenizer.json").read_text().replace("red", "der"))
@@ -175,7 +173,7 @@ def test_a_dry_run_checks_that_the_run_can_resume_and_write(lab: Lab, capsys: py
 OF_START = ("--architecture", "start_from")
 
 
-def test_a_dry_run_loads_a_local_start(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_loads_a_local_start(lab, capsys):
     start = write_open_clip(lab.folder / "clip")
     assert rehearse(lab, "--start_from", start, *OF_START) == 0
     assert f"start      {start} fits" in capsys.readouterr().out
@@ -187,9 +185,7 @@ def test_a_dry_run_loads_a_local_start(lab: Lab, capsys: pytest.CaptureFixture[s
     assert rehearse(lab, "--start_from", start, "--architecture", "demo") == 2
 
 
-def test_a_dry_run_compares_the_sizes_of_a_model_on_the_hub(
-    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_compares_the_sizes_of_a_model_on_the_hub(lab, capsys, monkeypatch):
     own = load_config(lab.words("run")).model
     start = ("--architecture", "demo", "--start_from", "hf-hub:us/prolip")
     longer = replace(own, text=replace(own.text, context_length=9))

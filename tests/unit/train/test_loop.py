@@ -24,9 +24,7 @@ from prolip.train.loop import Run, main, set_up, take_step
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_a_process_uses_its_share_of_cores_and_the_models_units(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_uses_its_share_of_cores_and_the_models_units(tmp_path, monkeypatch):
     class SetUp(Exception): ...
 
     found = {}
@@ -48,7 +46,7 @@ def test_a_process_uses_its_share_of_cores_and_the_models_units(
         assert found == {"torch": cpu_threads or 4, "loader": 4, "variance_units": config.model.start_variances}
 
 
-def test_ranks_start_with_the_configured_device_and_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_start_with_the_configured_device_and_timeout(monkeypatch):
     def refuse(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
         raise RuntimeError(f"{device}, {timeout}")
 
@@ -100,9 +98,7 @@ CHOSEN = (
 
 
 @pytest.mark.parametrize("flags", [(), CHOSEN], ids=["all samples", "chosen samples"])
-def test_a_resumed_run_has_every_state_of_the_run_that_went_on(
-    flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_has_every_state_of_the_run_that_went_on(flags, tmp_path, monkeypatch):
     """Weights, moments, average, loss scale, random numbers, best metric, samples seen and the place in the data."""
     write_shard(tmp_path / "train.tar")
     write_tokenizer(tmp_path / "tokenizer.json")
@@ -129,7 +125,7 @@ STEPS: list[dict[str, Any]] = [
 ]
 
 
-def test_no_step_waits_for_a_stand_in_device() -> None:
+def test_no_step_waits_for_a_stand_in_device():
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip(f"torch {torch.__version__} knows no devices written in Python")
     command = [sys.executable, "-m", "tests.support.stand_in_device", *map(json.dumps, STEPS)]

@@ -44,7 +44,7 @@ def moved(
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**20), st.sampled_from([1e-6, 1.0, 1e6]))
-def test_singular_values_become_about_one(rows: int, columns: int, seed: int, size: float) -> None:
+def test_singular_values_become_about_one(rows, columns, seed, size):
     left, _, right = torch.linalg.svd(normal(rows, columns, seed=seed).double(), full_matrices=False)
     values = torch.linspace(0.1, 1.0, min(rows, columns), dtype=torch.float64)
     found = orthogonalize((size * (left * values) @ right).float()[None])[0]
@@ -55,7 +55,7 @@ def test_singular_values_become_about_one(rows: int, columns: int, seed: int, si
     assert inside.diag().max() < 1.25
 
 
-def test_steps_are_close_to_torchs_muon() -> None:
+def test_steps_are_close_to_torchs_muon():
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
     ours = nn.Parameter(normal(16, 40))
@@ -70,7 +70,7 @@ def test_steps_are_close_to_torchs_muon() -> None:
     assert (ours - theirs).norm() < 0.02 * (theirs - normal(16, 40)).norm()
 
 
-def test_a_fused_projection_is_three_matrices() -> None:
+def test_a_fused_projection_is_three_matrices():
     fused = nn.Parameter(normal(12, 4))
     parts = [nn.Parameter(part.clone()) for part in fused.detach().chunk(3)]
     optimizers = [optimizer_of([fused], [], parts=3), optimizer_of(parts, [])]
@@ -85,9 +85,7 @@ def test_a_fused_projection_is_three_matrices() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("numbers_per_round", [100, 1000])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_parameters_on_several_ranks_equal_a_single_process(
-    world_size: int, numbers_per_round: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parameters_on_several_ranks_equal_a_single_process(world_size, numbers_per_round, dtype, monkeypatch):
     group = Group(world_size)
     monkeypatch.setattr("prolip.train.muon._NUMBERS_PER_ROUND", numbers_per_round)
     monkeypatch.setattr("prolip.train.muon.dist", group)

@@ -31,7 +31,7 @@ class Tiny(nn.Module):
         )
 
 
-def test_every_parameter_is_in_one_group_with_its_decay_and_factor() -> None:
+def test_every_parameter_is_in_one_group_with_its_decay_and_factor():
     model = Tiny()
     config = OptimConfig(lr=0.1, log_var_lr_factor=2.0, logit_lr_factor=10.0, weight_decay=0.5)
     optimizer = make_optimizer(model, config, ALONE)
@@ -59,7 +59,7 @@ def test_every_parameter_is_in_one_group_with_its_decay_and_factor() -> None:
     assert all(p is not model.logit_scale for p in held)
 
 
-def test_muon_updates_only_the_matrices_of_the_blocks() -> None:
+def test_muon_updates_only_the_matrices_of_the_blocks():
     model = ProLIP(CONFIG)
     optimizer = make_optimizer(model, OptimConfig(hidden="muon", weight_decay=0.5), ALONE)
     assert isinstance(optimizer, MuonWithAdamW)
@@ -79,7 +79,7 @@ def test_muon_updates_only_the_matrices_of_the_blocks() -> None:
     assert all((group["weight_decay"], group["lr_factor"]) == (0.5, 1.0) for group in by_muon)
 
 
-def test_clipping_returns_the_norm_before_clipping() -> None:
+def test_clipping_returns_the_norm_before_clipping():
     weight, unused = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
     weight.grad = torch.tensor([3.0, 4.0])
     assert float(clip_gradients([weight, unused], None)) == 5.0
@@ -91,7 +91,7 @@ def test_clipping_returns_the_norm_before_clipping() -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1.0, 0.0), (3.0, 3.0), (9.0, math.log(100))])
-def test_the_logit_scale_is_clamped(start: float, end: float) -> None:
+def test_the_logit_scale_is_clamped(start, end):
     model = Tiny()
     nn.init.constant_(model.logit_scale, start)
     clamp_logit_scale(model)

@@ -61,7 +61,7 @@ def poisoned_run(batch: Step, number: float = torch.nan, **changes: Any) -> Run:
     [{}, {"accumulate": 3}, {"precision": "bf16", "ema": EmaConfig(decay=0.9)}, {"precision": "fp16"}],
     ids=["plain", "parts", "low", "scaled"],
 )
-def test_a_diverged_step_changes_nothing_and_is_named(changes: dict[str, Any], number: float) -> None:
+def test_a_diverged_step_changes_nothing_and_is_named(changes, number):
     batch = step_of(8, 3)
     run = poisoned_run(batch, number, **changes)
     before = state_of(run)
@@ -71,7 +71,7 @@ def test_a_diverged_step_changes_nothing_and_is_named(changes: dict[str, Any], n
     assert run.step == GOOD_STEPS
 
 
-def test_weights_stay_fixed_until_the_divergence_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_stay_fixed_until_the_divergence_check(monkeypatch):
     """As on a GPU, where steps go on until the loop checks: the steps after it are finite, and must change nothing."""
     batch = step_of(8, 3)
     run = poisoned_run(batch)
@@ -115,7 +115,7 @@ def serve(rank: int, store: Path, strategy: Any, answers: Connection) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_all_ranks_stop_if_one_has_a_loss_that_is_not_finite(strategy: str, tmp_path: Path) -> None:
+def test_all_ranks_stop_if_one_has_a_loss_that_is_not_finite(strategy, tmp_path):
     with asked_ranks(serve, 2, tmp_path / "store", strategy) as ends:
         for end in ends:
             told, unchanged = answer(end)

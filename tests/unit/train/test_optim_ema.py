@@ -15,7 +15,7 @@ from prolip.train.optim import Ema
     warmup=st.booleans(),
 )
 @settings(max_examples=60)
-def test_the_average_equals_a_plain_loop(weights: list[float], decay: float, every: int, warmup: bool) -> None:
+def test_the_average_equals_a_plain_loop(weights, decay, every, warmup):
     model = nn.Linear(2, 1, dtype=torch.float64)
     nn.init.constant_(model.weight, 3.0)
     ema = Ema(model, EmaConfig(decay=decay, every=every, warmup=warmup))

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @given(overflows=st.lists(st.booleans(), max_size=20), patience=st.integers(1, 4))
 @settings(max_examples=60)
-def test_the_loss_scale_follows_torchs_grad_scaler(overflows: list[bool], patience: int) -> None:
+def test_the_loss_scale_follows_torchs_grad_scaler(overflows, patience):
     ours = LossScaler(CPU, 2.0**24, patience=patience)
     theirs = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=patience)
     mine, other = (nn.Parameter(torch.ones(3)) for _ in range(2))
@@ -45,7 +45,7 @@ def test_the_loss_scale_follows_torchs_grad_scaler(overflows: list[bool], patien
     assert again.state_dict() == ours.state_dict()
 
 
-def test_gradients_that_stay_nan_end_the_run_once_the_scale_is_1() -> None:
+def test_gradients_that_stay_nan_end_the_run_once_the_scale_is_1():
     run, batch = run_of(model_of(), precision="fp16"), cast(Any, step_of(8, 3))
     run.scaler.scale.fill_(4.0)
     run.model.text.ln_final.bias.register_hook(lambda gradient: gradient * torch.nan)
@@ -55,7 +55,7 @@ def test_gradients_that_stay_nan_end_the_run_once_the_scale_is_1() -> None:
         take_step(run, batch)
 
 
-def test_a_step_that_overflows_changes_only_the_step_count() -> None:
+def test_a_step_that_overflows_changes_only_the_step_count():
     run, batch = run_of(model_of(), precision="fp16"), cast(Any, step_of(8, 3))
     run.scaler.scale.fill_(2.0**120)
     before = [parameter.clone() for parameter in run.model.parameters()]

@@ -17,7 +17,7 @@ DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CON
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_each_input_shape_is_compiled_once_for_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_input_shape_is_compiled_once_for_all_blocks(monkeypatch):
     graphs = []
     dynamic = []
 

@@ -22,7 +22,7 @@ def hang_up() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_batches_and_its_handler_is_restored(number: signal.Signals) -> None:
+def test_a_signal_ends_the_batches_and_its_handler_is_restored(number):
     before = signal.getsignal(number)
     with StopRequest(ALONE) as stopping:
         assert signal.getsignal(number) is not before  # otherwise the next line would end the tests
@@ -33,7 +33,7 @@ def test_a_signal_ends_the_batches_and_its_handler_is_restored(number: signal.Si
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_ends_the_wait_for_a_batch_and_a_second_one_does_no_harm() -> None:
+def test_a_signal_ends_the_wait_for_a_batch_and_a_second_one_does_no_harm():
     def silent() -> Iterator[int]:
         yield 0
         try:
@@ -47,7 +47,7 @@ def test_a_signal_ends_the_wait_for_a_batch_and_a_second_one_does_no_harm() -> N
         assert stopping.signal == signal.SIGINT
 
 
-def test_a_run_under_nohup_ignores_that_its_terminal_is_gone() -> None:
+def test_a_run_under_nohup_ignores_that_its_terminal_is_gone():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopRequest(ALONE) as stopping:
         os.kill(os.getpid(), signal.SIGHUP)

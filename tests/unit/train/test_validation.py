@@ -84,9 +84,7 @@ def jobs_of(folder: Path) -> list[ValidationJob]:
 
 
 @pytest.mark.parametrize(("world_size", "native"), [(2, False), (5, True)])
-def test_validation_figures_do_not_depend_on_the_number_of_ranks(
-    folder: Path, world_size: int, native: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_validation_figures_do_not_depend_on_the_number_of_ranks(folder, world_size, native, monkeypatch):
     model = model_of(native=native)
     jobs = [*jobs_of(folder), job(folder, "zero_shot", name="members", classnames=folder / "classes.txt")]
     alone = figures(folder, model, *jobs)
@@ -96,7 +94,7 @@ def test_validation_figures_do_not_depend_on_the_number_of_ranks(
         assert found == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
-def test_class_labels_may_be_names_numbers_or_members(folder: Path, model: ProLIP) -> None:
+def test_class_labels_may_be_names_numbers_or_members(folder, model):
     classes = folder / "classes.txt"
     ways = [
         {"class_key": "class.text"},
@@ -111,7 +109,7 @@ def test_class_labels_may_be_names_numbers_or_members(folder: Path, model: ProLI
         assert other == pytest.approx(found[0], nan_ok=True)
 
 
-def test_uncertainty_figures_cover_images_and_captions(folder: Path, model: ProLIP) -> None:
+def test_uncertainty_figures_cover_images_and_captions(folder, model):
     found = figures(folder, model, job(folder, "uncertainty", captions=("txt", "captions.1")))
     for side in ("image", "text"):
         low, mean, high = (found[f"val/uncertainty/{side}_{name}"] for name in ("low", "mean", "high"))
@@ -120,7 +118,7 @@ def test_uncertainty_figures_cover_images_and_captions(folder: Path, model: ProL
     assert -1 <= found["val/uncertainty/text_length_spearman"] <= 1
 
 
-def test_validation_leaves_the_training_state_unchanged(folder: Path, model: ProLIP) -> None:
+def test_validation_leaves_the_training_state_unchanged(folder, model):
     model.train()
     random, weights = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
     figures(folder, whole_model(model, copied=True), *jobs_of(folder))
@@ -134,7 +132,7 @@ def test_validation_leaves_the_training_state_unchanged(folder: Path, model: Pro
     model.zero_grad(set_to_none=True)
 
 
-def test_averaged_weights_are_validated_if_there_are_any(model: ProLIP) -> None:
+def test_averaged_weights_are_validated_if_there_are_any(model):
     average = {name: torch.full_like(value, 0.5) for name, value in model.named_parameters()}
     copy = whole_model(model, average)
     assert all(bool((value == 0.5).all()) for value in copy.parameters())
@@ -153,9 +151,7 @@ def test_averaged_weights_are_validated_if_there_are_any(model: ProLIP) -> None:
         (None, None, [None] * 5),
     ],
 )
-def test_the_best_is_the_largest_or_the_smallest(
-    tmp_path: Path, metric: str | None, better: Any, wins: list[float | None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_is_the_largest_or_the_smallest(tmp_path, metric, better, wins, monkeypatch):
     config = dataclasses.replace(TrainConfig(), keep_best=metric, best_is=better, out=tmp_path)
     best = BestSoFar(config, ALONE, 10)
     assert best.beaten_by({"val/b/top1": 1.0}) is None
@@ -172,7 +168,7 @@ def test_the_best_is_the_largest_or_the_smallest(
         assert BestSoFar(config, ALONE, 10).beaten_by({metric: before.value}) is not None
 
 
-def test_a_metric_that_no_row_has_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_a_metric_that_no_row_has_is_refused(tmp_path, folder):
     jobs = ValidationConfig(jobs=(job(folder, "retrieval", name="a"),))
     config = dataclasses.replace(TrainConfig(), validation=jobs, out=tmp_path)
     for wrong in ("los", "val/b/top1"):
@@ -195,13 +191,13 @@ def test_a_metric_that_no_row_has_is_refused(tmp_path: Path, folder: Path) -> No
         ("templates", {"kind": "zero_shot", "templates": ("a photo",)}),
     ],
 )
-def test_an_impossible_validation_job_is_refused(folder: Path, field: str, changes: dict[str, Any]) -> None:
+def test_an_impossible_validation_job_is_refused(folder, field, changes):
     for jobs in ((job(folder, "retrieval", **changes),), (job(folder, "retrieval"),) * 2):
         with refusal_of(f"validation.jobs.0.{field}" if len(jobs) == 1 else "validation.jobs.1.name"):
             ValidationConfig(jobs=jobs).validate()
 
 
-def test_errors_of_validation_data_name_the_set(folder: Path, model: ProLIP, tmp_path: Path) -> None:
+def test_errors_of_validation_data_name_the_set(folder, model, tmp_path):
     few = tmp_path / "classes.txt"
     few.write_text("black\nblue\n")
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])

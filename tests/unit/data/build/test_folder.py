@@ -33,9 +33,7 @@ def classes(tmp_path: Path) -> Path:
     return source
 
 
-def test_images_in_class_folders_become_samples_with_class_captions(
-    tmp_path: Path, classes: Path, read_back: Read
-) -> None:
+def test_images_in_class_folders_become_samples_with_class_captions(tmp_path, classes, read_back):
     summary = build_folder(FolderConfig(images=classes, templates=("{}", "my {}")), tmp_path / "out")
     assert summary.samples == {"train": 3}
     assert summary.skipped == ()
@@ -53,7 +51,7 @@ def test_images_in_class_folders_become_samples_with_class_captions(
     assert record["samples"] == {"train": 3}
 
 
-def test_links_to_folders_and_images_are_followed(tmp_path: Path, classes: Path) -> None:
+def test_links_to_folders_and_images_are_followed(tmp_path, classes):
     links = tmp_path / "links"
     links.mkdir()
     (links / "lion").symlink_to(classes / "sea_lion")
@@ -65,7 +63,7 @@ def test_links_to_folders_and_images_are_followed(tmp_path: Path, classes: Path)
     assert found == ["also lion/a.jpg", "also lion/deep/b.v2.PNG", "cat/c.webp", "lion/a.jpg", "lion/deep/b.v2.PNG"]
 
 
-def test_images_with_text_files_become_samples(tmp_path: Path, read_back: Read) -> None:
+def test_images_with_text_files_become_samples(tmp_path, read_back):
     source = tmp_path / "pairs"
     data = draw(source / "deep" / "a.jpg")
     (source / "deep" / "a.txt").write_text(" a grey cat\n", encoding="utf-8-sig")
@@ -89,7 +87,7 @@ def test_images_with_text_files_become_samples(tmp_path: Path, read_back: Read) 
         lambda path: path.write_bytes(b"<html>"),
     ],
 )
-def test_a_bad_pair_is_left_out_and_named(tmp_path: Path, read_back: Read, spoil: Callable[[Path], object]) -> None:
+def test_a_bad_pair_is_left_out_and_named(tmp_path, read_back, spoil):
     source = tmp_path / "pairs"
     for name in "abc":
         draw(source / f"{name}.jpg", (32, 32))
@@ -105,7 +103,7 @@ def test_a_bad_pair_is_left_out_and_named(tmp_path: Path, read_back: Read, spoil
     assert not (tmp_path / "other").exists()
 
 
-def test_an_image_that_the_loader_would_skip_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_the_loader_would_skip_is_not_stored(tmp_path, monkeypatch):
     monkeypatch.setattr("prolip.data.build.images.MAX_PIXELS", 40 * 30 - 1)
     draw(tmp_path / "photos" / "a.jpg", (40, 30))
     with pytest.raises(UserError, match=r"a\.jpg \(40 x 30 pixels are more than .*--max_side\)"):
@@ -122,21 +120,21 @@ def flat(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_a_flat_folder_has_captions_of_its_file_names(tmp_path: Path, flat: Path, read_back: Read) -> None:
+def test_a_flat_folder_has_captions_of_its_file_names(tmp_path, flat, read_back):
     assert build_folder(FolderConfig(images=flat, captions="name"), tmp_path / "out").samples == {"train": 3}
     found = {one["json"]["path"]: one["txt"].decode() for one in read_back(tmp_path / "out")}
     expected = {"0007_red-fox.JPG": "0007 red fox", "0012_two sea_lions.png": "0012 two sea lions", "a.b.webp": "a.b"}
     assert found == expected
 
 
-def test_a_pattern_finds_the_caption_in_the_file_name(tmp_path: Path, flat: Path, read_back: Read) -> None:
+def test_a_pattern_finds_the_caption_in_the_file_name(tmp_path, flat, read_back):
     config = FolderConfig(images=flat, captions="name", name_pattern=r"^\d+_(.+)$", max_bad_fraction=0.5)
     summary = build_folder(config, tmp_path / "out")
     assert sorted(one["txt"] for one in read_back(tmp_path / "out")) == [b"red fox", b"two sea lions"]
     assert [bad.name for bad in summary.skipped] == ["a.b.webp"]
 
 
-def test_a_tokenizer_knows_the_words_of_training_captions(tmp_path: Path, read_back: Read) -> None:
+def test_a_tokenizer_knows_the_words_of_training_captions(tmp_path, read_back):
     words = ["fox", "owl", "cat", "dog", "bee", "elk", "hen", "ram"]
     for word in words:
         draw(tmp_path / "in" / f"{word} {word}.png")
@@ -152,7 +150,7 @@ def test_a_tokenizer_knows_the_words_of_training_captions(tmp_path: Path, read_b
 
 
 @pytest.mark.parametrize("captions", ["class", "text"])
-def test_a_flat_folder_is_refused_without_captions_of_that_kind(tmp_path: Path, flat: Path, captions: Any) -> None:
+def test_a_flat_folder_is_refused_without_captions_of_that_kind(tmp_path, flat, captions):
     with refusal_of("images"):
         build_folder(FolderConfig(images=flat, captions=captions), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -162,7 +160,7 @@ def test_a_flat_folder_is_refused_without_captions_of_that_kind(tmp_path: Path, 
     ("folders", "are_splits"),
     [("train", True), ("Test Validation x", True), ("train car", False)],
 )
-def test_folders_named_like_splits_are_no_classes(tmp_path: Path, folders: str, are_splits: bool) -> None:
+def test_folders_named_like_splits_are_no_classes(tmp_path, folders, are_splits):
     for folder in folders.split():
         draw(tmp_path / "in" / folder / "cat" / "a.png")
     with pytest.raises(UserError) if are_splits else nullcontext() as error:
@@ -170,7 +168,7 @@ def test_folders_named_like_splits_are_no_classes(tmp_path: Path, folders: str, 
     assert error is None or error.value.field == "images"
 
 
-def test_the_summary_lists_twenty_classes(tmp_path: Path) -> None:
+def test_the_summary_lists_twenty_classes(tmp_path):
     for place in range(22):
         draw(tmp_path / "in" / f"{place:02}" / "a.png")
     notes = build_folder(FolderConfig(images=tmp_path / "in"), tmp_path / "out").notes
@@ -178,12 +176,12 @@ def test_the_summary_lists_twenty_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("pattern", "captions"), [("(", "name"), ("a", "name"), ("(a)(b)", "name"), ("(a)", "class")])
-def test_a_pattern_must_have_one_group(pattern: str, captions: Any) -> None:
+def test_a_pattern_must_have_one_group(pattern, captions):
     with refusal_of("name_pattern"):
         FolderConfig(images=Path("in"), captions=captions, name_pattern=pattern)
 
 
-def test_other_formats_are_stored_as_png_and_reported(tmp_path: Path, read_back: Read) -> None:
+def test_other_formats_are_stored_as_png_and_reported(tmp_path, read_back):
     kinds = {"bmp": "BMP", "jp2": "JPEG2000", "tiff": "TIFF"}
     if ".avif" in Image.registered_extensions():  # from Pillow 11.3 on
         kinds["avif"] = "AVIF"
@@ -205,9 +203,7 @@ def test_other_formats_are_stored_as_png_and_reported(tmp_path: Path, read_back:
 @pytest.mark.parametrize(
     ("suffix", "dtype", "largest"), [("tif", np.uint16, 65535), ("png", np.uint16, 65535), ("tif", np.float32, 1.0)]
 )
-def test_deep_grey_that_would_become_white_or_black_is_named(
-    suffix: str, dtype: type[Any], largest: float, tmp_path: Path, read_back: Read
-) -> None:
+def test_deep_grey_that_would_become_white_or_black_is_named(suffix, dtype, largest, tmp_path, read_back):
     images = tmp_path / "in"
     images.mkdir()
     ramp = np.linspace(0, 1, 64).reshape(8, 8)
@@ -223,7 +219,7 @@ def test_deep_grey_that_would_become_white_or_black_is_named(
 
 
 @pytest.mark.parametrize(("suffix", "stored"), [("jpg", "jpg"), ("png", "png"), ("webp", "webp"), ("bmp", "png")])
-def test_larger_images_are_shrunk_to_max_side(tmp_path: Path, read_back: Read, suffix: str, stored: str) -> None:
+def test_larger_images_are_shrunk_to_max_side(tmp_path, read_back, suffix, stored):
     draw(tmp_path / "in" / f"large.{suffix}", (100, 50))
     small = draw(tmp_path / "in" / f"small.{suffix}", (20, 10))
     build_folder(FolderConfig(images=tmp_path / "in", max_side=20, captions="none"), tmp_path / "out")
@@ -233,7 +229,7 @@ def test_larger_images_are_shrunk_to_max_side(tmp_path: Path, read_back: Read, s
     assert stored != suffix or fitting[stored] == small, "one that fits is stored as it is"
 
 
-def test_the_validation_split_does_not_depend_on_the_folders_place(tmp_path: Path, read_back: Read) -> None:
+def test_the_validation_split_does_not_depend_on_the_folders_place(tmp_path, read_back):
     chosen = []
     for home in ("one", "two"):
         for number in range(40):

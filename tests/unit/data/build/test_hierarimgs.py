@@ -9,7 +9,7 @@ from prolip.data.build.hierarimgs import build_hierarimgs
 from prolip.evaluation.datasets import read_levels
 
 
-def test_the_categories_of_a_rows_images_are_nested_and_its_own_comes_last(tmp_path: Path) -> None:
+def test_the_categories_of_a_rows_images_are_nested_and_its_own_comes_last(tmp_path):
     categories = write_annotations(tmp_path / "coco", 100)
     instances, captions = (tmp_path / "coco" / f"{name}_val2014.json" for name in ("instances", "captions"))
     build_hierarimgs(instances=instances, captions=captions, out=tmp_path / "table.csv")

@@ -17,7 +17,7 @@ def sample(number: int, caption: str | None = "crème brûlée") -> Sample:
     return Sample(key=f"{number:03d}", image=bytes([number]), extension="png", caption=caption, record={"ü": number})
 
 
-def test_written_shards_are_read_back_by_webdataset(tmp_path: Path, read_back: Read) -> None:
+def test_written_shards_are_read_back_by_webdataset(tmp_path, read_back):
     out = tmp_path / "a 100% odd name %d"
     with replace_folder(out) as folder:
         folder.write("train", (sample(number) for number in range(5)), 2)
@@ -47,7 +47,7 @@ def fill(out: Path, mark: str) -> None:
         folder.finish({"fingerprint": mark})
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
     out = tmp_path / "out"
     fill(out, "one")
     (out / "train-000009.tar").write_bytes(b"left over")
@@ -57,7 +57,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing is left beside it"
 
 
-def test_a_build_that_fails_keeps_the_old_folder(tmp_path: Path) -> None:
+def test_a_build_that_fails_keeps_the_old_folder(tmp_path):
     out = tmp_path / "out"
     fill(out, "one")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -73,7 +73,7 @@ def test_a_build_that_fails_keeps_the_old_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     out = tmp_path / "out"
     fill(out, "one")
     (out / "holiday.jpg").write_bytes(b"dear to somebody")
@@ -90,7 +90,7 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
         fill(out / "dataset.json", "two")
 
 
-def test_only_a_complete_folder_with_equal_settings_is_already_built(tmp_path: Path) -> None:
+def test_only_a_complete_folder_with_equal_settings_is_already_built(tmp_path):
     out = tmp_path / "out"
     assert read_complete(out, "one") is None, "there is none"
     fill(out, "one")

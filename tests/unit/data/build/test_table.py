@@ -27,7 +27,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_rows_of_a_table_become_samples(tmp_path: Path, table: Callable[..., Path], read_back: Read) -> None:
+def test_rows_of_a_table_become_samples(tmp_path, table, read_back):
     source = table('caption,image,year\n"a cat, asleep",img/a.png,1999\n\nein Hündchen,img/b.png,2001\n')
     build_csv(CsvConfig(table=source), tmp_path / "out")
     samples = {one["json"]["image"]: one for one in read_back(tmp_path / "out")}
@@ -50,22 +50,20 @@ def test_rows_of_a_table_become_samples(tmp_path: Path, table: Callable[..., Pat
         ("image,caption\n", "table"),
     ],
 )
-def test_a_wrong_table_is_named(tmp_path: Path, table: Callable[..., Path], text: str, field: str) -> None:
+def test_a_wrong_table_is_named(tmp_path, table, text, field):
     with refusal_of(field):
         build_csv(CsvConfig(table=table(text)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("row", ["img/c.png,c", ",a", "img/a.png, "])
-def test_a_row_without_image_or_caption_is_left_out_and_named(
-    tmp_path: Path, table: Callable[..., Path], row: str
-) -> None:
+def test_a_row_without_image_or_caption_is_left_out_and_named(tmp_path, table, row):
     source = table(f"image,caption\nimg/a.png,a\n{row}\n")
     summary = build_csv(CsvConfig(table=source, max_bad_fraction=0.5), tmp_path / "out")
     assert [bad.name.split(":")[0] for bad in summary.skipped] == ["table.csv line 3"]
 
 
-def test_all_captions_of_an_image_are_in_one_split(tmp_path: Path, table: Callable[..., Path], read_back: Read) -> None:
+def test_all_captions_of_an_image_are_in_one_split(tmp_path, table, read_back):
     for number in range(20):
         draw(tmp_path / "img" / f"{number}.png", value=number)
     rows = [f"img/{number}.png,caption {turn} of {number}" for turn in range(3) for number in range(20)]

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from prolip.data.build.vocabulary import MASK, PAD, UNKNOWN, train_vocabulary
 from prolip.demo.data.captions import captions_by_level
@@ -14,7 +13,7 @@ CAPTIONS = [
 ]
 
 
-def test_a_vocabulary_has_its_size_special_tokens_and_words() -> None:
+def test_a_vocabulary_has_its_size_special_tokens_and_words():
     vocabulary = train_vocabulary(CAPTIONS, 600)
     tokenizer = vocabulary.tokenizer
     assert vocabulary.size == 600 == tokenizer.get_vocab_size()
@@ -24,7 +23,7 @@ def test_a_vocabulary_has_its_size_special_tokens_and_words() -> None:
     assert tokenizer.encode("").ids == []
 
 
-def test_all_of_ascii_can_be_spelled_and_accents_fall_away() -> None:
+def test_all_of_ascii_can_be_spelled_and_accents_fall_away():
     tokenizer = train_vocabulary(["a small corpus"] * 3, 300).tokenizer
     visible = " ".join(chr(code) + chr(code) for code in range(33, 127))
     assert UNKNOWN not in tokenizer.encode(visible).tokens
@@ -32,13 +31,13 @@ def test_all_of_ascii_can_be_spelled_and_accents_fall_away() -> None:
     assert UNKNOWN in tokenizer.encode("猫").tokens
 
 
-def test_a_word_and_the_end_of_a_word_differ() -> None:
+def test_a_word_and_the_end_of_a_word_differ():
     tokenizer = train_vocabulary(["fish", "blowfish"] * 50, 90).tokenizer
     assert tokenizer.encode("fish").tokens == ["▁fish"]
     assert "▁fish" not in tokenizer.encode("blowfish").tokens
 
 
-def test_the_tokenizer_file_is_the_same_in_another_process(tmp_path: Path) -> None:
+def test_the_tokenizer_file_is_the_same_in_another_process(tmp_path):
     """Another hash seed and another number of threads: nothing of them may reach the file."""
     script = (
         "import sys; from prolip.data.build.vocabulary import train_vocabulary;"

@@ -77,7 +77,7 @@ def assert_promises(sets: dict[str, list[dict[str, Any]]], table: list[Emoji]) -
     assert len(set(keys)) == len(keys)
 
 
-def test_built_shards_keep_the_documented_promises(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
+def test_built_shards_keep_the_documented_promises(tmp_path, made_up, read_back):
     summary = build_emoji(SMALL, tmp_path / "out")
     sets = by_set(tmp_path / "out", read_back)
     assert_promises(sets, made_up)
@@ -97,9 +97,7 @@ def test_built_shards_keep_the_documented_promises(tmp_path: Path, made_up: list
     assert len({splits[f"thing {number}"] for number in EQUAL}) == 1
 
 
-def test_a_fifth_of_the_training_samples_are_variants(
-    built: Path, tmp_path: Path, made_up: list[Emoji], read_back: Read
-) -> None:
+def test_a_fifth_of_the_training_samples_are_variants(built, tmp_path, made_up, read_back):
     train = read_back(built, "train-*.tar")
     variants = [one for one in train if one["json"]["skin_tone"]]
     assert len(variants) / len(train) == pytest.approx(0.2, abs=0.01)
@@ -117,9 +115,7 @@ def test_a_fifth_of_the_training_samples_are_variants(
     assert not [one for one in read_back(tmp_path / "none", "train-*.tar") if one["json"]["skin_tone"]]
 
 
-def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(
-    built: Path, tmp_path: Path, made_up: list[Emoji], read_back: Read
-) -> None:
+def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(built, tmp_path, made_up, read_back):
     variant = next(one for one in read_back(built, "train-*.tar") if one["json"]["skin_tone"])
     held_out = read_back(built, "test-goog-*.tar")[0]
     files = builder.find_art()
@@ -131,9 +127,7 @@ def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(
     assert read_back(tmp_path / "again", "test-goog-*.tar")[0]["__key__"] == held_out["__key__"]
 
 
-def test_training_images_have_mirrored_copies(
-    built: Path, tmp_path: Path, made_up: list[Emoji], read_back: Read
-) -> None:
+def test_training_images_have_mirrored_copies(built, tmp_path, made_up, read_back):
     both = tmp_path / "both"
     build_emoji(replace(SMALL, mirror=True), both)
     assert (both / "tokenizer.json").read_bytes() == (built / "tokenizer.json").read_bytes()
@@ -165,7 +159,7 @@ def test_training_images_have_mirrored_copies(
         ({"name": "upper arm"}, True),
     ],
 )
-def test_emoji_whose_meaning_changes_are_not_mirrored(change: dict[str, Any], is_mirrored: bool) -> None:
+def test_emoji_whose_meaning_changes_are_not_mirrored(change, is_mirrored):
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     emoji = Emoji(codepoints=("1F000",), name="thing", base_name="thing", group="Objects", subgroup="tool")
     drawing = Drawing(emoji=replace(emoji, **change), design="goog", png=encode_png(pixels), image_id=image_id(pixels))
@@ -175,9 +169,7 @@ def test_emoji_whose_meaning_changes_are_not_mirrored(change: dict[str, Any], is
     assert not _mirrored_copies([replace(drawing, png=encode_png(same), image_id=image_id(same))], set())
 
 
-def test_a_sample_has_its_image_captions_and_names(
-    built: Path, tmp_path: Path, made_up: list[Emoji], read_back: Read
-) -> None:
+def test_a_sample_has_its_image_captions_and_names(built, tmp_path, made_up, read_back):
     train = read_back(built, "train-*.tar")
     sample = next(one for one in train if one["json"]["skin_tone"] and one["json"]["group"] == "Animals & Nature")
     record = sample["json"]
@@ -200,9 +192,7 @@ def test_a_sample_has_its_image_captions_and_names(
     assert Image.open(io.BytesIO(read_back(tmp_path / "small")[0]["png"])).size == (5, 5)
 
 
-def test_rebuilding_emoji_gives_the_same_bytes_or_does_nothing(
-    built: Path, tmp_path: Path, made_up: list[Emoji]
-) -> None:
+def test_rebuilding_emoji_gives_the_same_bytes_or_does_nothing(built, tmp_path, made_up):
     build_emoji(SMALL, tmp_path / "one")
     one, two = ({path.name: path.read_bytes() for path in out.iterdir()} for out in (tmp_path / "one", built))
     assert one == two
@@ -218,7 +208,7 @@ def test_rebuilding_emoji_gives_the_same_bytes_or_does_nothing(
     assert (tmp_path / "one" / "train-000000.tar").read_bytes() != two["train-000000.tar"]
 
 
-def test_emoji_do_not_replace_shards_of_another_kind(tmp_path: Path, made_up: list[Emoji]) -> None:
+def test_emoji_do_not_replace_shards_of_another_kind(tmp_path, made_up):
     mine = tmp_path / "mine"
     encode = encode_png(np.full((8, 8, 3), 7, np.uint8))
     (tmp_path / "images" / "cat").mkdir(parents=True)
@@ -230,9 +220,7 @@ def test_emoji_do_not_replace_shards_of_another_kind(tmp_path: Path, made_up: li
     assert sorted((path.name, path.read_bytes()) for path in mine.iterdir()) == before
 
 
-def test_a_new_version_of_art_or_names_rebuilds_the_shards(
-    built: Path, tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_version_of_art_or_names_rebuilds_the_shards(built, tmp_path, made_up, monkeypatch):
     shutil.copytree(built, tmp_path / "out")
     monkeypatch.setattr(builder, "package_versions", lambda: {"made-up": "2"})
     assert not build_emoji(SMALL, tmp_path / "out").already_built
@@ -242,7 +230,7 @@ def test_a_new_version_of_art_or_names_rebuilds_the_shards(
     assert build_emoji(SMALL, tmp_path / "out").already_built
 
 
-def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(built: Path) -> None:
+def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(built):
     record = json.loads((built / "dataset.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(built / "tokenizer.json"))
     assert record["vocab_size"] == tokenizer.get_vocab_size() <= 400
@@ -255,9 +243,7 @@ def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(built: Path
     assert all(entry["credit"] in page and entry["licence"] in page for entry in record["attributions"])
 
 
-def test_the_tokenizer_is_trained_on_training_captions_only(
-    tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch, read_back: Read
-) -> None:
+def test_the_tokenizer_is_trained_on_training_captions_only(tmp_path, made_up, monkeypatch, read_back):
     seen = []
     train = builder.train_vocabulary
 
@@ -272,13 +258,13 @@ def test_the_tokenizer_is_trained_on_training_captions_only(
     assert not [caption for caption in seen if caption.split(",")[0] in held_out]
 
 
-def test_art_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_art_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("prolip.demo.data.art.find_spec", lambda name: None)
     with pytest.raises(UserError):
         find_art()
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_is_named(tmp_path):
     for suffix in ("png", "svg"):
         if suffix == "svg":
             pytest.importorskip("resvg_py", reason="the extra `demo` is not installed")
@@ -288,7 +274,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
             Art(files={"1F421": path}).draw("1F421", 8)
 
 
-def test_transparent_images_are_centred_on_white(tmp_path: Path) -> None:
+def test_transparent_images_are_centred_on_white(tmp_path):
     pixels = np.zeros((4, 8, 4), dtype=np.uint8)
     pixels[:, 4:] = (255, 0, 0, 255)
     Image.fromarray(pixels).save(tmp_path / "1F421.png")
@@ -306,7 +292,7 @@ def real(real_art: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_real_emoji_shards_keep_the_documented_promises(real: Path, read_back: Read) -> None:
+def test_real_emoji_shards_keep_the_documented_promises(real, read_back):
     sets = by_set(real, read_back)
     assert_promises(sets, list(read_table()))
     sizes = {name: len(own) for name, own in sets.items()}
@@ -327,13 +313,13 @@ def test_real_emoji_shards_keep_the_documented_promises(real: Path, read_back: R
     assert pixels.std() > 20, "something is drawn"
 
 
-def test_real_captions_fit_the_context(real: Path) -> None:
+def test_real_captions_fit_the_context(real):
     record = json.loads((real / "dataset.json").read_text(encoding="utf-8"))
     assert record["vocab_size"] <= 2000
     assert record["tokenizer"]["truncated_share"] < 0.01
 
 
-def test_every_emoji_has_art(real_art: None) -> None:
+def test_every_emoji_has_art(real_art):
     art = find_art()
     keys = {one.key for one in read_table()}
     assert keys <= set(art["openmoji"].files)

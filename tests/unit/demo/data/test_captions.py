@@ -14,7 +14,7 @@ from prolip.demo.data.captions import (
 from prolip.demo.data.names import read_table
 
 
-def test_every_level_has_the_same_templates_half_of_them_chained() -> None:
+def test_every_level_has_the_same_templates_half_of_them_chained():
     captions = captions_by_level("blowfish", "animal-marine", "Animals & Nature")
     assert tuple(captions) == LEVELS
     assert {len(own) for own in captions.values()} == {6}
@@ -27,7 +27,7 @@ def test_every_level_has_the_same_templates_half_of_them_chained() -> None:
     assert captions["group"][3] == "animals and nature"
 
 
-def test_general_captions_contain_no_specific_words() -> None:
+def test_general_captions_contain_no_specific_words():
     captions = captions_by_level("blowfish", "animal-marine", "Animals & Nature")
     assert not [caption for level in LEVELS[:3] for caption in captions[level] if "blowfish" in caption]
     assert not [caption for level in LEVELS[:2] for caption in captions[level] if "marine" in caption]
@@ -35,7 +35,7 @@ def test_general_captions_contain_no_specific_words() -> None:
     assert len(set(captions["picture"])) == 6
 
 
-def test_each_phrase_belongs_to_one_level() -> None:
+def test_each_phrase_belongs_to_one_level():
     table = read_table()
     assert set(SUBGROUP_TEXTS) == {one.subgroup for one in table}
     phrases = [*SUBGROUP_TEXTS.values(), *(group_text(group) for group in {one.group for one in table})]
@@ -45,12 +45,12 @@ def test_each_phrase_belongs_to_one_level() -> None:
     assert all(phrase == phrase.lower() for phrase in phrases)
 
 
-def test_an_unknown_subgroup_is_an_error() -> None:
+def test_an_unknown_subgroup_is_an_error():
     with pytest.raises(KeyError, match="animal-imaginary"):
         subgroup_text("animal-imaginary")
 
 
-def test_keyword_captions_list_keywords_or_the_name() -> None:
+def test_keyword_captions_list_keywords_or_the_name():
     many = [f"word{number}" for number in range(MAX_KEYWORDS + 2)]
     assert keyword_captions("chef", ["cook", "kitchen"])[0] == "cook, kitchen"
     assert keyword_captions("chef", many)[0].split(", ") == many[:MAX_KEYWORDS]

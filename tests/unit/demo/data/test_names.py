@@ -11,7 +11,7 @@ def emoji(name: str, *codes: str) -> Emoji:
     return Emoji(codepoints=codes, name=name, base_name=name, group="g", subgroup="s")
 
 
-def test_names_are_joined_without_the_variation_selector() -> None:
+def test_names_are_joined_without_the_variation_selector():
     assert join_key(["0023", "fe0f", "20E3"]) == "0023-20E3"
 
 
@@ -29,7 +29,7 @@ def test_names_are_joined_without_the_variation_selector() -> None:
         (emoji("kiss: man, man", "1F468", "200D", "2764"), emoji("kiss: woman, man", "1F469", "200D", "2764")),
     ],
 )
-def test_variants_share_a_stem(one: Emoji, other: Emoji) -> None:
+def test_variants_share_a_stem(one, other):
     assert set(one.stems) & set(other.stems)
 
 
@@ -43,11 +43,11 @@ def test_variants_share_a_stem(one: Emoji, other: Emoji) -> None:
         (emoji("man: red hair", "1F468", "200D", "1F9B0"), emoji("man: bald", "1F468", "200D", "1F9B2")),
     ],
 )
-def test_different_emoji_share_no_stem(one: Emoji, other: Emoji) -> None:
+def test_different_emoji_share_no_stem(one, other):
     assert not set(one.stems) & set(other.stems)
 
 
-def test_the_shipped_table_is_unicode_17() -> None:
+def test_the_shipped_table_is_unicode_17():
     table = read_table()
     assert len(table) == 3944
     assert len({one.key for one in table}) == 3944, "keys without U+FE0F stay different"
@@ -60,7 +60,7 @@ def test_the_shipped_table_is_unicode_17() -> None:
     assert next(one for one in table if one.name == "blowfish").keywords == ("fish",)
 
 
-def test_no_stem_joins_more_than_a_few_emoji() -> None:
+def test_no_stem_joins_more_than_a_few_emoji():
     by_code = Counter(one.stems[0] for one in read_table() if not one.skin_tones)
     by_name = Counter(one.stems[1] for one in read_table() if not one.skin_tones)
     assert max(by_code.values()) <= 10

@@ -14,26 +14,26 @@ def emoji(number: int, group: str = "g", name: str | None = None) -> Emoji:
     return Emoji(codepoints=(f"{0x1F000 + number:X}",), name=name, base_name=name, group=group, subgroup="s")
 
 
-def test_seeded_ranks_have_fixed_values() -> None:
+def test_seeded_ranks_have_fixed_values():
     assert hash_rank(0, "blowfish") == 0xAB75AA7184FBAC0
     assert hash_rank(0, "blowfish") != hash_rank(1, "blowfish")
     assert 0 <= hash_rank(0, "blowfish") < 2**64
 
 
-def test_connected_components_join_through_shared_labels() -> None:
+def test_connected_components_join_through_shared_labels():
     labels = {"a": ["1"], "b": ["2", "1"], "c": ["2"], "d": ["3"], "e": []}
     assert connect(labels) == {"a": "a", "b": "a", "c": "a", "d": "d", "e": "e"}
     assert connect(dict(reversed(labels.items()))) == connect(labels), "the order of the keys does not matter"
 
 
-def test_shares_hold_in_every_group() -> None:
+def test_shares_hold_in_every_group():
     listed = [emoji(number, "ab"[number % 2]) for number in range(400)]
     splits = split_emoji(listed, {one.key: [one.key] for one in listed}, test_share=0.15, val_share=0.05, seed=0)
     for group in "ab":
         assert Counter(splits[one.key] for one in listed if one.group == group) == {"train": 160, "test": 30, "val": 10}
 
 
-def test_emoji_that_show_the_same_are_in_one_split() -> None:
+def test_emoji_that_show_the_same_are_in_one_split():
     """Equal images, and a stem that only the name shows; the pairs are so many that chance could not keep them."""
     listed = [emoji(number) for number in range(200)]
     images = {one.key: [f"own {number}", f"pair {number // 2}"] for number, one in enumerate(listed)}
@@ -46,7 +46,7 @@ def test_emoji_that_show_the_same_are_in_one_split() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_components_larger_than_a_share_go_to_training(seed: int) -> None:
+def test_components_larger_than_a_share_go_to_training(seed):
     """Forty emoji with one image are more than either share: they are for training, and the shares hold."""
     listed = [emoji(number) for number in range(100)]
     images = {one.key: ["same" if number < 40 else one.key] for number, one in enumerate(listed)}
@@ -55,7 +55,7 @@ def test_components_larger_than_a_share_go_to_training(seed: int) -> None:
     assert {splits[one.key] for one in listed[:40]} == {"train"}
 
 
-def test_the_seed_decides_the_split() -> None:
+def test_the_seed_decides_the_split():
     listed = [emoji(number) for number in range(100)]
     images = {one.key: [one.key] for one in listed}
     first, again, other = (split_emoji(listed, images, test_share=0.2, val_share=0.1, seed=seed) for seed in (0, 0, 1))
@@ -63,7 +63,7 @@ def test_the_seed_decides_the_split() -> None:
     assert first != other
 
 
-def test_variants_are_spread_evenly_over_base_emoji() -> None:
+def test_variants_are_spread_evenly_over_base_emoji():
     variants = {f"base{number}": [f"{number}-{tone}" for tone in range(5)] for number in range(10)}
     chosen = choose_variants(variants, 25, seed=0)
     counts = Counter(key.split("-")[0] for key in chosen)

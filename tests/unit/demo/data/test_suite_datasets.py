@@ -57,7 +57,7 @@ def drawn(emoji: Path, read_back: Read, name: str) -> list[Record]:
     return [one for one in samples if not (one["json"]["skin_tone"] or one["json"]["mirrored"])]
 
 
-def test_classes_are_in_clip_benchmarks_layout(emoji: Path, suites: Path, read_back: Read) -> None:
+def test_classes_are_in_clip_benchmarks_layout(emoji, suites, read_back):
     for design in DESIGNS:
         records = drawn(emoji, read_back, f"test-{design}")
         for kind, field in (("groups", "group_text"), ("subgroups", "subgroup_text")):
@@ -83,7 +83,7 @@ def test_classes_are_in_clip_benchmarks_layout(emoji: Path, suites: Path, read_b
         assert [groups[row[0]] for row in metadata] == [one["json"]["group_text"] for one in records]
 
 
-def test_labelled_images_are_of_trained_emoji(emoji: Path, suites: Path, read_back: Read) -> None:
+def test_labelled_images_are_of_trained_emoji(emoji, suites, read_back):
     samples = members(suites / "wds_emoji-groups-trained_test" / "test" / "0.tar")
     trained = {one["json"]["name"] for one in drawn(emoji, read_back, "train")}
     assert samples
@@ -93,7 +93,7 @@ def test_labelled_images_are_of_trained_emoji(emoji: Path, suites: Path, read_ba
         assert not trained & {one["txt"].decode() for one in tested}
 
 
-def test_equal_images_appear_once_with_all_their_names(emoji: Path, suites: Path, read_back: Read) -> None:
+def test_equal_images_appear_once_with_all_their_names(emoji, suites, read_back):
     shared = 0
     for design in DESIGNS:
         expected = {}
@@ -106,7 +106,7 @@ def test_equal_images_appear_once_with_all_their_names(emoji: Path, suites: Path
     assert shared == 1
 
 
-def test_hierarcaps_is_written_as_a_table_and_images(emoji: Path, suites: Path, read_back: Read) -> None:
+def test_hierarcaps_is_written_as_a_table_and_images(emoji, suites, read_back):
     with (suites / "hierarcaps" / "hierarcaps.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     records = {f"{one['__key__']}.png": one for one in drawn(emoji, read_back, "test-openmoji")}
@@ -122,7 +122,7 @@ def test_hierarcaps_is_written_as_a_table_and_images(emoji: Path, suites: Path, 
         assert (suites / "hierarcaps" / row["image_url"]).read_bytes() == records[row["image_url"]]["png"]
 
 
-def test_hierarimgs_chains_run_from_average_images_to_one_image(emoji: Path, suites: Path, read_back: Read) -> None:
+def test_hierarimgs_chains_run_from_average_images_to_one_image(emoji, suites, read_back):
     folder = suites / "hierarimgs"
     with (folder / "hierarimgs.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -153,7 +153,7 @@ def test_hierarimgs_chains_run_from_average_images_to_one_image(emoji: Path, sui
     assert len(rows) == len(lines(suites / "hierarcaps" / "hierarcaps.csv")) - 1
 
 
-def test_the_task_table_lists_the_written_sets(suites: Path) -> None:
+def test_the_task_table_lists_the_written_sets(suites):
     tasks = read_tasks(suites / "emoji-tasks.tsv")
     assert len(tasks) == 12
     for task in tasks:
@@ -168,9 +168,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_rebuilding_suites_gives_the_same_bytes_or_does_nothing(
-    emoji: Path, suites: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rebuilding_suites_gives_the_same_bytes_or_does_nothing(emoji, suites, tmp_path, capsys):
     out = tmp_path / "suites"
     words = f"data build suites --data {emoji} --out {out}".split()
     assert main(words) == 0
@@ -182,7 +180,7 @@ def test_rebuilding_suites_gives_the_same_bytes_or_does_nothing(
     assert contents(out) == contents(suites)
 
 
-def test_changed_and_damaged_shards(emoji: Path, tmp_path: Path) -> None:
+def test_changed_and_damaged_shards(emoji, tmp_path):
     out, other = tmp_path / "suites", shutil.copytree(emoji, tmp_path / "emoji")
     build_suites(SuitesConfig(data=emoji), out)
     path = other / "test-goog-000000.tar"

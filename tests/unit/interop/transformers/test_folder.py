@@ -112,7 +112,7 @@ def _close(found: np.ndarray, expected: torch.Tensor, atol: float = 1e-6) -> Non
     np.testing.assert_allclose(found, expected.detach().numpy(), rtol=0, atol=atol)
 
 
-def test_transformers_loads_a_folder_without_prolip(exported: Exported) -> None:
+def test_transformers_loads_a_folder_without_prolip(exported):
     found, image, texts = exported.found["transformers"], exported.image, exported.texts
     _close(found["image_mean"], image.mean)
     _close(found["image_log_var"], image.log_var)
@@ -127,7 +127,7 @@ def test_transformers_loads_a_folder_without_prolip(exported: Exported) -> None:
     _close(found["pooled"], image.mean)
 
 
-def test_sentence_transformers_loads_a_folder_without_prolip(exported: Exported) -> None:
+def test_sentence_transformers_loads_a_folder_without_prolip(exported):
     found, image, texts = exported.found["sentence-transformers"], exported.image, exported.texts
     _close(found["images"], torch.cat([image.mean, image.total_var[:, None]], 1))
     _close(found["texts"], torch.cat([texts.mean, texts.total_var[:, None]], 1))

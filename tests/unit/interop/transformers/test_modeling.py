@@ -92,17 +92,17 @@ def _check_same(loaded: Any, model: ProLIP) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_exported_model_has_our_gaussians_and_logits(name: str, tmp_path: Path) -> None:
+def test_the_exported_model_has_our_gaussians_and_logits(name, tmp_path):
     model = _model(OPTIONS[name])
     _check_same(ProLIPModel.from_pretrained(_exported(model, tmp_path)), model)
 
 
-def test_a_released_model_folder_loads_unchanged(tmp_path: Path) -> None:
+def test_a_released_model_folder_loads_unchanged(tmp_path):
     model = _model(SMALL)
     _check_same(ProLIPModel.from_pretrained(save_pretrained(model, tmp_path)), model)
 
 
-def test_a_model_saved_by_transformers_loads_in_prolip(tmp_path: Path) -> None:
+def test_a_model_saved_by_transformers_loads_in_prolip(tmp_path):
     model = _model(OPTIONS["clip"])
     folder = _exported(model, tmp_path, pad_token_id=1)
     back = load_network(folder)
@@ -111,7 +111,7 @@ def test_a_model_saved_by_transformers_loads_in_prolip(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_single_tower_returns_mean_and_log_variance() -> None:
+def test_a_single_tower_returns_mean_and_log_variance():
     network = ProLIPModel(ProLIPConfig(**to_official_json(SMALL))).eval()
     pixels, ids = _inputs(SMALL)
     for output, kind in ((network(pixel_values=pixels), "image"), (network(input_ids=ids), "text")):
@@ -128,7 +128,7 @@ def test_a_single_tower_returns_mean_and_log_variance() -> None:
 
 
 @torch.no_grad()
-def test_rows_are_padded_to_the_full_context() -> None:
+def test_rows_are_padded_to_the_full_context():
     network = ProLIPModel(ProLIPConfig(**to_official_json(SMALL), pad_token_id=1)).eval()
     short, whole = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 7, 1, 1, 1]])
     assert torch.equal(network(input_ids=short).text_mean, network(input_ids=whole).text_mean)

@@ -49,7 +49,7 @@ def _encoded(size: tuple[int, int], mode: str, kind: str) -> bytes:
 @pytest.mark.parametrize(
     ("mode", "kind"), [("RGB", "png"), ("RGB", "rotated"), ("RGBA", "png"), ("P", "png"), ("L", "png")]
 )
-def test_processed_pixels_equal_the_loaders(size: tuple[int, int], mode: str, kind: str, tmp_path: Path) -> None:
+def test_processed_pixels_equal_the_loaders(size, mode, kind, tmp_path):
     if int(PIL.__version__.split(".", maxsplit=1)[0]) < 13 and size[1] > 2 * size[0]:
         pytest.skip("Pillow resized tall images in another order before 13")
     data = _encoded(size, mode, kind)
@@ -95,7 +95,7 @@ def _settings(name: str, folder: Path) -> TokenizerConfig:
 
 
 @pytest.mark.parametrize("name", ["clip", "canonicalize", "beside"])
-def test_token_ids_equal_our_tokenizers(name: str, tmp_path: Path) -> None:
+def test_token_ids_equal_our_tokenizers(name, tmp_path):
     settings = _settings(name, tmp_path)
     expected = Tokenizer(settings).encode(CAPTIONS)
     made = transformers_tokenizer(settings)
@@ -113,7 +113,7 @@ def test_token_ids_equal_our_tokenizers(name: str, tmp_path: Path) -> None:
     assert np.array_equal(Tokenizer(choose_tokenizer(resolve(tmp_path / "saved"), text)).encode(CAPTIONS), expected)
 
 
-def test_the_auto_classes_load_a_saved_processor(tmp_path: Path) -> None:
+def test_the_auto_classes_load_a_saved_processor(tmp_path):
     images = ProLIPImageProcessor(size={"shortest_edge": SIDE}, image_mean=(0.1, 0.2, 0.3), image_std=(0.4, 0.5, 0.6))
     ProLIPProcessor(images, transformers_tokenizer(TokenizerConfig(context_length=12))).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "prolip"}')

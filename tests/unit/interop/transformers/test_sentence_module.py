@@ -15,7 +15,7 @@ def _gaussians(count: int, seed: int) -> tuple[Gaussian, Tensor]:
     return gaussian, torch.cat([mean, gaussian.total_var[:, None]], 1)
 
 
-def test_similarity_is_one_minus_half_the_csd() -> None:
+def test_similarity_is_one_minus_half_the_csd():
     (a, first), (b, second) = _gaussians(3, 0), _gaussians(5, 1)
     expected = 1 - csd(a, b) / 2
     for one, other in ((first, second), (first.numpy(), second.numpy()), (list(first), list(second.numpy()))):

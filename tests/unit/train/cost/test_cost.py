@@ -66,7 +66,7 @@ def counted(model: ProLIP, inputs: SimpleNamespace, *, parts: int = 1) -> int:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_parameter_counts_equal_the_models(name: str) -> None:
+def test_parameter_counts_equal_the_models(name):
     counts = count_parameters(blank(ARCHITECTURES[name]))
     if name == "demo":
         assert counts.total == sum(parameter.numel() for parameter in ProLIP(ARCHITECTURES[name]).parameters())
@@ -106,9 +106,7 @@ CASES: list[tuple[str, str | None, bool, int, int]] = [
 
 
 @pytest.mark.parametrize(("shape", "lock", "masked", "parts", "every"), CASES)
-def test_flops_equal_those_of_the_whole_step(
-    shape: str, lock: str | None, masked: bool, parts: int, every: int
-) -> None:
+def test_flops_equal_those_of_the_whole_step(shape, lock, masked, parts, every):
     """The count skips equal blocks."""
     config = SHAPES[shape]
     vision, text = replace(config.vision, layers=5), replace(config.text, layers=6)
@@ -124,7 +122,7 @@ def test_flops_equal_those_of_the_whole_step(
     assert flops.recomputed == (flops.forward if parts > 1 else 0) or every
 
 
-def test_flops_of_native_images_are_the_mean_over_their_kinds_of_step() -> None:
+def test_flops_of_native_images_are_the_mean_over_their_kinds_of_step():
     native = NativeConfig(seq_lens=(64, 96), seq_len_probs=(1, 3), token_budget=768, batch_divisor=4)
     config = TrainConfig(
         samples_seen=96,
@@ -138,7 +136,7 @@ def test_flops_of_native_images_are_the_mean_over_their_kinds_of_step() -> None:
     assert flops.total - flops.loss == pytest.approx((found[0] + 3 * found[1]) / 4, rel=0.02)
 
 
-def test_the_flops_of_the_loss_equal_those_that_torch_counts() -> None:
+def test_the_flops_of_the_loss_equal_those_that_torch_counts():
     mean, var = torch.randn(SLOTS, BATCH, 16), torch.rand(SLOTS, BATCH)
     product = flop_registry[torch.ops.aten.mm]
     in_place = {torch.ops.aten.addmm_: lambda _, *factors, **rest: product(*factors[:2])}  # torch passes it over
@@ -166,5 +164,5 @@ def test_the_flops_of_the_loss_equal_those_that_torch_counts() -> None:
         ("cpu", "fp32", None),
     ],
 )
-def test_peak_flops_of_known_and_unknown_devices(name: str, precision: str, tflops: float | None) -> None:
-    assert peak_flops(name, precision) == (None if tflops is None else tflops * 1e12)  # type: ignore[arg-type]
+def test_peak_flops_of_known_and_unknown_devices(name, precision, tflops):
+    assert peak_flops(name, precision) == (None if tflops is None else tflops * 1e12)

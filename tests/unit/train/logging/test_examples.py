@@ -1,7 +1,6 @@
 """Logged examples: the right samples, as the model saw them, with their tokens."""
 
 import math
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from prolip.models import ProLIPOutput
 from prolip.train.logging.examples import image_of, pick_examples, write_examples
 
 
-def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_path: Path) -> None:
+def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_path):
     write_tokenizer(tmp_path / "tokenizer.json")
     tokenizer = Tokenizer(TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=4))
     pixels = torch.randint(0, 256, (5, 6, 6, 3), dtype=torch.uint8)
@@ -46,7 +45,7 @@ def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_pat
     assert np.array_equal(np.asarray(sheet)[6:12, :6], pixels[2].numpy())
 
 
-def test_an_example_of_a_native_batch_is_its_image() -> None:
+def test_an_example_of_a_native_batch_is_its_image():
     images = native_step_of(3, 0).images
     assert isinstance(images, Patches)
     for place, (rows, columns) in enumerate([(2, 2), (1, 3), (2, 1)]):

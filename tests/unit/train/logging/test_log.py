@@ -41,7 +41,7 @@ def steps(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_resumed_run_writes_each_step_once(tmp_path: Path) -> None:
+def test_a_resumed_run_writes_each_step_once(tmp_path):
     with log_of(tmp_path, 0, tensorboard=True) as log:
         for step in (5, 10, 15):
             log.write(ROW | {"step": step})
@@ -53,7 +53,7 @@ def test_a_resumed_run_writes_each_step_once(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
+def test_a_full_disk_is_named(tmp_path):
     with log_of(tmp_path, 0) as log, file_limit(300):
         log.write(ROW)
         with pytest.raises(DiskFullError, match=r"metrics\.jsonl"):
@@ -67,7 +67,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
 
 
-def test_metrics_are_grouped_and_nan_stays_valid_json(tmp_path: Path) -> None:
+def test_metrics_are_grouped_and_nan_stays_valid_json(tmp_path):
     with log_of(tmp_path, 0, tensorboard=True) as log:
         log.write(ROW)
         log.write(ROW | {"step": 6, "lr": math.nan, "bad/decode": 2})
@@ -78,7 +78,7 @@ def test_metrics_are_grouped_and_nan_stays_valid_json(tmp_path: Path) -> None:
     assert found["val/emoji/top1"] == [(6, 0.25)]
 
 
-def test_a_missing_logger_package_is_an_error_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_logger_package_is_an_error_before_the_run(monkeypatch):
     monkeypatch.setattr("prolip.train.config.sections.find_spec", lambda name: None)
     LogConfig().check()
     for name in ("wandb", "tensorboard"):
@@ -86,7 +86,7 @@ def test_a_missing_logger_package_is_an_error_before_the_run(monkeypatch: pytest
             LogConfig(**{name: True}).check()
 
 
-def test_wandb_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_continues_the_same_run(tmp_path, monkeypatch):
     began = []
 
     def init(**settings: Any) -> Any:
@@ -109,7 +109,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("stream", "begins", "ends"), [(io.StringIO(), "step 5/100", "\n"), (Terminal(), "\r", "\n")])
-def test_progress_shows_speed_waiting_terms_and_eta(stream: io.StringIO, begins: str, ends: str) -> None:
+def test_progress_shows_speed_waiting_terms_and_eta(stream, begins, ends):
     with Progress(100, stream) as progress:
         progress.show(ROW)
     shown = stream.getvalue()

@@ -73,7 +73,7 @@ def row_of(meter: Meter, step: int) -> Mapping[str, float]:
     return meter.row(step, 8 * step, output(), torch.tensor(0.5), 1e-3)
 
 
-def test_a_row_covers_the_steps_since_the_last_row(clock: Clock) -> None:
+def test_a_row_covers_the_steps_since_the_last_row(clock):
     source = Source()
     meter = meter_of(source, step=4)
     for loss in (1.0, 3.0):
@@ -114,7 +114,7 @@ def test_a_row_covers_the_steps_since_the_last_row(clock: Clock) -> None:
     assert row["time_s"] == meter.elapsed_s == 15.0
 
 
-def test_mfu_is_the_share_of_the_peak_flops(clock: Clock) -> None:
+def test_mfu_is_the_share_of_the_peak_flops(clock):
     meter = meter_of(Source(), at_peak=6e-3)
     clock.now = 0.03
     for _ in range(2):
@@ -122,9 +122,7 @@ def test_mfu_is_the_share_of_the_peak_flops(clock: Clock) -> None:
     assert row_of(meter, 2)["mfu"] == pytest.approx(0.4)
 
 
-def test_two_ranks_log_the_same_means_and_sums(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_two_ranks_log_the_same_means_and_sums(clock, monkeypatch, caplog):
     group = Group(2)
     for module in ("prolip.train.logging.meter.dist", "prolip.distributed.ranks.dist"):
         monkeypatch.setattr(module, group)

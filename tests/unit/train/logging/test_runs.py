@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_table_of_runs_has_last_and_best_values(folder: Path) -> None:
+def test_the_table_of_runs_has_last_and_best_values(folder):
     lines = run_runs(RunsOptions(folders=(folder,)))
     assert lines == [
         "run         steps  samples  samples/s     time  loss  loss (best)  val/emoji/top1  val/emoji/top1 (best)",
@@ -41,7 +41,7 @@ def test_the_table_of_runs_has_last_and_best_values(folder: Path) -> None:
     ]
 
 
-def test_runs_are_printed_as_markdown_and_json(folder: Path) -> None:
+def test_runs_are_printed_as_markdown_and_json(folder):
     runs = (folder / "small", folder / "lar|ge")
     lines = run_runs(RunsOptions(folders=runs, metrics=("val/emoji/top5",), format="markdown"))
     assert lines[0] == "| run | steps | samples | samples/s | time | val/emoji/top5 | val/emoji/top5 (best) |"
@@ -58,7 +58,7 @@ def test_runs_are_printed_as_markdown_and_json(folder: Path) -> None:
     assert large["val/emoji/top1"] is None
 
 
-def test_a_page_draws_every_figure_of_every_run(folder: Path) -> None:
+def test_a_page_draws_every_figure_of_every_run(folder):
     page = folder / "pages" / "runs.html"
     run_runs(RunsOptions(folders=(folder,), plot=page))
     text = page.read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def test_a_page_draws_every_figure_of_every_run(folder: Path) -> None:
     assert re.findall("<title>(.*?)</title>", page.read_text(encoding="utf-8")) == ["Runs side by side", "loss"]
 
 
-def test_errors_of_the_runs_command_name_the_fault(folder: Path) -> None:
+def test_errors_of_the_runs_command_name_the_fault(folder):
     for number in range(7):
         write(folder / f"run{number}", [1.0], [])
     for field, options in (
