@@ -245,6 +245,8 @@ class FaultProxy:
                 self._left -= len(rest)
                 threading.Thread(target=self._upload, args=(client, server, fault), daemon=True).start()
                 self._pass(server, client, fault)
+                # Ends the wait for more of the request, which would keep a connection open that is to break.
+                client.shutdown(socket.SHUT_RD)
 
     def _upload(self, client: socket.socket, server: socket.socket, fault: str) -> None:
         """Pass on the rest of what the client sends, such as a part of an upload; a broken connection ends in it."""
