@@ -96,9 +96,10 @@ def read_selection(path: str | Path, having: str = "") -> Iterator[Chosen]:
         having: skip the row groups that do not have this source.
 
     Raises:
-        UserError: the file is missing or is not a selection.
+        UserError: the file is missing or is not a selection, or a source occurs twice.
     """
     folder, name = folder_of(str(path))
+    seen = set[str]()
     try:
         with folder.open(name) as stream, pq.ParquetFile(stream) as file:
             for group in range(file.num_row_groups):
@@ -114,6 +115,9 @@ def read_selection(path: str | Path, having: str = "") -> Iterator[Chosen]:
                         raise ValueError(f"rows of {one.source}: must ascend")
                     if one.repeats is not None and (len(one.repeats) != len(one.rows) or not one.repeats.all()):
                         raise ValueError(f"repeats of {one.source}: must be positive, one for each row")
+                    if one.source in seen:
+                        raise ValueError(f"{one.source}: must occur once")
+                    seen.add(one.source)
                     yield one
     except FileNotFoundError as error:
         raise UserError("selection", "must be a file", path) from error

@@ -93,3 +93,11 @@ def test_what_is_no_selection_is_refused(tmp_path, column):
         with pytest.raises(UserError) as error:
             list(read_selection(path))
         assert error.value.field == "selection"
+
+
+def test_a_source_that_occurs_twice_is_refused_and_named(tmp_path):
+    twice = [Chosen("a.tar", "", np.array([row], np.uint32)) for row in (1, 2)]
+    write_selection(tmp_path / "chosen", [twice[0], twice[0]._replace(source="b.tar"), twice[1]])
+    with pytest.raises(UserError, match=r"a\.tar") as error:
+        list(read_selection(tmp_path / "chosen"))
+    assert error.value.field == "selection"
