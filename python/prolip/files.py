@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
+import logging
 import os
 import re
 import secrets
 import shutil
+import socket
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Literal, TypeVar
@@ -20,6 +25,8 @@ from safetensors import SafetensorError
 
 from prolip.errors import DiskFullError, UserError
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 DERIVED = {"derived": True}
 """Metadata of a dataclass field that a run derives from other settings: it cannot be set and is not saved."""
@@ -27,8 +34,10 @@ OPERATIONAL = {"operational": True}
 """Metadata of a field, or of a table's fields, that may change when a run resumes. It does not change results."""
 RESULTS = {"operational": False}
 """Metadata of a field that may not, in an operational table."""
-_TEMPORARY = ".*.????????.tmp"
-"""Names of the files of `atomic_file`."""
+TEMPORARY = ".*.????????.tmp"
+"""Names of the files of `atomic_file`, and of claims."""
+LOCK_SECONDS = 10.0
+"""Seconds to wait for a killed process to end."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """The disk is full, a quota is used up, or a limit on the size of a file is reached."""
 
@@ -106,13 +115,63 @@ def check_own_folder(out: Path, *marks: str) -> None:
         OSError: it cannot be written; see `check_writable`.
     """
     check_writable(out / marks[0])
-    others = out.is_dir() and not all(path.match(_TEMPORARY) for path in out.iterdir())
+    others = out.is_dir() and not all(path.match(TEMPORARY) for path in out.iterdir())
     if others and not any((out / mark).is_file() for mark in marks):
         raise UserError("out", f"must be a new or empty folder, or hold {' or '.join(marks)}", out)
-    for path in out.rglob(_TEMPORARY):
+    for path in out.rglob(TEMPORARY):
         with _locked(path) as locked:
             if locked:
                 path.unlink(missing_ok=True)
+
+
+def lock_file(path: Path) -> int:
+    """Open a file, lock it until it is closed or the process dies, write the owner into it, and return its descriptor.
+
+    The lock is the kernel's (flock). Some storage does not share it between machines.
+
+    Raises:
+        UserError: another process has the lock; its owner is named.
+    """
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            import fcntl  # Windows has none
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_here = os.path.samestat(os.fstat(descriptor), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            is_here = False
+        except (ImportError, OSError) as error:
+            log.warning("%s: its storage has no file locks (%s): let no other command write there", path.parent, error)
+            is_here = True
+        if is_here:  # else another process has the lock, or its owner has just deleted the file
+            try:
+                with writing(path):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, owner().encode(), 0)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor
+        holder = os.pread(descriptor, 1 << 12, 0).decode()
+        os.close(descriptor)
+        if time.monotonic() > deadline:
+            raise in_use(path.parent, holder)
+        time.sleep(0.1)
+
+
+def owner() -> str:
+    """Say which process this is, for others that want what it has; a token tells it from all others."""
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    return json.dumps(
+        {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(16)}
+    )
+
+
+def in_use(place: object, owner: str) -> UserError:
+    """The error for a place that another process writes."""
+    return UserError(place, "in use by another command: wait for it, stop it, or choose another --out", owner)
 
 
 @contextmanager

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import random
 import re
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 from prolip.errors import UserError
-from prolip.files import atomic_file, check_own_folder
+from prolip.files import TEMPORARY, atomic_file, check_own_folder, check_writable, in_use, lock_file, owner
+
+log = logging.getLogger(__name__)
 
 _REMOTE = re.compile(r"(s3|gs|az)://[^/@?#]+/[^?#]+")
 _SECRETS = re.compile(r"(?<=://)[^/\s]*@|\?\S*")
@@ -24,6 +31,10 @@ _ATTEMPTS = 10
 """Of a request to S3. The pauses between them grow to 20 s."""
 _RETRY_LIMIT = timedelta(minutes=2)
 """Longest time of a request to Google's store, with its retries."""
+_RENEWED = 20.0
+"""Seconds after which the owner of a claim in a store renews it."""
+_STALE = 90.0
+"""Seconds without renewal after which a claim in a store counts as that of a dead process."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ class Folder:
         """
         if not self.is_remote:
             check_own_folder(Path(self.address), *marks)
-        elif (found := self.list()) and found.isdisjoint(marks):
+        elif not set(marks) & (found := self.list()) and not all(PurePath(name).match(TEMPORARY) for name in found):
             raise UserError("out", f"must be a new or empty folder, or hold {' or '.join(marks)}", self.address)
 
     @contextmanager
@@ -142,6 +153,79 @@ def folder_of(address: str) -> tuple[Folder, str]:
     """The folder of a file's address, and the file's name."""
     folder, name = os.path.split(address)
     return Folder(folder), name
+
+
+@contextmanager
+def claimed(address: str) -> Iterator[None]:
+    """Claim a file that this process will write, with what belongs to it, until the block ends or the process dies.
+
+    Raises:
+        UserError: another process has claimed it, or the address is wrong.
+        OSError: the local file cannot be written; see `check_writable`.
+    """
+    folder, name = folder_of(address)
+    if folder.is_remote:
+        with _claimed_in_store(folder, name):
+            yield
+        return
+    check_writable(Path(address))
+    lock = Path(folder.at(f".{name}.reserved.tmp"))  # a name of TEMPORARY
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = lock_file(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def _claimed_in_store(folder: Folder, name: str) -> Iterator[None]:
+    """Claim a file in a store by a file beside it, which a thread renews.
+
+    Who writes a claim first, and then sees no other claim, has the file: of two, at least one sees that of the other.
+    Whoever sees another one takes back its own, and tries again later, after pauses that grow: so one is alone at last.
+    """
+    mine, content, seen = f".{name}.{secrets.token_hex(4)}.tmp", owner(), dict[str, tuple[bytes, float]]()
+    pause = _RENEWED / 10
+    while True:
+        folder.write(mine, content.encode())
+        others = [one for one in folder.list() - {mine} if re.fullmatch(rf"\.{re.escape(name)}\.\w{{8}}\.tmp", one)]
+        if not others:
+            break
+        folder.delete(mine)
+        for other in others:
+            try:
+                found = folder.read(other)
+            except (FileNotFoundError, UserError):  # its owner deletes or renews it
+                continue
+            if other not in seen:
+                log.warning("%s: waiting up to %d s to see whether its owner lives", folder.at(other), _STALE)
+            before, since = seen.setdefault(other, (found, time.monotonic()))
+            if found != before:
+                raise in_use(folder.at(name), found.decode())
+            if time.monotonic() > since + _STALE:
+                folder.delete(other)
+        time.sleep(random.uniform(0, pause))
+        pause = min(2 * pause, _RENEWED)
+    ended = Event()
+
+    def renew() -> None:
+        count = 0
+        while not ended.wait(_RENEWED):
+            count += 1
+            with suppress(UserError):  # the store may answer again
+                folder.write(mine, f"{content} renewed {count} times".encode())
+
+    thread = Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with suppress(UserError):
+            folder.delete(mine)
 
 
 @cache

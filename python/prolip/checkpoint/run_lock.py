@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import socket
-import time
 from pathlib import Path
 from typing import Self, cast
-from uuid import uuid4
 
 from prolip.checkpoint.folder import wait_until
 from prolip.distributed import Ranks
 from prolip.errors import UserError, of_os_error
-from prolip.files import writing
-
-log = logging.getLogger(__name__)
+from prolip.files import lock_file
 
 LOCK = "lock.json"
-_WAIT_SECONDS = 10.0
-"""Seconds to wait for a killed process to end."""
 
 
 class RunLock:
     """Locks a run's folder until the block ends or the process dies. All ranks create one; rank 0 has the lock.
 
-    The lock is the kernel's (flock). Some storage does not share it between machines.
+    The lock is that of `lock_file`.
 
     Raises:
         UserError: on all ranks, if another process holds the folder, or if a rank does not see what rank 0 wrote.
@@ -36,13 +27,10 @@ class RunLock:
         self._descriptor: int | None = None
         holder, failure = "", cast(UserError | None, None)
         if ranks.rank == 0:
-            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "token": uuid4().hex})
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._descriptor = _acquire(folder / LOCK)
-                with writing(folder / LOCK):
-                    os.ftruncate(self._descriptor, 0)
-                    os.pwrite(self._descriptor, holder.encode(), 0)
+                self._descriptor = lock_file(folder / LOCK)
+                holder = _read(folder / LOCK)
             except (UserError, OSError) as error:
                 failure = error if isinstance(error, UserError) else of_os_error(error)
         holder, failure = ranks.broadcast((holder, failure))
@@ -66,33 +54,6 @@ class RunLock:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _acquire(path: Path) -> int:
-    """Open and lock a file; returns its descriptor.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    import fcntl  # Windows, where models are loaded, has none
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise UserError(
-                    path.parent, f"in use by another run: stop it, or choose another --out ({_read(path)})"
-                ) from None
-            time.sleep(0.1)
-        except OSError as error:
-            log.warning("%s: its storage has no file locks (%s): let no other run write there", path.parent, error)
-            return descriptor
-        else:
-            return descriptor
 
 
 def _read(path: Path) -> str:

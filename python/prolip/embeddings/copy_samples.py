@@ -22,6 +22,7 @@ from prolip.embeddings.config import CopyOptions
 from prolip.embeddings.inputs import plan_inputs
 from prolip.errors import UserError, check
 from prolip.files import atomic_file, check_own_folder, write_atomic
+from prolip.folders import claimed
 
 RECORD = "copy.json"
 _PACKED = re.compile(r"\.(tgz|gz|zst)$", re.IGNORECASE)
@@ -34,6 +35,11 @@ def run_copy(options: CopyOptions) -> list[str]:
         UserError: the selection is empty, a shard is not in it, or `out` holds another copy.
         DataError: a shard or folder is damaged, or has changed since its samples were chosen; the message names it.
     """
+    with claimed(str(options.out / RECORD)):
+        return _copy(options)
+
+
+def _copy(options: CopyOptions) -> list[str]:
     digest, sources = hashlib.sha256(), dict[str, str]()
     for one in read_selection(options.selection):
         sources[one.source] = one.source

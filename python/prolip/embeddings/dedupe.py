@@ -29,7 +29,7 @@ from prolip.embeddings.storage import Manifest, Part, complete_parts
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least
 from prolip.files import check_writable, write_atomic
-from prolip.folders import Folder
+from prolip.folders import Folder, claimed
 
 Array = NDArray[Any]
 
@@ -131,10 +131,9 @@ def run_dedupe(options: DedupeOptions) -> list[str]:
     fits = options.threshold is None or 0 < options.threshold <= 0.999
     check(fits, "threshold", "must be above 0 and at most 0.999", options.threshold)
     check_at_least(0, clusters=options.clusters)
-    check_writable(Path(options.out))
     if options.sheet is not None:
         check_writable(options.sheet)
-    with TemporaryDirectory(dir=options.scratch.absolute()) as scratch:
+    with claimed(options.out), TemporaryDirectory(dir=options.scratch.absolute()) as scratch:
         return _dedupe(options, Path(scratch))
 
 

@@ -26,7 +26,7 @@ from prolip.embeddings.inputs import NAMED, EncodedInput, Input, embed_input, op
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, Settings, part_name, write_part
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import UserError, check, check_at_least
-from prolip.folders import Folder
+from prolip.folders import Folder, claimed
 from prolip.gaussian import Gaussian
 from prolip.inference.encoder import Encoder
 from prolip.inference.load_model import load
@@ -49,8 +49,8 @@ _LONG = 60
 class Made(NamedTuple):
     """What became of an input."""
 
-    notes: list[PartNotes]
-    """Of its parts."""
+    samples: int = 0
+    """Embedded now."""
     seconds: float = 0.0
     """Time with the model."""
     wait_seconds: float = 0.0
@@ -63,6 +63,8 @@ class PartMaker:
 
     options: EmbedOptions
     model: Model
+    weights: str
+    """Digest of the model's tensors."""
     on_progress: Report = lambda _: None
     """Called with the number of rows of each batch."""
     lock: Lock = field(default_factory=Lock)
@@ -94,17 +96,18 @@ class PartMaker:
         number, source = unit
         parts = [Part(self.out, part_name(kind, number)) for kind in self.kinds(source)]
         if all(self.out.exists(part.name) for part in parts):
-            return Made([part.notes for part in parts])
+            return Made()
         encoder = self.encoder
         started = open_input(encoder, source, self.options.store, self.options.selection)
         with self.lock:
             begun = time.perf_counter()
             found = embed_input(encoder, source, started)
             seconds = time.perf_counter() - begun
-        return Made(self._write(number, source, found), seconds, found.rows.wait_seconds)
+        self._write(number, source, found)
+        return Made(len(found.rows.keys), seconds, found.rows.wait_seconds)
 
-    def _write(self, number: int, source: Input, found: EncodedInput) -> list[PartNotes]:
-        written, rows = list[PartNotes](), found.rows
+    def _write(self, number: int, source: Input, found: EncodedInput) -> None:
+        rows = found.rows
         gaussians = {**rows.images, **({} if rows.text is None else {"text": rows.text.flatten()})}
         for kind in self.kinds(source):
             gaussian = gaussians.get(kind) or Gaussian.point(torch.zeros(0, self.model.embed_dim))
@@ -120,13 +123,12 @@ class PartMaker:
                 kind=kind,
                 source=source.source,
                 stamp=found.stamp,
+                weights=self.weights,
                 rows=len(rows.keys),
                 bad=found.bad,
                 named=tuple(found.named),
             )
             write_part(self.out, part, notes, self.options.dtype, log_var=self.options.log_var)
-            written.append(notes)
-        return written
 
     def kinds(self, source: Input) -> tuple[Kind, ...]:
         """The kinds of an input's parts."""
@@ -156,6 +158,11 @@ def run_embed(options: EmbedOptions) -> list[str]:
     inputs = plan_inputs(
         options.shards, options.images, options.lines, options.rows_per_part, options.store, options.selection
     )
+    with claimed(Folder(options.out).at(MANIFEST)):
+        return _embed(options, inputs)
+
+
+def _embed(options: EmbedOptions, inputs: Sequence[Input]) -> list[str]:
     out = Folder(options.out)
     out.check_own(MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
@@ -163,26 +170,30 @@ def run_embed(options: EmbedOptions) -> list[str]:
         model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
     if options.engine.on:  # the cores of an actor, not of its machine
         options = replace(options, threads=options.threads or max(1, int(options.engine.num_cpus)))
-    manifest, numbers, made = _prepare(PartMaker(options, model), inputs)
-    units = [unit for unit in zip(numbers, inputs, strict=True) if unit[0] not in made]
+    weights = weights_digest(model.network)
+    manifest, parts, there = _prepare(PartMaker(options, model, weights), inputs)
+    units = [
+        (number, source)
+        for (number, names), source in zip(parts.items(), inputs, strict=True)
+        if not there.issuperset(names)
+    ]
     begun, samples, busy, waited = time.perf_counter(), 0, 0.0, 0.0
-    for place, (notes, seconds, wait) in run_units(
+    for place, made in run_units(
         units,
-        partial(_start, options, model),
+        partial(_start, options, model, weights),
         options.engine,
         verb="embedded",
         name=lambda unit: unit[1].source,
         threads=2,
     ):
-        if not (out.is_remote or out.exists(part_name(notes[0].kind, notes[0].number))):
+        if not (out.is_remote or out.exists(parts[units[place][0]][0])):
             raise UserError("out", "must be a folder that all nodes share, or in an object store", options.out)
-        made[units[place][0]] = notes
-        samples, busy, waited = samples + notes[0].rows, busy + seconds, waited + wait
+        samples, busy, waited = samples + made.samples, busy + made.seconds, waited + made.wait_seconds
     seconds = time.perf_counter() - begun
     if units:
         share = waited / max(busy, 1e-9)
         manifest = replace(manifest, run={"samples": samples, "seconds": seconds, "wait_share": share})
-    manifest = _finish(options, manifest, [notes for number in sorted(made) for notes in made[number]])
+    manifest = _finish(out, manifest, parts, inputs)
     lines = [
         f"{options.out}: {', '.join(f'{kind} rows: {rows:,}' for kind, rows in manifest.rows.items())}, parts: "
         f"{len(inputs):,} ({len(units):,} new)"
@@ -197,22 +208,22 @@ def run_embed(options: EmbedOptions) -> list[str]:
     return lines
 
 
-def _start(options: EmbedOptions, model: Model, report: Report) -> Callable[[tuple[int, Input]], Made]:
+def _start(options: EmbedOptions, model: Model, weights: str, report: Report) -> Callable[[tuple[int, Input]], Made]:
     """Move the model to this process's device."""
     device = find_device(options.device)
     model.network.to(device)
-    return PartMaker(options, replace(model, device=device), report).embed_part
+    return PartMaker(options, replace(model, device=device), weights, report).embed_part
 
 
-def _prepare(maker: PartMaker, inputs: Sequence[Input]) -> tuple[Manifest, list[int], dict[int, list[PartNotes]]]:
-    """Write the manifest, and return it, the inputs' numbers, and the notes of the parts that exist by these numbers.
+def _prepare(maker: PartMaker, inputs: Sequence[Input]) -> tuple[Manifest, dict[int, list[str]], set[str]]:
+    """Write the manifest, and return it, the names of the inputs' parts by the inputs' numbers, and the files there.
 
     An input has the number that an earlier run gave it, so that one whose part failed can be left out.
     """
     options, model, out = maker.options, maker.model, maker.out
     manifest = Manifest(
         checkpoint=absolute_source(options.checkpoint),
-        weights=weights_digest(model.network),
+        weights=maker.weights,
         tokenizer=options.tokenizer,
         model=to_official_json(model.prolip.config) if model.prolip else {"network": type(model.network).__name__},
         dim=model.embed_dim,
@@ -260,33 +271,31 @@ def _prepare(maker: PartMaker, inputs: Sequence[Input]) -> tuple[Manifest, list[
     manifest = replace(manifest, plan=plan)
     manifest.write(out)
     parts = {
-        number: parts
+        number: [part_name(kind, number) for kind in maker.kinds(source)]
         for number, source in zip(numbers, inputs, strict=True)
-        if there.issuperset(parts := [part_name(kind, number) for kind in maker.kinds(source)])
     }
+    return manifest, parts, there
+
+
+def _finish(out: Folder, manifest: Manifest, parts: dict[int, list[str]], inputs: Sequence[Input]) -> Manifest:
+    """Check that all parts are of these inputs and of the model's weights, write their manifest, and return it."""
+    expected = {name: source.source for names, source in zip(parts.values(), inputs, strict=True) for name in names}
+    names = sorted(expected, key=lambda name: (name[0], len(name), name))  # by kind and number
     with ThreadPoolExecutor(_READERS) as pool:
-        notes = pool.map(lambda names: [Part(out, name).notes for name in names], parts.values())
-        return manifest, numbers, dict(zip(parts, notes, strict=True))
-
-
-def _finish(options: EmbedOptions, manifest: Manifest, made: Sequence[PartNotes]) -> Manifest:
-    """Write the manifest of all parts, and return it."""
-    rows: Counter[str] = Counter()
+        made = [*pool.map(lambda name: Part(out, name).notes, names)]
+    for name, notes in zip(names, made, strict=True):
+        found = (notes.source, notes.weights or manifest.weights)
+        check(found == (expected[name], manifest.weights), out.at(name), "must be of this data and model", found)
+    sizes, rows = {name: notes.rows for name, notes in zip(names, made, strict=True)}, Counter[str]()
     for notes in made:
         rows[notes.kind] += notes.rows
-    parts = {
-        part_name(notes.kind, notes.number): notes.rows
-        for kind in KINDS["both"]
-        for notes in made
-        if notes.kind == kind
-    }
     # The parts of an input have the same unusable samples.
     of_input = {notes.number: notes for notes in made}.values()
     bad, named = sum(notes.bad for notes in of_input), [name for notes in of_input for name in notes.named]
     if not rows.total():
-        for name in (*parts, MANIFEST):  # they would refuse a run with other settings
-            Folder(options.out).delete(name)
+        for name in (*names, MANIFEST):  # they would refuse a run with other settings
+            out.delete(name)
         raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
-    manifest = replace(manifest, complete=True, parts=parts, rows=dict(rows), bad=bad, bad_samples=named[:_MOST_NAMED])
-    manifest.write(Folder(options.out))
+    manifest = replace(manifest, complete=True, parts=sizes, rows=dict(rows), bad=bad, bad_samples=named[:_MOST_NAMED])
+    manifest.write(out)
     return manifest

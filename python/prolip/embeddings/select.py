@@ -29,7 +29,7 @@ from prolip.embeddings.storage import Block, Floats, Manifest, Part, complete_pa
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least, printable
 from prolip.files import check_writable, write_atomic
-from prolip.folders import Folder
+from prolip.folders import Folder, claimed
 from prolip.gaussian import Gaussian, inclusion_score
 
 _ENDS: dict[By, tuple[str, str]] = {
@@ -54,11 +54,10 @@ def run_select(options: SelectOptions) -> list[str]:
     """
     check_at_least(0, show=options.show)
     check(0 < options.keep_share <= 1, "keep_share", "must be above 0 and at most 1", options.keep_share)
-    for file in (options.out, options.sheet):
-        if file is not None and "://" not in str(file):
-            check_writable(Path(file))
-    manifest, groups = _groups(options)
-    with TemporaryDirectory() as folder:
+    if options.sheet is not None:
+        check_writable(options.sheet)
+    with claimed(options.out), TemporaryDirectory() as folder:
+        manifest, groups = _groups(options)
         return _select(options, manifest, groups, Path(folder))
 
 

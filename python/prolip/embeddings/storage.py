@@ -72,6 +72,8 @@ class PartNotes:
     """The shard, folder or text file, without secrets."""
     stamp: str
     """Changes if the source's contents change; the same for every copy. "" if unknown."""
+    weights: str = ""
+    """Digest of the model's tensors; "" in older parts."""
     rows: int
     bad: int = 0
     named: tuple[str, ...] = ()

@@ -8,7 +8,8 @@ from tests.support.forked import Forked
 from tests.support.refusals import refusal_of
 from tests.support.untrained_run import ALONE
 
-from prolip.checkpoint import RunLock, run_lock
+from prolip import files
+from prolip.checkpoint import RunLock
 from prolip.errors import UserError
 
 HOLD = """
@@ -23,7 +24,7 @@ time.sleep(60)
 
 
 def test_a_folder_is_free_after_a_run_and_after_a_kill(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_lock, "_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.3)
     run = tmp_path / "runs" / "one"
     with RunLock(run, ALONE), pytest.raises(UserError, match=r"in use"):
         RunLock(run, ALONE)

@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.support.datacomp_sets import write_open_clip
@@ -179,6 +180,17 @@ def test_embeddings_with_other_settings_are_not_mixed(lab, tmp_path, changes):
         run_embed(options(lab, tmp_path / "out", **(given | changes)))
 
 
+@pytest.mark.parametrize("change", [{"weights": "other"}, {"source": "other.tar"}])
+def test_a_part_of_another_model_or_source_is_refused(lab, tmp_path, change):
+    given = options(lab, tmp_path / "out", shards=tuple(map(str, shards(lab)[:2])))
+    run_embed(given)
+    part = complete_parts(Folder(given.out), "image")[1][1]
+    table, notes = pq.read_table(part.path), json.dumps(asdict(part.notes) | change)
+    pq.write_table(table.replace_schema_metadata({"prolip": notes}), part.path)
+    with refusal_of(part.path):
+        run_embed(given)
+
+
 def test_a_selection_embeds_its_rows_and_another_one_is_refused(lab, tmp_path):
     first, second, third = map(str, shards(lab))
 
@@ -227,6 +239,7 @@ def test_parts_in_an_object_store_equal_local_ones_whatever_breaks(lab, tmp_path
     folder = Folder(f"s3://{BUCKET}/far")
     with moto(tmp_path / "empty", BUCKET) as endpoint:
         monkeypatch.setattr("prolip.folders._ATTEMPTS", 2)
+        monkeypatch.setattr("prolip.folders._STALE", 1.0)  # the claim outlives the store's break
         with StoreProxy(endpoint, 0, 0, breaks_after=sum(map(len, near.values())) - 1) as proxy:
             s3_settings(monkeypatch, proxy.url)
             with pytest.raises(DataError, match=re.escape(folder.at(""))):  # the part that could not be written
