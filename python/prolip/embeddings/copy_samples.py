@@ -92,7 +92,7 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
     """
     if len(shards) == 1 and Path(shards[0]).is_dir():
         return {shards[0]: out}
-    common = os.path.commonpath([os.path.abspath(os.path.dirname(shard)) for shard in shards])
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(shard)) for shard in shards])
     copies: dict[Path, str] = {}
     for shard in shards:
         name = _PACKED.sub(lambda ending: ".tar" if ending[1].lower() == "tgz" else "", os.path.abspath(shard))
