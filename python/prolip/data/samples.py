@@ -41,30 +41,19 @@ def read_members(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
                 yield key, {extension: some[place] for extension, some in batch.members.items()}
 
 
-def read_record(key: str, member: bytes | None) -> Any:
-    """Parse a sample's JSON member; None if the sample has none."""
-    if member is None:
-        return None
-    try:
-        return json.loads(member)
-    except ValueError as error:
-        raise DataError(f"sample {key}: cannot parse its json ({error})") from error
-
-
 def file_name(key: str, member: bytes | None) -> str | None:
     """The image's own file name, if `prolip data build` wrote it into the sample's JSON member."""
     try:
-        record = read_record(key, member)
+        names = [name for path in ("path", "image") for name in values_at(key, member, path)]
     except DataError:
         return None
-    name = (record.get("path") or record.get("image")) if isinstance(record, dict) else None
-    return name.encode(errors="replace").decode() if isinstance(name, str) else None
+    return next((name for name in names if name and isinstance(name, str)), None)
 
 
 def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> list[str]:
     """The captions of a sample: its txt, or all texts at a dotted path of its json, without white space around them."""
     if path != "txt":
-        return [text.strip() for text in values_at(read_record(key, members["json"]), path) if isinstance(text, str)]
+        return [text.strip() for text in values_at(key, members["json"], path) if isinstance(text, str)]
     text = members["txt"]
     try:
         return [] if text is None else [text.decode("utf-8-sig").strip()]
@@ -74,15 +63,24 @@ def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> lis
 
 def read_label(key: str, member: bytes | None, path: str) -> str | int:
     """Return the text or whole number at a dotted path in a sample's JSON."""
-    values = values_at(read_record(key, member), path)
+    values = values_at(key, member, path)
     if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], str | int):
         raise DataError(f"sample {key}: must have a text or number in its json at {path!r}")
     return values[0]
 
 
-def values_at(record: Any, path: str) -> list[Any]:
-    """Return all values at a dotted path of a JSON record, as in `CaptionSource.key`."""
-    return _below(record, path.split("."))
+def values_at(key: str, member: bytes | None, path: str) -> list[Any]:
+    """Return all values at a dotted path of a sample's JSON member, as in `CaptionSource.key`; none without a member.
+
+    Half a surrogate pair becomes U+FFFD, as in the loader: no text may have one.
+
+    Raises:
+        DataError: the member is not JSON, or is nested too deep.
+    """
+    try:
+        return _below(json.loads(b"null" if member is None else member), path.split("."))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"sample {key}: cannot parse its json ({error})") from error
 
 
 def _below(value: Any, parts: Sequence[str]) -> list[Any]:
@@ -93,5 +91,7 @@ def _below(value: Any, parts: Sequence[str]) -> list[Any]:
             parts = parts[1:]
         return [inner for element in value for inner in _below(element, parts)]
     if not parts:
-        return [value]
+        return [
+            value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
+        ]
     return _below(value[parts[0]], parts[1:]) if isinstance(value, dict) and parts[0] in value else []

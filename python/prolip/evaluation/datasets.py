@@ -32,7 +32,7 @@ from torch import Tensor
 from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
 from prolip.data.build.folder import find_images
 from prolip.data.class_names import class_text
-from prolip.data.samples import read_record, values_at
+from prolip.data.samples import values_at
 from prolip.embeddings.embed import Embedded, embed_views
 from prolip.errors import UserError, check
 from prolip.evaluation.config import ClassSuiteOptions
@@ -489,14 +489,14 @@ def read_captions(
     }
     captions = Captions([], [], [])
     for place, key in enumerate(found.keys):
-        record = read_record(key, members["json"][place]) if "json" in members else None
+        record = members["json"][place] if "json" in members else None
         if caption_key == "txt":
             lines = members["txt"][place].decode("utf-8", "replace").splitlines()
             texts: list[Any] = [line for line in lines if line.strip()]
         else:
-            texts = values_at(record, caption_key)
+            texts = values_at(key, record, caption_key)
         image_ids, caption_ids = (
-            [] if path is None else values_at(record, path) for path in (image_id_key, caption_ids_key)
+            [] if path is None else values_at(key, record, path) for path in (image_id_key, caption_ids_key)
         )
         fits = all(isinstance(text, str) for text in texts) and len(texts) > 0
         fits &= all(type(number) is int for number in (*image_ids, *caption_ids))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from prolip.data import expand_shards, without_secrets
+from prolip.data import DataError, expand_shards, without_secrets
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import candidate_of
 from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
 from prolip.embeddings.inputs import plan_inputs
 from prolip.errors import UserError
 from prolip.explore.config import ExploreOptions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,22 @@ Sample = tuple[str, bytes | Path, dict[str, bytes | None]]
 
 
 def read_items(options: ExploreOptions) -> list[Item]:
-    """Read the first `max_items` samples of shards and folders in turn; samples without an image are skipped.
+    """Read the first `max_items` samples of shards and folders in turn.
 
+    Samples without an image are skipped, and those whose captions or label cannot be read, which are named.
     Of a folder of shards with a test set, only that is read. Folders of images are read as `prolip data build folder`
     does, one image of each class after the other. From a list of captions, the first is used.
     """
     both = zip_longest(_of_shards(options), _of_folders(options))
     items = []
     for name, image, members in islice((sample for pair in both for sample in pair if sample), options.max_items):
-        found = [captions_at(name, members, path)[:1] for path in options.caption_key]
+        try:
+            found = [captions_at(name, members, path)[:1] for path in options.caption_key]
+            label = next(iter(captions_at(name, members, options.class_key)), None)
+        except DataError as error:
+            log.warning("skipped: %s", error)
+            continue
         captions = dict.fromkeys(caption for some in found for caption in some if caption)
-        label = next(iter(captions_at(name, members, options.class_key)), None)
         items.append(Item(file_name(name, members["json"]) or name, image, tuple(captions), label))
     if not items and options.shards:
         raise UserError("shards", "must have images", ", ".join(map(without_secrets, options.shards)))

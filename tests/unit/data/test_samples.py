@@ -6,7 +6,7 @@ import pytest
 from tests.support.shards import TOKENIZER, config, encoded, write_tar
 
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, StoreConfig
-from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, read_members, values_at
+from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members, values_at
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 
@@ -43,12 +43,20 @@ def test_an_empty_archive_has_no_samples_and_another_file_is_an_error(tmp_path):
         ({"a": [[{"b": "cat"}]]}, "a.b", ["cat"]),
         (["cat", "dog"], "0", ["cat"]),
         ("cat", "a", []),
+        ({"a": ["half \ud83d of a pair"]}, "a", ["half \ufffd of a pair"]),
     ],
 )
 def test_a_dotted_path_leads_to_the_captions_of_the_loader(tmp_path, record, path, expected):
-    assert values_at(record, path) == expected
+    assert values_at("k", json.dumps(record).encode(), path) == expected
     write_tar(tmp_path / "0.tar", [("k.png", encoded((1, 2, 3))), ("k.json", json.dumps(record).encode())])
     slots = (CaptionConfig(sources=(CaptionSource(key=path),)),)
     settings = config(str(tmp_path / "0.tar"), last_batch="keep", captions=slots, num_epochs=30, max_bad_fraction=1)
     drawn = {tuple(batch.token_ids[0, 0].tolist()) for batch in BatchLoader(settings)}
     assert drawn == {tuple(row) for row in Tokenizer(TOKENIZER).encode(expected).tolist()}
+
+
+@pytest.mark.parametrize("member", [b"[" * 100_000, b"[" * 900 + b"]" * 900, b"{", b"\xff"])
+def test_json_that_cannot_be_read_is_an_error_of_its_sample(member):
+    with pytest.raises(DataError, match="sample k7"):
+        values_at("k7", member, "a")
+    assert file_name("k7", member) is None

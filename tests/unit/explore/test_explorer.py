@@ -12,6 +12,7 @@ import torch
 from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.explore_items import write_items
 from tests.support.refusals import refusal_of
+from tests.support.shards import write_tar
 
 from prolip.data import DataError, StoreConfig
 from prolip.data.build.config import FolderConfig
@@ -269,3 +270,13 @@ def test_unreadable_images_of_a_data_set_are_skipped_and_named(explorer, monkeyp
     assert [record.getMessage().split(" is skipped")[0] for record in caplog.records] == ["x/0", "x/1", "x/2"]
     with refusal_of("images"):
         Explorer(explorer.model, broken)
+
+
+def test_samples_whose_captions_cannot_be_read_are_skipped_and_named(tmp_path, caplog):
+    members = [(f"{name}.png", b"") for name in "abc"]
+    write_tar(
+        tmp_path / "0.tar", sorted([*members, ("a.json", b"[" * 100_000), ("b.txt", b"\xff"), ("c.txt", b"fine")])
+    )
+    (item,) = read_items(ExploreOptions(checkpoint="", shards=(f"{tmp_path}/0.tar",)))
+    assert (item.name, item.captions) == ("0/c", ("fine",))
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == ["sample 0/a", "sample 0/b"]
