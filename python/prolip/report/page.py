@@ -40,6 +40,8 @@ class Section(NamedTuple):
     notes: Sequence[str] = ()
     source: str = ""
     """Preformatted text, such as a configuration; collapsed."""
+    fold: bool = False
+    """Whether the table is collapsed."""
 
 
 def build_page(title: str, sections: Sequence[Section], *, kicker: str = "prolip", lead: str = "") -> str:

@@ -11,6 +11,8 @@ from prolip.report.charts import Spread, interval_chart
 from prolip.report.page import Card, Figure, Section
 
 MAIN, REST = "Main figures", "All other figures"
+_LONG = 40
+"""Rows of a table that is collapsed, unless it has main figures."""
 RANGES = "Shares are in percent; ranges are 95 % intervals."
 
 Json = Mapping[str, Any]
@@ -78,13 +80,14 @@ def result_sections(results: Json) -> list[Section]:
         ]
         if len(rows) > 1:
             by_heading.setdefault(heading, []).append(Figure(title, _chart(title, rows, "%")))
+    minor = tables.get(REST, [])
     notes = [f"{model}: {note}" for model, lines in results["notes"].items() for note in lines]
     sections = [
         Section(f"{suite}: main figures", RANGES, cards=cards, table=tables.get(MAIN, ())),
         Section(f"Differences from {first}", figures=differences),
         *(Section(heading, texts.get(heading, ""), figures=drawn) for heading, drawn in by_heading.items()),
         Section(f"{suite}: notes", notes=notes),
-        Section(f"{suite}: all other figures", RANGES, table=tables.get(REST, ())),
+        Section(f"{suite}: all other figures", RANGES, table=minor, fold=len(minor) > _LONG),
     ]
     return [section for section in sections if any(section[2:]) or section.title in texts]
 

@@ -106,24 +106,33 @@ def test_results_become_cards_tables_charts_and_notes():
     assert len(rest.table) == 3
 
 
+def test_only_a_long_table_without_main_figures_is_folded():
+    many = [figure(f"t{place}", 0.5) for place in range(60)]
+    folds = [
+        [section.fold for section in result_sections(results() | {"figures": figures, "charts": {}, "notes": {}})]
+        for figures in ([one | {"main": True} for one in many] + many[:9], many)
+    ]
+    assert folds == [[False, False], [True]]
+
+
 def test_the_report_of_a_run_has_results_that_name_it_curves_and_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Path("runs/mine")
     run.mkdir(parents=True)
+    (run / "config.toml").write_text("samples_seen = 64\nbatch_size = 8\n")
     with refusal_of("run"):
         write_report(run)
     (run / "metrics.jsonl").write_text(
-        '{"step": 1, "samples": 8, "loss": 2.5}\n{"step": 2, "samples": 16, "loss": 2}\n'
+        '{"step": 1, "samples": 8, "loss": 2.5, "loader/x": 1}\n{"step": 2, "samples": 16, "loss": 2}\n'
     )
-    (run / "config.toml").write_text("samples_seen = 64\nbatch_size = 8\n")
     for suite, model in (("mine", "runs/mine/checkpoints/1"), ("other", "runs/other")):
         (tmp_path / "evals" / suite).mkdir(parents=True)
         found = results(model) | {"suite": suite}
         (tmp_path / "evals" / suite / "results.json").write_text(json.dumps(found))
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    for text in ("mine: main figures", "<title>loss</title>", "samples_seen = 64", "50.0"):
-        assert text in page
+    parts = [page.index(text) for text in ("50.0", "samples_seen = 64", "<title>loss</title>", "<title>loader/x<")]
+    assert parts == sorted(parts), "what the model can do comes first, the loader last"
     assert "other: main figures" not in page
     (tmp_path / "evals" / "mine" / "results.json").write_text('{"models": {"runs/mine": ""}}')
     assert main(["report", str(run)]) == 2

@@ -19,13 +19,14 @@ def write_report(folder: Path) -> Path:
         UserError: there is nothing to show, or results are damaged.
     """
     config, page = folder / "config.toml", folder / "report.html"
-    sections = [section for path in find_results(folder) for section in _sections(path)]
+    found = sorted(map(_sections, find_results(folder)), key=lambda some: not any(section.cards for section in some))
+    results, curves = [section for some in found for section in some], []
     if (folder / "metrics.jsonl").is_file():
         runs = find_runs([folder])
-        sections += curve_sections(runs, list(dict.fromkeys(name for run in runs for row in run.rows for name in row)))
-    check(sections, "run", "no curves in the folder, and no results of it", folder)
-    if config.is_file():
-        sections.append(Section("Configuration", source=read_text(config)))
+        curves = curve_sections(runs, list(dict.fromkeys(name for run in runs for row in run.rows for name in row)))
+    check(results or curves, "run", "no curves in the folder, and no results of it", folder)
+    settings = [Section("Configuration", source=read_text(config))] if config.is_file() else []
+    sections = [*results, *settings, *curves]  # the loader's curves are the last
     write_atomic(page, build_page(folder.resolve().name, sections, kicker="prolip report", lead=_LEAD))
     return page
 
