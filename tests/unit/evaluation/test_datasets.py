@@ -16,7 +16,6 @@ from tests.support.hub import serving
 from tests.support.refusals import refusal_of
 
 from prolip.data import BatchLoader, DataError, LoaderConfig
-from prolip.data.samples import values_at
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
 from prolip.evaluation.datasets import (
@@ -224,8 +223,6 @@ def test_a_wrong_member_is_an_error(extension, member, read):
 def test_dotted_keys_reach_captions_and_ids():
     found = read_captions(SET, one("json", json.dumps(RECORD).encode()), *IDS)
     assert found == ([["a", "b"]], [7], [[3, 4]])
-    record = {"a": [{"b": ["x", "y"]}, {"b": "z"}, {"c": 1}], "n": 3}
-    assert [values_at(record, path) for path in ("a.b", "n", "a.q")] == [["x", "y", "z"], [3], []]
     assert caption_members() == ("txt",)
     assert caption_members("sentences.raw") == ("json",)
     assert caption_members("txt", "cocoid", "sentids") == ("txt", "json")
