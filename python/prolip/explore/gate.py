@@ -20,6 +20,8 @@ _ROUTES = re.compile(
     re.DOTALL,
 )
 """What the page asks for, besides `_FILE` and `_QUESTION`. Gradio has more, such as deep links."""
+_LONGEST = 1 << 20
+"""Bytes of a question. Its image is an upload, with a limit of its own."""
 
 
 class Gate:
@@ -28,6 +30,7 @@ class Gate:
     - Another Host or Origin: any website may point its name at 127.0.0.1 (DNS rebinding), or send requests from its
       visitors' browsers.
     - Other routes.
+    - Questions of more than 1 MiB, before they are read.
     - Files outside the folder of uploads. A mounted Gradio reads any path or URL that a request names as its upload,
       and then serves it.
     """
@@ -42,20 +45,27 @@ class Gate:
             return await self._app(scope, receive, send)
         path, status, reason = scope["path"], 403, refusal(Headers(scope=scope), self._host)
         if reason is None and path == _QUESTION:
-            message: Message = {"type": "http.request", "body": await Request(scope, receive).body()}
-            waiting, later = [message], receive
+            body = b""
+            async for some in Request(scope, receive).stream():
+                body += some
+                if len(body) > _LONGEST:
+                    status, reason = 413, f"the request must have at most {_LONGEST} bytes"
+                    break
+            waiting, later = [{"type": "http.request", "body": body}], receive
 
             async def replay() -> Message:
                 return waiting.pop() if waiting else await later()
 
             receive = replay
-            if not self._names_only_uploads(message["body"]):
+            if reason is None and not self._names_only_uploads(body):
                 reason = "the request is not JSON, or names a file that was not uploaded"
         elif reason is None and path.startswith(_FILE):
             if not self._is_upload(path.removeprefix(_FILE)):
                 reason = "the file was not uploaded"
         elif reason is None and not _ROUTES.fullmatch(path):
             status, reason = 404, "this page has no such address"
+        # Gradio fails at a damaged Range, which a server may ignore, and the page needs none.
+        scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]
         app = self._app if reason is None else PlainTextResponse(f"{reason}\n", status_code=status)
         await app(scope, receive, send)
 

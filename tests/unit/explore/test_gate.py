@@ -104,6 +104,20 @@ def test_a_question_that_is_not_json_is_refused():
     assert answered("http", HOST, path="/gradio_api/queue/join", body=b"[" * 100_000)[0]["status"] == 403
 
 
+def test_a_long_question_is_refused_before_all_of_it_is_read():
+    sent, parts = [], [{"type": "http.request", "body": bytes(1 << 16), "more_body": True}] * 20
+
+    async def receive():
+        return parts.pop()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "headers": HOST, "method": "POST", "path": "/gradio_api/queue/join"}
+    asyncio.run(Gate(None, "127.0.0.1", Path("/up"))(scope, receive, send))
+    assert sent[0]["status"] == 413
+
+
 @pytest.mark.parametrize("route", ["deep_link", "run/predict", "call/run", "proxy=http://x", "queue/join/", "stream/x"])
 def test_other_routes_of_gradio_are_closed(route):
     assert answered("http", HOST, path=f"/gradio_api/{route}")[0]["status"] == 404
