@@ -1,7 +1,7 @@
 """Selections: which samples of which sources to read, as one small Parquet file. R rows of a source.
 
 Any reader of Parquet can read or make one. It has a row per source, in the order of the data: `source` (a shard, a
-folder of images or a text file, without secrets), `stamp` (of its contents when they were chosen), `rows` (a list of
+folder of images or a text file, without secrets), `stamp` (of its samples' places at that time), `rows` (a list of
 uint32) and `repeats` (a list of uint16, or null).
 """
 
@@ -36,7 +36,7 @@ class Chosen(NamedTuple):
 
     source: str
     stamp: str
-    """Differs if the source changes; "" if unknown."""
+    """Differs if samples come or go, but not if contents of the same length replace others; "" if unknown."""
     rows: NDArray[np.uint32]
     """[R], places in the source from 0, ascending."""
     repeats: NDArray[np.uint16] | None = None
