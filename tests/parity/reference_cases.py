@@ -1,6 +1,6 @@
 """What is compared with recorded numbers of the released code: one function per case, from an adapter to comparisons.
 
-docs/specification.md defines every quantity and gives the bounds (section 12).
+docs/specification.md defines every quantity.
 """
 
 from collections.abc import Iterator, Sequence
