@@ -13,12 +13,11 @@ from prolip import _core
 from prolip.files import DERIVED, OPERATIONAL, RESULTS
 
 Cleaning = Literal["lower", "whitespace", "canonicalize", "none"]
-"""How captions are cleaned, by open_clip's names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """Which tokenizer to use, and how many ids it returns."""
+    """The tokenizer, and the number of ids that it returns."""
 
     kind: Literal["clip", "file"] = "clip"
     """`clip`: the ids of open_clip's SimpleTokenizer. `file`: a Hugging Face tokenizer.json."""
@@ -35,12 +34,12 @@ class TokenizerConfig:
     file."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration as plain values, for a checkpoint."""
+        """As plain values, for a checkpoint."""
         return {**asdict(self), "path": None if self.path is None else str(self.path)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return the configuration that `to_dict` wrote."""
+        """Undo `to_dict`."""
         return cls(**{**values, "path": None if values["path"] is None else Path(values["path"])})
 
 
@@ -62,7 +61,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSource:
-    """One source of captions within a sample."""
+    """Where a caption comes from in a sample."""
 
     key: str = "txt"
     """`txt`, or a dotted path into the sample's JSON. From a list, one text is drawn, uniformly unless weighted. Behind
@@ -82,7 +81,7 @@ class CaptionConfig:
     """One caption slot. Every sample has one caption per slot."""
 
     sources: tuple[CaptionSource, ...] = (CaptionSource(),)
-    """The sources of captions; one is drawn per sample, by weight."""
+    """One is drawn per sample, by weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +127,12 @@ class NativeConfig:
     """The number of samples per step and rank is a multiple of this; in `prolip train`, over all processes."""
 
     def steps(self) -> list[tuple[float, int, int]]:
-        """Return the probability, the sequence length and the number of samples of each kind of step.
-
-        Raises:
-            UserError: a setting is invalid.
-        """
+        """The probability, sequence length and number of samples of each kind of step."""
         samples = _core.native_rows(self)
         return list(zip(self._probs, self.seq_lens, samples, strict=True))
 
     def budget_of(self, batch_size: int) -> int:
-        """Return the token budget of steps that have `batch_size` images on average, but for rounding."""
+        """The token budget of steps that have `batch_size` images on average, but for rounding."""
         return round(batch_size / sum(prob / seq_len for prob, seq_len in zip(self._probs, self.seq_lens, strict=True)))
 
     @property
@@ -151,7 +146,7 @@ class NativeConfig:
         return sum(prob * samples for prob, _, samples in self.steps())
 
     def of_one_length(self, seq_len: int, batch_size: int) -> NativeConfig:
-        """Return the settings of batches of one sequence length and a fixed number of images."""
+        """Settings of batches of one sequence length and a fixed number of images."""
         budget = seq_len * batch_size
         return replace(self, seq_lens=(seq_len,), seq_len_probs=(), token_budget=budget, batch_divisor=1)
 
@@ -179,8 +174,8 @@ class StoreConfig:
     min_bytes_per_s: int = 1024
     """Minimum rate over `timeout_s`; a slower request fails."""
     require_archive_end: bool = field(default=True, metadata=RESULTS)
-    """Whether a tar archive must end with a block of zeros, as tar writes it; one without may have been cut, and counts
-    as damaged. With an index, the setting used for indexing counts."""
+    """Whether a tar archive must end with a block of zeros; one without may have been cut, and counts as damaged. With
+    an index, the setting used for indexing counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +248,7 @@ class LoaderConfig(DataConfig):
     seed: int = 0
     """Random seed."""
     num_epochs: int | None = 1
-    """Number of epochs; None for no end."""
+    """None for no end."""
     last_batch: Literal["drop", "pad", "keep"] = "drop"
     """How an epoch ends. `drop` and `pad`, for training: all batches are full, all ranks have equally many, and bad
     samples are replaced; an incomplete last batch is dropped, or padded from the beginning of the rank's part. `keep`,

@@ -1,7 +1,6 @@
-"""`BatchLoader`: iterates over WebDataset shards and yields batches of uint8 images and token ids.
+"""`BatchLoader`: batches of uint8 images and token ids from WebDataset shards. The work runs in Rust threads.
 
-The work runs in Rust threads. Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens,
-M masked rows, K kept patches.
+Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 _core.load_numpy()  # now, because an interrupt while the first batch loads it would be a panic
 
 Members = dict[str, list[bytes | None]]
-"""Raw members of several samples, by extension: one entry per sample, None where a sample lacks the member."""
+"""Raw members by extension: one entry per sample, None where a sample lacks the member."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +52,12 @@ class Cursor:
     """The parts of this epoch that were read."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the cursor as plain values, for a checkpoint."""
+        """As plain values, for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Return the cursor that `to_dict` wrote.
+        """Undo `to_dict`.
 
         Raises:
             UserError: `state` is not a cursor, or it is from a version that ordered samples differently.
@@ -130,7 +129,7 @@ class BatchLoader:
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
-        """Reads the headers of all local shards, unless there is an index.
+        """Read the headers of all local shards, unless there is an index.
 
         Raises:
             UserError: A setting is invalid.
@@ -156,7 +155,7 @@ class BatchLoader:
             logger.warning("%s", note)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the batches of all epochs; threads begin at once.
+        """Iterate over the batches of all epochs. Threads begin at once.
 
         Raises:
             DataError: Too many samples are unreadable.
@@ -169,7 +168,6 @@ class BatchLoader:
 
         Args:
             table: uint8 [3, 256, width], the bytes of values such as float32, 2 or 4 each. None replaces nothing.
-
         """
         # At once, not with the first batch: a state that is saved before it must not be that of an earlier iterator.
         self._last, self._loaded = self._loaded or self._resume, None
@@ -196,7 +194,7 @@ class BatchLoader:
             run.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the cursor of the last batch yielded, as plain values; with `device_batches`, save `batch.cursor`."""
+        """The cursor of the last batch yielded, as plain values. With `device_batches`, save `batch.cursor` instead."""
         return (self._loaded or self._last).to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -218,14 +216,14 @@ class BatchLoader:
         return self._core.num_samples
 
     def stamps(self) -> list[str]:
-        """Return a stamp of each opened shard: its number of samples and a checksum of their positions.
+        """A stamp of each opened shard: its number of samples and a checksum of their positions.
 
         All copies of a shard have the same stamp. It is "" until a remote shard without an index has arrived.
         """
         return self._core.stamps()
 
     def stats(self) -> LoaderStats:
-        """Return seconds per stage and sample counts of the current (or last) iterator."""
+        """Seconds per stage and sample counts of the current (or last) iterator."""
         return self._core.stats()
 
     def close(self) -> None:

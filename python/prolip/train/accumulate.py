@@ -83,18 +83,17 @@ def backward(
 
 
 def _upstream(total: Tensor, scale: float | Tensor) -> Tensor:
-    """Return `scale`, or NaN if the loss is not finite on this rank, so that all ranks see it in the gradient norm."""
+    """Return `scale`, or NaN if the loss is not finite here, so that all ranks see it in the gradient norm."""
     return scale + 0.0 * total.detach()
 
 
 class _MicroBatch(NamedTuple):
-    """The row numbers of a micro-batch in the batch: of its masked samples, and of all, masked ones first."""
+    """Row numbers of a micro-batch in the batch: of its masked samples, and of all, masked ones first."""
 
     masked: Tensor
     rows: Tensor
 
     def inputs(self, batch: DeviceBatch) -> tuple[Tensor | Patches, Tensor, Tensor | None, Tensor | None]:
-        """Images, token ids, masked token ids and kept patches of the micro-batch."""
         images, token_ids = batch.images, batch.token_ids[:, self.rows]
         images = images.rows(self.rows) if isinstance(images, Patches) else images[self.rows]
         if len(self.masked) == 0 or batch.masked_token_ids is None or batch.kept_patches is None:
@@ -102,7 +101,6 @@ class _MicroBatch(NamedTuple):
         return images, token_ids, batch.masked_token_ids[:, self.masked], batch.kept_patches[self.masked]
 
     def gradients(self, output: ProLIPOutput, whole: ProLIPOutput) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pair the embeddings of the micro-batch with the loss's gradients."""
         rows_of = (self.rows, self.rows, self.masked, self.masked)
         for own, leaves, rows in zip(output[:4], whole[:4], rows_of, strict=True):
             if own is not None and leaves is not None:
@@ -123,10 +121,7 @@ def _split(items: int, masked: int, micro_batches: int, device: torch.device) ->
 
 
 def _leaves(outputs: Sequence[ProLIPOutput], rows: Tensor) -> ProLIPOutput:
-    """Join the embeddings of all micro-batches in the order of the batch, as leaves of a new graph.
-
-    `rows` are the rows of all micro-batches; the masked ones are in order.
-    """
+    """Join the embeddings of all micro-batches in the order of the batch, as leaves of a new graph."""
 
     def tower(embeddings: Sequence[Gaussian | None], order: Tensor | slice) -> Gaussian | None:
         parts = [one for one in embeddings if one is not None]

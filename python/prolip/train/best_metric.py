@@ -1,4 +1,4 @@
-"""Track the best value of the metric that selects the best checkpoint."""
+"""Track the best value of the metric `keep_best`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 def check_metric(config: TrainConfig) -> None:
-    """Check, before the run starts, that it may have the metric that selects its best checkpoint.
-
-    Raises:
-        UserError: no row can have it.
-    """
+    """Check before the run starts that it can have the metric `keep_best`; otherwise a UserError."""
     metric = config.keep_best
     if metric is None or metric.startswith(("loader/", "bad/")):  # the loader names its stages and reasons
         return
@@ -38,7 +34,7 @@ def check_metric(config: TrainConfig) -> None:
 
 
 class BestSoFar:
-    """The best value of a metric so far, also before a restart; the same on all ranks."""
+    """The best value of a metric so far, over all restarts; the same on all ranks."""
 
     def __init__(self, config: TrainConfig, ranks: Ranks, step: int) -> None:
         self._metric, self._ranks = config.keep_best, ranks

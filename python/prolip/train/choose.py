@@ -56,7 +56,7 @@ class Reference:
         self._logit = [torch.tensor(each, device=device) for each in (manifest.logit_scale, manifest.logit_bias)]
 
     def judge(self, batch: DeviceBatch, group: int) -> Judge:
-        """The reference's view of a batch of candidates.
+        """The reference's scores of a batch of candidates.
 
         Raises:
             UserError: it lacks one.
@@ -123,7 +123,7 @@ class Chooser:
         return _rows(candidates, (chosen + firsts[:, None]).flatten(), self._config.data.masking), gap
 
     def _embed(self, candidates: DeviceBatch, step: int) -> tuple[Gaussian, Gaussian]:
-        """Embed some patches of each candidate's image, and its first caption, [G, N, D]."""
+        """Embed part of the patches of each candidate's image, and its first caption, [G, N, D]."""
         config, model, images = self._config, self._model, candidates.images
         assert isinstance(images, Tensor)
         num_patches = model.config.vision.num_patches
@@ -155,7 +155,7 @@ class _Keys(Sequence[str]):
 
 
 def _sent(numbers: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device. From memory that is not page-locked, it would wait for the device's work."""
+    """Copy to the device. From memory that is not page-locked, this would wait for the device's work."""
     return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 
 

@@ -13,7 +13,7 @@ _FLAG = re.compile(r"--\w")
 
 
 def list_flags(options: Any) -> set[str]:
-    """Return the names of options with several values: of a dataclass, of a function, and of dataclasses inside."""
+    """Names of options with several values: of a dataclass, of a function, and of dataclasses inside."""
     found: set[str] = set()
     for name, kind in get_type_hints(options).items():
         inner = get_args(kind)

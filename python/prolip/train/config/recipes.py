@@ -37,7 +37,7 @@ ADDITION = "with-"
 """Prefix of recipes that only change others."""
 _RECIPES = resources.files("prolip") / "recipes"
 _SHORT = {"shards": "data.shards", "threads": "data.num_threads"}
-"""Short options that all commands share, and their keys."""
+"""Short options, and their keys."""
 
 
 def load_config(arguments: Sequence[str]) -> TrainConfig:
@@ -72,11 +72,7 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
 
 
 def from_toml(text: str) -> TrainConfig:
-    """Return the settings that `to_toml` wrote.
-
-    Raises:
-        UserError: another version of prolip wrote them.
-    """
+    """Return the settings that `to_toml` wrote; a UserError if another version of prolip did."""
     table = tomllib.loads(text)
     _drop(table, "data.native.packed")  # of an older run; its images are padded now
     base = TrainConfig(model=ARCHITECTURES.get(table.get("architecture", ""), TrainConfig().model))
@@ -96,11 +92,7 @@ def to_toml(config: TrainConfig, without: Literal["derived", "operational"] = "d
 
 
 def differing_keys(config: TrainConfig, saved: str) -> dict[str, tuple[Any, Any]]:
-    """Return the dotted keys that change what a run computes, with their values in the TOML `saved` and in `config`.
-
-    Raises:
-        UserError: another version of prolip wrote them.
-    """
+    """The dotted keys that change what a run computes, with their values in the TOML `saved` and in `config`."""
     both = from_toml(saved), config
     old, new = (flatten(tomllib.loads(to_toml(one, without="operational"))) for one in both)
     pairs = {key: (old.get(key), new.get(key)) for key in sorted(new.keys() | old.keys())}
@@ -111,7 +103,7 @@ def differing_keys(config: TrainConfig, saved: str) -> dict[str, tuple[Any, Any]
 
 
 def known_recipes() -> list[str]:
-    """List the names of the package's recipes. Those that begin with `with-` are additions to any other."""
+    """Names of the package's recipes. Those that begin with `with-` are additions to any other."""
     return sorted(Path(entry.name).stem for entry in _RECIPES.iterdir())
 
 
@@ -122,7 +114,7 @@ def read_recipe(name: str, folder: Path = Path(), above: tuple[str, ...] = ()) -
     differences from them. Factors in its table `multiply` scale their values.
 
     Args:
-        name: of the recipe.
+        folder: base of relative paths.
         folder: where a path begins.
         above: recipes that extend this one.
 
@@ -156,7 +148,6 @@ def _read_table(source: Path | Traversable, name: str) -> Table:
 
 
 def _read(arguments: Sequence[str]) -> tuple[list[Table], Table]:
-    """Return the tables of recipes, and the table that the flags are."""
     lists = list_flags(TrainConfig)
     words = gather(arguments, lists, _SHORT)
     tables = [table for name in words.pop("") for table in read_recipe(name)]
@@ -173,11 +164,7 @@ def _read(arguments: Sequence[str]) -> tuple[list[Table], Table]:
 
 
 def _resolved(base: TrainConfig, tables: Iterable[Table]) -> tuple[TrainConfig, list[str]]:
-    """Return `base` with the values of tables, of which later ones win, and the keys that are unknown.
-
-    Raises:
-        UserError: a value has the wrong type or breaks a rule.
-    """
+    """Lay tables over `base`, later ones win; returns the keys that are unknown, too."""
     tree = plain(base, "derived")
     for table in tables:
         tree = _overlaid(tree, {key: value for key, value in table.items() if key != MULTIPLY})
@@ -191,9 +178,6 @@ def _overlaid(below: Any, above: Any, path: str = "", *, multiply: bool = False)
     """Lay `above` over `below`: tables are merged, everything else, including lists, is replaced or multiplied.
 
     A flag names an entry of a list by its number; the next number adds one.
-
-    Raises:
-        UserError: a table and a value meet, a list has no such entry, or what is multiplied is no number.
     """
     key = path.removesuffix(".")
     if not isinstance(above, dict):
@@ -231,7 +215,7 @@ def _drop(table: Table, key: str) -> None:
 
 
 def _hint(key: str, config: TrainConfig) -> str:
-    """Return the rule for an unknown key. The last part decides, since all keys of a table begin alike."""
+    """The rule for an unknown key. The last part decides, since all keys of a table begin alike."""
     known = flatten(plain(config, "derived"))
     close = difflib.get_close_matches(key.rpartition(".")[2], {name.rpartition(".")[2]: name for name in known}, 1)
     near = [name for name in known if close and name.rpartition(".")[2] == close[0]]
@@ -266,8 +250,6 @@ def _toml_value(value: object) -> str:
 
 
 class _Origin(NamedTuple):
-    """Where the model of a run comes from."""
-
     architecture: str
     """A name of `ARCHITECTURES`, or `OF_START`."""
     start: str | None
@@ -277,12 +259,9 @@ class _Origin(NamedTuple):
 
 
 def _find_origin(tables: Sequence[Mapping[str, Any]]) -> _Origin:
-    """Return the start and the architecture that recipes and flags choose; later choices win.
+    """The start and the architecture that recipes and flags choose; later choices win.
 
     A start brings its architecture unless one is named with it or later, or its tables are resized.
-
-    Raises:
-        UserError: there is no such architecture, or no start whose architecture is wanted.
     """
     keys = ("architecture", "start_from", "start_resize")
     latest = {key: place for key in keys for place, table in enumerate(tables) if key in table}
@@ -307,11 +286,7 @@ def _find_origin(tables: Sequence[Mapping[str, Any]]) -> _Origin:
 
 
 def _check_rates(start: str | None, tables: Sequence[Table]) -> None:
-    """Check that a run that starts from a trained model sets its learning rate and warm-up.
-
-    Raises:
-        UserError: it would use those of pre-training.
-    """
+    """Refuse a start from a trained model with the learning rate and warm-up of pre-training."""
     given = {key for table in tables for key in flatten(table)}
     unset = [key for key in ("optim.lr", "optim.warmup_steps") if key not in given]
     if start is not None and unset:
@@ -324,7 +299,7 @@ def _check_rates(start: str | None, tables: Sequence[Table]) -> None:
 
 
 def _saved_settings(out: Path) -> TrainConfig | None:
-    """Return the settings that are saved in the run's folder; None if it has no run of this version."""
+    """The settings saved in the run's folder; None if it has no run of this version."""
     try:
         return from_toml((out / RUN_SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # errors of the folder are reported when the run resumes
@@ -334,9 +309,9 @@ def _saved_settings(out: Path) -> TrainConfig | None:
 def _like_the_start(
     base: TrainConfig, start: str, given: set[str], saved: TrainConfig | None
 ) -> tuple[TrainConfig, list[str]]:
-    """Return the defaults with the start's architecture and tokenizer, and the keys that earlier tables must not set.
+    """The defaults with the start's architecture and tokenizer, and the keys that earlier tables must not set.
 
-    If the run has begun earlier, both come from its saved settings, and the start is not opened: it may be gone by now.
+    If the run has begun earlier, both come from its saved settings: the start may be gone by now.
     """
     # These import torch, which --help must not wait for.
     from prolip.inference import own_tokenizer
@@ -358,7 +333,7 @@ def _like_the_start(
 
 
 def _fill_in(config: TrainConfig, given: set[str], origin: _Origin) -> TrainConfig:
-    """Fill in the derived settings that were not set.
+    """Derive the settings that were not set.
 
     - `model.text.vocab_size` of a named architecture grows to what the tokenizer needs.
     - `data.tokenizer.kind` is "file" for a tokenizer.json, and `data.tokenizer.context_length` is that of the model.

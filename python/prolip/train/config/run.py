@@ -97,7 +97,7 @@ class TrainConfig:
 
     @property
     def name(self) -> str:
-        """Name of the run."""
+        """The last part of `out`."""
         return self.out.absolute().name
 
     @property
