@@ -5,7 +5,7 @@ use std::slice::Iter;
 use super::huffman::{BEYOND, END, PairTable, Table};
 use super::tables::NATURAL;
 
-/// A bit reader over data without byte stuffing, high bits first. The bytes are in reverse order, from the end of the slice on.
+/// A bit reader over data without byte stuffing, high bits first. The bytes are in reverse order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bits<'a> {
     /// The bytes that are not loaded yet.
@@ -21,7 +21,7 @@ pub(super) struct Bits<'a> {
 pub(super) const PADDING: usize = 16;
 
 impl<'a> Bits<'a> {
-    /// A reader of `bytes`. The last [`PADDING`] ones don't count: those at the start of the slice.
+    /// A reader of `bytes`, except the [`PADDING`] at the start of the slice, which is the end of the data.
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
         let buffer = u64::from_le_bytes(*bytes.last_chunk::<8>()?);
         Some(Self { rest: &bytes[..bytes.len() - 7], length: bytes.len(), buffer, count: 56 })
@@ -75,7 +75,7 @@ pub(super) struct Place<'a> {
 pub(super) struct Blocks<'a, 'b> {
     pub(super) bits: &'b mut Bits<'a>,
     pub(super) places: Iter<'b, Place<'b>>,
-    /// The last DC term of each component.
+    /// The last DC term per component.
     pub(super) predicted: &'b mut [i32; 3],
     pub(super) strip: &'b mut [i16],
 }
@@ -222,9 +222,8 @@ pub(super) fn read_band(
     Some(ended)
 }
 
-/// Reads one more bit of each coefficient of a band that is not zero, and the coefficients that become nonzero with this bit.
-/// `ended` is the number of blocks, from this one on, in which no further coefficient becomes nonzero. Returns it for the next
-/// block.
+/// Reads one more bit of each nonzero coefficient of a band, and the coefficients that become nonzero with this bit. `ended` is the
+/// number of blocks, from this one on, in which none does; returns it for the next block.
 #[inline(always)]
 pub(super) fn refine_band(
     bits: &mut Bits<'_>,
@@ -234,7 +233,7 @@ pub(super) fn refine_band(
     nonzero: &mut u64,
     mut ended: u32,
 ) -> Option<u32> {
-    // The coefficients of the band that are still to come.
+    // The coefficients that are still to come.
     let mut rest = u64::MAX << band.first & u64::MAX >> (63 - band.last);
     while ended == 0 && rest != 0 {
         bits.refill()?;
@@ -271,7 +270,6 @@ pub(super) fn refine_band(
     Some(ended)
 }
 
-/// Reads one more bit of each of these coefficients.
 #[inline(always)]
 fn refine(bits: &mut Bits<'_>, mut which: u64, low: u32, out: &mut [i16; 256]) -> Option<()> {
     while which != 0 {

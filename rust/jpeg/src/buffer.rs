@@ -1,12 +1,12 @@
 //! Buffers that a thread reuses.
 
-/// A buffer may keep this many bytes whatever its next use.
+/// Bytes that a buffer may keep whatever its next use.
 const KEPT: usize = 32 << 20;
 
 /// The first `length` bytes of a reused buffer. Their content is unspecified.
 ///
-/// The memory of one huge image must not be held for the rest of a run: a buffer larger than [`KEPT`] shrinks when less than
-/// a quarter of it is used.
+/// A buffer larger than [`KEPT`] shrinks when less than a quarter of it is used: one huge image must not hold its memory for the
+/// rest of a run.
 pub fn first_bytes(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
     if buffer.capacity() > KEPT && buffer.capacity() / 4 > length {
         buffer.truncate(KEPT.max(length));

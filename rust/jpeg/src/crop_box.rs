@@ -1,6 +1,6 @@
 //! A rectangular part of an image.
 
-/// A rectangular part of an image, in pixels.
+/// In pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CropBox {
     pub x: u32,

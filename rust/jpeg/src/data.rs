@@ -18,8 +18,7 @@ pub(super) struct Data {
 
 impl Data {
     /// Copies the bytes without the zero after each 0xFF, up to the first marker that is not a restart. Returns that marker and
-    /// its position. `None` if there are fewer parts between restarts, their markers are out of order, or the bytes end
-    /// first.
+    /// its position. `None` if restarts are fewer than expected or out of order, or the bytes end first.
     #[inline(always)]
     pub(super) fn fill(&mut self, source: &[u8], parts: usize) -> Option<(u8, usize)> {
         self.parts.clear();
@@ -74,7 +73,7 @@ impl Data {
         }
     }
 
-    /// A range of the data, in reverse order.
+    /// In reverse order.
     pub(super) fn part(&self, range: Range<usize>) -> Option<&[u8]> {
         let behind = |length| self.reversed.len().checked_sub(length);
         self.reversed.get(behind(range.end)?..behind(range.start)?)
@@ -86,7 +85,6 @@ impl Data {
         self.reversed.get_mut(..end)
     }
 
-    /// Reserves `more` bytes after the first `length`, which are kept.
     fn make_room(&mut self, length: usize, more: usize) {
         let (had, needed) = (self.reversed.len(), length + more + CHUNK + PADDING);
         if had < needed {

@@ -36,7 +36,7 @@ impl Sampling {
     }
 }
 
-/// The header of a file: everything needed to decode its data.
+/// Everything needed to decode the data of a file.
 #[derive(Debug, Clone)]
 pub struct JpegHeader {
     pub width: u32,

@@ -11,7 +11,6 @@ const LONG: u32 = 17;
 /// The advance that marks the end of a block. No run is that long.
 pub(super) const END: u8 = 128;
 
-/// What the symbols of a table mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Symbols {
     Dc,
@@ -77,7 +76,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Makes it a table of these codes, if it is not. `None` if a code is impossible, or an ordinary file does not have it.
+    /// Makes it a table of these codes. `None` if a code is impossible, or an ordinary file does not have it.
     pub(super) fn make(&mut self, codes: &Codes, symbols: Symbols) -> Option<()> {
         if self.of == Some((*codes, symbols)) {
             return Some(());
@@ -115,7 +114,7 @@ impl Table {
         Some(())
     }
 
-    /// The step at the start of the bits. Its length is 0 if the code is not shorter than the index.
+    /// The step at the start of the bits; its length is 0 if the code is not shorter than the index.
     #[inline(always)]
     pub(super) fn look_up(&self, bits: u64) -> Step {
         self.steps[(bits >> (64 - LOOK)) as usize]
@@ -128,7 +127,7 @@ impl Table {
         if step.total == 0 { self.long_step(bits) } else { Some(step) }
     }
 
-    /// The step at the start of the bits if its code is not shorter than the index. `None` if there is no such code.
+    /// As `step`, if the code is not shorter than the index. `None` if there is no such code.
     #[inline(always)]
     pub(super) fn long_step(&self, bits: u64) -> Option<Step> {
         self.long.get(((bits >> (64 - LONG)) as usize).wrapping_sub(self.first_long)).copied()
@@ -160,16 +159,15 @@ impl Default for PairTable {
     }
 }
 
-/// One step or two. End-of-block always takes the second slot.
-///
-/// Loading each field by itself takes fewer instructions than shifts and masks of one word.
+/// One step or two. End-of-block always takes the second slot. Loading each field by itself takes fewer instructions than shifts
+/// and masks of one word.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(8))]
 pub(super) struct Pair {
     pub(super) total: u8,
     /// Minus the bits of the first, modulo 256.
     shift: u8,
-    /// How far the first advances: by 1 if it is the end of the block.
+    /// How far the first advances: by 1 at the end of the block.
     pub(super) advance: u8,
     /// How far both advance: [`END`] if the block ends at once, more if it ends after a step. [`BEYOND`] if the code is not
     /// shorter than the index.
@@ -201,7 +199,6 @@ impl PairTable {
         Some(())
     }
 
-    /// The steps at the start of the bits.
     #[inline(always)]
     pub(super) fn look_up(&self, bits: u64) -> &Pair {
         &self.pairs[(bits >> (64 - LOOK)) as usize]

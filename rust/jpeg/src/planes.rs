@@ -1,6 +1,5 @@
-//! Decodes the file to planes of samples: luma, and chroma at its own resolution.
-//!
-//! The planes hold only the newest rows, so these stay in the fastest caches.
+//! Decodes the file to planes of samples: luma, and chroma at its own resolution. The planes hold only the newest rows, so that
+//! these stay in the fastest caches.
 
 use std::ops::Range;
 
@@ -58,7 +57,6 @@ impl Shape {
         }
     }
 
-    /// Where a row of a plane starts.
     fn start(self, component: usize, y: usize) -> usize {
         let kind = component.min(1);
         (y & (self.held[kind] - 1)) * self.strides[kind]
@@ -105,8 +103,8 @@ fn needed(layout: &Layout, header: &JpegHeader, part: CropBox) -> (Range<usize>,
 /// Decodes to planes as far as the part needs them, and calls `make` for the rows of pixels that can be made, from top to
 /// bottom. `None` if libjpeg-turbo must decode the file; rows may have been made.
 ///
-/// The kernel converts a row of groups to eight rows of samples with the given stride, leaves zeros, and returns whether all coefficients
-/// are in the usual range.
+/// `samples` converts a row of groups to eight rows of samples with the given stride, leaves zeros, and returns whether all
+/// coefficients are in the usual range.
 #[inline(always)]
 pub(super) fn decode(
     source: Source<'_>,

@@ -14,7 +14,6 @@ const UNKNOWN: u8 = 0xFF;
 pub(super) struct Memory {
     tables: Box<TableSet>,
     data: Data,
-    /// Those of the current image.
     pub(super) planes: [Coefficients; 3],
 }
 
@@ -133,7 +132,6 @@ impl Memory {
         let mut planes: Vec<(usize, usize, usize)> = Vec::with_capacity(3);
         for own in own.chunks_exact(2) {
             let component = all.iter().position(|component| component.id == own[0])?;
-            // In the order of the frame.
             let (dc, ac) = (usize::from(own[1] >> 4), usize::from(own[1] & 15));
             planes.last().is_none_or(|&(before, ..)| before < component).then_some(())?;
             planes.push((component, dc, ac));
@@ -233,7 +231,7 @@ struct Blocks<'a> {
 }
 
 impl Blocks<'_> {
-    /// Calls `work` for each block: its plane, column and row.
+    /// `work` gets the plane, column and row of a block.
     #[inline(always)]
     fn each(
         &self,

@@ -10,8 +10,8 @@ use super::huffman::{PairTable, Symbols, Table, TableSet};
 /// The coefficients of four neighbouring blocks of a plane. Row k of all four starts at `32 k`.
 pub(super) type Group = [i16; 256];
 
-/// Groups of each chroma plane in a strip. So few that the coefficients of a strip and the tables fit in the L1 cache. Not
-/// fewer, because a vector load stalls on data that 2-byte stores have just written.
+/// Groups of each chroma plane in a strip. So few that a strip's coefficients and the tables fit in the L1 cache. Not fewer, because
+/// a vector load stalls on data that 2-byte stores have just written.
 const WIDTH: usize = 2;
 /// Units whose coefficients are stored at a time.
 const STRIP: usize = 4 * WIDTH;
@@ -70,7 +70,6 @@ impl Layout {
         (blocks(header.width, wide, across), blocks(header.height, high, down))
     }
 
-    /// Groups of a strip, over all planes.
     fn groups(&self) -> usize {
         let (across, down) = self.sampling.luma_blocks();
         (down * across + self.sampling.components() - 1) * WIDTH

@@ -6,8 +6,7 @@ use std::sync::OnceLock;
 /// The environment variable that selects a level. It is read once.
 pub const VARIABLE: &str = "PROLIP_SIMD";
 
-/// A set of vector instructions. Kernels of all levels give the same bytes. A later level is faster, and the processor has the
-/// instructions of the earlier ones too.
+/// Kernels of all levels give the same bytes. A later level is faster, and includes the instructions of the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// What every processor of the architecture has.
@@ -53,7 +52,7 @@ thread_local! {
     static LIMIT: Cell<Option<Level>> = const { Cell::new(None) };
 }
 
-/// The level of this thread's kernels: that of the process, or the one requested by [`at`]. The processor has its instructions.
+/// The level of this thread's kernels: that of the process, or the one requested by [`at`].
 pub fn level() -> Level {
     match LIMIT.get() {
         Some(level) => level.min(fastest()),

@@ -1,6 +1,4 @@
-//! The operations on vectors of 256 bits, with AVX2.
-//!
-//! Only loads and stores access memory. Each checks its bounds.
+//! The operations on vectors of 256 bits, with AVX2. Only loads and stores access memory; each checks its bounds.
 
 use std::arch::x86_64::{
     __m256i, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_epi16 as add16,
@@ -39,7 +37,6 @@ fn any(value: __m256i) -> bool {
     _mm256_testz_si256(value, value) == 0
 }
 
-/// Loads 32 bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load8(bytes: &[u8]) -> __m256i {
@@ -48,7 +45,6 @@ fn load8(bytes: &[u8]) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// Loads 16 numbers.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load16(numbers: &[i16]) -> __m256i {
@@ -57,7 +53,6 @@ fn load16(numbers: &[i16]) -> __m256i {
     unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) }
 }
 
-/// Loads 8 numbers into each lane.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn repeat(numbers: &[i16]) -> __m256i {
@@ -66,7 +61,6 @@ fn repeat(numbers: &[i16]) -> __m256i {
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) })
 }
 
-/// Loads 16 bytes into each lane.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn repeat_bytes(bytes: &[u8; 16]) -> __m256i {

@@ -32,8 +32,7 @@ pub(crate) const fn pair(first: i32, second: i32) -> i32 {
     second << 16 | first & 0xFFFF
 }
 
-/// Defines the two passes of the transform, whole and for blocks with coefficients in one corner, for the vector type and
-/// operations in scope.
+/// Defines the two passes of the transform, for all blocks and for those with coefficients in one corner.
 macro_rules! islow {
     ($vector:ty, $(#[$instructions:meta])*) => {
         /// One pass of the transform. Vector k holds input k of all columns, and the same for the output, descaled by `shift` bits.
@@ -161,7 +160,6 @@ macro_rules! islow {
             packs16(samples, samples)
         }
 
-        /// Transposes rows and columns within each lane.
         #[inline]
         $(#[$instructions])*
         fn transpose(rows: [$vector; 8]) -> [$vector; 8] {

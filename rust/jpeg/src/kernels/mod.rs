@@ -1,7 +1,6 @@
 //! The kernels, once for vectors of any width: coefficients to samples, and samples to pixels.
 //!
-//! The macro `kernels!` defines them for the vector type and the operations in scope, which each module defines. The modules
-//! differ only in the instructions, and give the same bytes.
+//! `kernels!` defines them for the vector type and the operations in scope, which each module defines. All give the same bytes.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -28,8 +27,8 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
     }
 }
 
-/// Defines `decode` for a vector type of `bytes` bytes. The operations on it must be in scope. Their names say what they do in
-/// each lane of 128 bits. The attributes name the instructions that they need.
+/// Defines `decode` for a vector type of `bytes` bytes, from operations whose names say what they do in each lane of 128 bits. The
+/// attributes name the instructions that they need.
 macro_rules! kernels {
     ($vector:ty, $bytes:literal, $(#[$instructions:meta])*) => {
         use $crate::bits::Blocks;

@@ -1,6 +1,4 @@
-//! The operations on vectors of 128 bits, with NEON.
-//!
-//! Only loads and stores access memory. Each checks its bounds.
+//! The operations on vectors of 128 bits, with NEON. Only loads and stores access memory; each checks its bounds.
 
 use std::arch::aarch64::{
     int16x8_t, uint8x16x3_t, vaddq_s16 as add16, vaddq_s32, vandq_s16 as and, vcombine_s16,

@@ -1,5 +1,4 @@
-//! The operations on vectors of 128 bits, without vector instructions: for processors that no other module supports. The
-//! compiler may vectorise them.
+//! The operations on vectors of 128 bits in plain Rust, for processors that no other module supports.
 
 #[derive(Clone, Copy)]
 struct Vector([i16; 8]);

@@ -14,15 +14,13 @@ const USUAL_MEMBERS: usize = 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     pub offset: u64,
-    /// Number of bytes.
     pub size: u64,
 }
 
-/// Splits a member's name into the sample's key and the extension, at the first dot after the last slash.
+/// Splits a member's name into key and extension, at the first dot after the last slash.
 ///
-/// `None` if there is no such dot, or nothing before it. Two odd cases follow webdataset's regular expression: a
-/// hidden file in a folder without dots has the folder, with its slash, as key; and slashes after a line break do not
-/// separate folders.
+/// `None` if there is no such dot, or nothing before it. As by webdataset's regular expression, a hidden file in a folder without
+/// dots has the folder, with its slash, as key; and slashes after a line break do not separate folders.
 pub fn split_name(name: &str) -> Option<(&str, &str)> {
     let last = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = last + name[last..].find('.')?;
@@ -43,7 +41,7 @@ pub fn is_meta(name: &str) -> bool {
     first.strip_prefix("__").is_some_and(|rest| rest.ends_with("__"))
 }
 
-/// The key and the extension of a member; `None` if it belongs to no sample.
+/// `None` if it belongs to no sample.
 fn key_of(name: &str) -> Option<(&str, &str)> {
     split_name(name).filter(|_| !is_meta(name))
 }
@@ -68,13 +66,12 @@ impl Grouper {
     }
 }
 
-/// Where the members of one sample are in its shard. Reused for one sample after another.
+/// Reused for one sample after another.
 #[derive(Debug, Default)]
 pub struct Sample {
     /// Empty before the first member. No key is empty.
     key: String,
-    /// Hashes of the extensions so far. Among samples with a million members, one in 30 million would have a
-    /// collision.
+    /// Hashes of the extensions so far. Among samples with a million members, one in 30 million would have a collision.
     extensions: HashSet<u64>,
     hasher: RandomState,
     lower: String,
@@ -82,15 +79,13 @@ pub struct Sample {
     pub image: Option<Span>,
     /// The format of an image member that only `prolip data build` reads.
     pub convertible: Option<&'static str>,
-    /// The member `.txt`.
     pub txt: Option<Span>,
-    /// The member `.json`.
     pub json: Option<Span>,
     /// Extensions of further members that are wanted.
     extra_extensions: Vec<String>,
     /// The further members, in the order of `extra_extensions`.
     pub extra: Vec<Option<Span>>,
-    /// An extension that occurs twice. Such a sample cannot be used.
+    /// An extension that occurs twice, so that the sample cannot be used.
     pub duplicate: Option<String>,
 }
 
@@ -121,7 +116,6 @@ impl Sample {
         IMAGE_EXTENSIONS.get(self.image_rank).copied()
     }
 
-    /// The extensions of the `extra` members.
     pub fn extra_extensions(&self) -> &[String] {
         &self.extra_extensions
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// A buffer may keep this many bytes whatever its next use.
+/// Bytes that a buffer may keep whatever its next use.
 const KEPT: usize = 64 << 10;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,8 +19,7 @@ impl RawMembers {
         self.bytes.get(place)
     }
 
-    /// Clears, keeping capacity. The memory of a far larger sample before this one is freed: every row of every batch would
-    /// come to one in the end.
+    /// Clears, keeping capacity. The memory of a far larger sample is freed: every row of every batch would come to one in the end.
     pub(crate) fn clear(&mut self) {
         if self.bytes.capacity() > KEPT && self.bytes.capacity() / 4 > self.bytes.len() {
             self.bytes = Vec::new();

@@ -19,15 +19,13 @@ use crate::shards::{BLOCK, Regions, SampleId, Stamp};
 
 /// Shards that a thread keeps open. A window of samples touches few shards, and file descriptors are limited.
 const OPEN_FILES: usize = 16;
-/// A region up to this size is read at once. Of a larger one only the headers and the needed members are read.
+/// Of a larger region only the headers and the needed members are read.
 const SMALL_REGION_BYTES: u64 = 1 << 20;
 
 /// Which members are read besides the image.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WantedMembers {
-    /// The member `.txt`.
     pub txt: bool,
-    /// The member `.json`.
     pub json: bool,
 }
 
@@ -35,9 +33,7 @@ pub struct WantedMembers {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Members<'reader> {
     pub image: &'reader [u8],
-    /// The member `.txt`.
     pub txt: Option<&'reader [u8]>,
-    /// The member `.json`.
     pub json: Option<&'reader [u8]>,
 }
 
@@ -63,8 +59,7 @@ impl ShardFile {
     }
 }
 
-/// Local shards that the readers of a run have open. They share one file per shard: a file per thread would be
-/// thousands.
+/// Local shards that the readers of a run have open, one file per shard: a file per thread would be thousands.
 #[derive(Debug, Default)]
 pub struct OpenFiles(Mutex<HashMap<u32, Weak<File>>>);
 
@@ -104,8 +99,8 @@ impl Reader {
         }
     }
 
-    /// Reads the members of a sample. The image, the [`WantedMembers`] and the extra members, which go into
-    /// `raw_members`, may have `max_bytes` together.
+    /// Reads the members of a sample: the image, the [`WantedMembers`], and the extra members into `raw_members`. Together they may
+    /// have `max_bytes`.
     pub fn read(
         &mut self,
         index: &Index,
@@ -159,7 +154,6 @@ impl Reader {
         })
     }
 
-    /// The place of the last sample in its shard.
     pub fn row(&self) -> u32 {
         self.row
     }

@@ -7,7 +7,6 @@ use super::tar::{Damage, FileSource, Scratch, Source, TarReader};
 use crate::error::TarError;
 use crate::shards::{BLOCK, Location, Regions};
 
-/// The result of reading a shard's headers.
 #[derive(Debug)]
 pub struct Scan {
     /// The samples. If the shard is damaged, the last region is the damage: reading it returns the error.
@@ -28,8 +27,8 @@ impl Scan {
 /// Finds the samples of a shard.
 ///
 /// If a header is damaged or the shard is truncated, the samples before it are used, and one more region stands for
-/// the rest. With `require_end`, a shard without a block of zeros after its last member counts as truncated: a cut
-/// between two members leaves no other trace.
+/// the rest. With `require_end`, a shard without a block of zeros at its end counts as truncated: a cut between two members leaves
+/// no other trace.
 pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
     let mut scratch = Scratch::default();
     let mut reader = TarReader::new(source, &mut scratch, 0);
@@ -63,7 +62,7 @@ pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
     Ok(Scan { regions: Regions::new(starts), damage })
 }
 
-/// Finds the samples of a shard in a file. If the shard is damaged, the last region is the damage.
+/// As [`scan`], of a file.
 pub fn scan_file(file: &File, require_end: bool) -> Result<Regions, TarError> {
     let scan = scan(FileSource::new(file)?, require_end).map_err(|damage| damage.error)?;
     Ok(scan.regions)

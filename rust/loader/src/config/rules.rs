@@ -8,13 +8,11 @@ use crate::error::{ConfigError, check};
 
 /// Largest side of an image in a batch. Beyond it, the memory of a batch would overflow long before training could use it.
 const MAX_IMAGE_SIZE: u32 = 4096;
-/// Largest side of a patch.
 const MAX_PATCH: u32 = 256;
-/// Maximum number of threads.
 const MAX_THREADS: usize = 4096;
 
 impl LoaderConfig {
-    /// Checks every rule that concerns the configuration alone.
+    /// Checks the rules that concern the configuration alone.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let rule = "name at least one shard";
         let named = !self.shards.is_empty() || self.selection.is_some();

@@ -23,8 +23,7 @@ pub struct BatchPlan {
     pub samples: Vec<SampleId>,
     /// Sequence length of its images; 0 for square ones.
     pub seq_len: u32,
-    /// The shards of the windows that the samples are in. They must be available, and substitutes are drawn from
-    /// them.
+    /// The shards of its samples' windows: they must be available, and substitutes are drawn from them.
     pub shards: Arc<[NeededShard]>,
     /// Where a run resumes after this batch.
     pub cursor: Cursor,
@@ -82,7 +81,7 @@ impl Place {
         earlier.saturating_add(present)
     }
 
-    /// Moves to the next sample, into the next epoch if needed. Returns `false` at the end of the run.
+    /// Moves to the next sample, into the next epoch if needed; `false` at the end of the run.
     fn advance(&mut self, lengths: &dyn ShardLengths) -> Result<bool, Blocked> {
         loop {
             let over = |epochs| self.epoch >= epochs;
@@ -99,8 +98,7 @@ impl Place {
             }
             if self.position == 0 && self.earlier_legs.is_empty() {
                 self.empty_epochs += 1;
-                // Without this check an endless run would search forever. An empty part of known length stays empty. Parts of
-                // unknown length differ between epochs.
+                // An empty part of known length stays empty; parts of unknown length differ between epochs.
                 if !self.settings.streamed || self.empty_epochs == EMPTY_EPOCHS {
                     return Ok(false);
                 }
@@ -132,7 +130,7 @@ impl BatchPlans {
         (self.0.epoch, self.0.position)
     }
 
-    /// Returns the next plan, or `None` when the run is over.
+    /// `None` when the run is over.
     pub fn next(&mut self, lengths: &dyn ShardLengths) -> Result<Option<BatchPlan>, Blocked> {
         let OrderSettings { rank, world_size, batch_size, .. } = self.0.settings;
         if !self.0.advance(lengths)? {

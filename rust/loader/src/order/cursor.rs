@@ -10,13 +10,13 @@ pub struct Leg {
     pub steps: u64,
 }
 
-/// Where a run stands: the epoch, and its legs so far. The default is the beginning.
+/// The default is the beginning.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
-    /// The epoch, from 0.
+    /// From 0.
     pub epoch: u64,
-    /// The epoch's legs so far. The last one continues if neither the number of ranks nor the batch size changes.
+    /// The last one continues if neither the number of ranks nor the batch size changes.
     pub legs: Vec<Leg>,
 }
 

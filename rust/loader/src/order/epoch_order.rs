@@ -77,7 +77,7 @@ impl EpochOrder {
         }
     }
 
-    /// How the present leg divides the remaining samples among its ranks.
+    /// How the present leg divides the remaining samples.
     pub fn partition(&self) -> Partition {
         self.levels[self.present()].partition
     }
@@ -103,7 +103,7 @@ impl EpochOrder {
         SampleRng::new(self.seed, self.epoch, number, place)
     }
 
-    /// The window of a leg that holds a position, taken from those that are kept if possible. It moves to the front.
+    /// The window of a leg that holds a position. It moves to the front of those that are kept.
     fn load(&mut self, level: usize, rank: u64, position: u64, counts: &[u32]) -> &Window {
         let holds = |window: &Window| window.rank == rank && window.positions.contains(&position);
         let kept = &mut self.levels[level].windows;

@@ -1,10 +1,9 @@
 //! Which samples make which batch. Everything here is a pure function of the settings, so a run can resume anywhere.
 //!
 //! An epoch is a list of samples ([`shard_list`]): all shards in shuffled order, or shards drawn with replacement
-//! ([`shard_sampler`]). Each rank reads one contiguous part of the list ([`partition`]), so it needs few shards. It
-//! shuffles the part in windows ([`epoch_order`]). The permutation of a window depends only on (seed, epoch, leg,
-//! rank, window). To find the batch at any position, only the windows around it are computed. A [`Cursor`] says where
-//! a run stands: the epoch and its legs.
+//! ([`shard_sampler`]). Each rank reads one contiguous part of the list ([`partition`]), and shuffles it in windows
+//! ([`epoch_order`]). The permutation of a window depends only on (seed, epoch, leg, rank, window), so only the windows around a
+//! batch are computed. A [`Cursor`] says where a run stands: the epoch and its legs.
 //!
 //! If some shard lengths are unknown at the beginning, a rank reads its own shards one after the other and learns
 //! their lengths on the way ([`streamed_epoch`]).

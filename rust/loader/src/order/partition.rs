@@ -51,7 +51,7 @@ impl Partition {
         self.total.div_ceil(self.world_size).div_ceil(self.batch_size)
     }
 
-    /// Samples that each rank has read after some steps; `None` if some rank has read its whole part.
+    /// `None` if some rank has read its whole part.
     fn used(&self, steps: u64) -> Option<u64> {
         // The longest part is one sample longer than the shortest.
         let used = steps.saturating_mul(self.batch_size);

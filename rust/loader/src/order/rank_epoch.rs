@@ -25,8 +25,7 @@ pub struct KnownEpoch {
 }
 
 impl RankEpoch {
-    /// The samples that the `earlier_legs` left of an epoch. The run goes on at a position, before which all ranks have read
-    /// `samples_read` samples.
+    /// The samples that the `earlier_legs` left of an epoch. The run goes on where all ranks have read `samples_read` samples.
     pub fn new(
         settings: &OrderSettings,
         lengths: &dyn ShardLengths,
@@ -69,7 +68,6 @@ impl KnownEpoch {
         if position >= self.limit {
             return None;
         }
-        // A padded part starts again from its beginning.
         let place = position % self.length;
         let window = self.order.window(self.owner, place, counts);
         let count = (window.positions.end - place).min(self.limit - position) as usize;

@@ -6,12 +6,12 @@ use crate::shards::UNKNOWN_LENGTH;
 /// A shard that must be available, and its number of samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NeededShard {
-    /// Its place in the list of shards.
+    /// Its place in the list.
     pub shard: u32,
     pub samples: u32,
 }
 
-/// The numbers of samples in the shards. An answer never changes.
+/// An answer never changes.
 pub trait ShardLengths {
     /// The length of every shard in the list, or [`UNKNOWN_LENGTH`].
     fn counts(&self) -> &[u32];

@@ -27,13 +27,12 @@ pub struct OrderSettings {
 }
 
 impl OrderSettings {
-    /// How an epoch of `total` samples is divided at its beginning.
     pub fn partition(&self, total: u64) -> Partition {
         Partition { total, world_size: self.world_size, batch_size: self.batch_size }
     }
 
-    /// The sequence length of the next step, 0 for square images, and the samples of a rank. A draw depends on nothing but the
-    /// number of samples that all ranks have read in this epoch, so any number of ranks takes the same steps.
+    /// The sequence length of the next step, 0 for square images, and the samples of a rank. It depends only on the number of
+    /// samples that all ranks have read in this epoch, so any number of ranks takes the same steps.
     pub fn step(&self, samples_read: u64) -> (u32, u64) {
         let Some(native) = &self.native else { return (0, self.batch_size) };
         let (lengths, probs) = (&native.seq_lens, &native.seq_len_probs);
@@ -67,8 +66,8 @@ impl OrderSettings {
         self.sampler.is_some() || self.streamed && self.last_batch != LastBatch::Keep
     }
 
-    /// Samples per epoch over shards of these lengths. `None` if lengths are unknown and none was configured, or if
-    /// every rank reads whatever its shards hold.
+    /// Samples per epoch over shards of these lengths. `None` if lengths are unknown and none was configured, or if every rank reads
+    /// whatever its shards hold.
     pub fn epoch_samples(&self, counts: &[u32]) -> Option<u64> {
         match &self.sampler {
             Some(sampler) => Some(sampler.num_samples),

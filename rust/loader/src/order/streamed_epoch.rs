@@ -1,9 +1,8 @@
-//! An epoch over shards with unknown lengths: a rank reads its own shards in order and learns their lengths on the
-//! way.
+//! An epoch over shards with unknown lengths, which a rank learns as it reads its own shards in order.
 //!
-//! The shuffled list of shards is divided as if all shards were equally long. A rank's share may begin and end within
-//! a shard, and every sample belongs to exactly one rank. The length of the epoch must be configured. A rank whose
-//! shards hold fewer samples than its share reads them again.
+//! The shuffled list of shards is divided as if all were equally long. A rank's share may begin and end within a shard, and every
+//! sample belongs to exactly one rank. The length of the epoch must be configured. A rank whose shards hold fewer samples than
+//! its share reads them again.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -54,7 +53,7 @@ pub struct StreamedEpoch {
 }
 
 impl StreamedEpoch {
-    /// An epoch of which every rank has read the samples before a position.
+    /// All ranks have read the samples before `position`.
     pub fn new(settings: &OrderSettings, num_shards: usize, epoch: u64, position: u64) -> Self {
         let (rule, ranks) = (settings.last_batch, settings.world_size);
         let (share, limit) = if rule == LastBatch::Keep {
@@ -83,12 +82,10 @@ impl StreamedEpoch {
         }
     }
 
-    /// Number of samples that the rank reads, if known.
     pub fn limit(&self) -> Option<u64> {
         self.limit.or(self.end)
     }
 
-    /// Number of pieces whose lengths are known.
     pub fn num_known(&self) -> usize {
         self.known.len()
     }
@@ -209,13 +206,13 @@ impl StreamedEpoch {
         Ok(Some(Window { rank: self.settings.rank, positions, samples, shards: shards.into() }))
     }
 
-    /// Without this error the other ranks would wait for this one at their first step.
+    /// Otherwise the other ranks would wait for this one at their first step.
     fn no_samples_error(&self) -> ConfigError {
         let rule = "none of the shards that this rank reads holds a sample";
         ConfigError::new("shards", format!("rank {}'s part", self.settings.rank), rule)
     }
 
-    /// Looks up the lengths of further pieces until the known ones reach a position, or none are left.
+    /// Looks up the lengths of further pieces until they reach a position, or none are left.
     fn lookup(&mut self, position: u64, lengths: &dyn ShardLengths) -> Result<(), Blocked> {
         while self.end.is_none() {
             let total = self.known.last().map_or(0, |(end, _)| *end);

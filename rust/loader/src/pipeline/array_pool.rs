@@ -47,7 +47,6 @@ impl ArrayPool {
         Arc::new(Self { free: Mutex::new(Free { arrays: Vec::new(), capacity }), image_bytes })
     }
 
-    /// Reused or new arrays with room for all images.
     pub fn take(self: &Arc<Self>) -> Lease {
         let used = self.free.lock().ok().and_then(|mut free| free.arrays.pop());
         let arrays = used.unwrap_or_else(|| {

@@ -1,7 +1,7 @@
 //! Counts samples that cannot be used, and stops the run if there are too many.
 //!
-//! They are counted with the batch that they were meant for, and checked when it is delivered. This does not depend on
-//! thread timing, so a failing run always fails at the same batch.
+//! They are counted with the batch that they were meant for, and checked when it is delivered, so a failing run always fails at
+//! the same batch.
 
 use std::fmt;
 
@@ -42,8 +42,8 @@ impl BadSamples {
         self.examples.extend(later.examples.iter().take(free).cloned());
     }
 
-    /// Checks an unfinished epoch. Even good data exceed the limit at some moment of a long run, so the count must
-    /// exceed it by more than chance explains. With a limit of 0 a single bad sample is too many.
+    /// Checks an unfinished epoch. Even good data exceed the limit at some moment of a long run, so the count must exceed it by
+    /// more than chance explains, unless the limit is 0.
     pub fn check_so_far(&self, limit: f64) -> Result<(), Error> {
         let allowed = limit * self.tried as f64;
         let slack = if limit > 0.0 { SLACK * (allowed + 1.0).sqrt() } else { 0.0 };
@@ -79,8 +79,8 @@ impl BadSamples {
     }
 }
 
-/// How many substitutes are tried for one row before the run fails. If the share of bad samples is within `limit`,
-/// one row in 1e20 runs out of them.
+/// Substitutes tried for one row before the run fails. If the share of bad samples is within `limit`, one row in 1e20 runs out of
+/// them.
 pub fn max_substitutes(limit: f64) -> u32 {
     if limit <= 0.0 {
         return 0;

@@ -25,8 +25,7 @@ impl BatchText<'_> {
         }
         captions.extend((0..self.caption_slots).flat_map(|slot| self.general(slot).flatten()));
         if !self.tokenizer.cleans() {
-            // A text file ends with a line feed. For a tokenizer that cleans its input, trailing white space may have
-            // a meaning.
+            // A text file ends with a line feed. With cleaning, trailing white space may have a meaning.
             for caption in &mut captions {
                 *caption = caption.trim();
             }
@@ -35,7 +34,7 @@ impl BatchText<'_> {
         self.tokenizer.encode_batch(&captions, out)
     }
 
-    /// For each masked row: the more general caption that replaces its text, if one was drawn.
+    /// Per masked row, `None` if none was drawn.
     fn general(&self, slot: usize) -> impl Iterator<Item = Option<&str>> {
         let masked_rows = self.rows[..self.masked_rows].iter();
         masked_rows.map(move |row| row.captions[slot].general())

@@ -39,8 +39,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Validates the configuration and reads the shards' headers. `selection` has the sources that `config.selection` names
-    /// and what it chooses of each. Setting `cancelled` ends this early.
+    /// Validates the configuration and reads the shards' headers. `selection` has the sources of `config.selection` and what it
+    /// chooses of each. Setting `cancelled` ends this early.
     pub fn open(
         config: LoaderConfig,
         tokenizer: Option<Arc<Tokenizer>>,
@@ -95,12 +95,12 @@ impl Dataset {
         Ok(Self { config, index, tokenizer, order, needed_members: WantedMembers { txt, json } })
     }
 
-    /// Samples per epoch over all ranks; `None` if shard lengths are unknown and all of their samples are read.
+    /// Over all ranks; `None` if shard lengths are unknown and all of their samples are read.
     pub fn num_samples(&self) -> Option<u64> {
         self.order.epoch_samples(self.index.counts())
     }
 
-    /// Batches of this rank per epoch, if known.
+    /// Of this rank, if known.
     pub fn num_batches(&self) -> Option<u64> {
         let partition = self.order.partition(self.num_samples()?);
         let room = partition.room(self.order.last_batch, self.order.rank);

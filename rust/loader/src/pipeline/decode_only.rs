@@ -19,11 +19,10 @@ pub struct DecodeOnly {
     pub seconds: f64,
 }
 
-/// Decodes `images` images with `threads` threads. They are spread evenly over the samples, and repeat if there are
-/// fewer samples.
+/// Decodes `images` images with `threads` threads, spread evenly over the samples, repeated if there are fewer.
 ///
-/// The compressed bytes are in memory before the clock starts, so reading is not timed. Samples whose image cannot be
-/// read or decoded are skipped beforehand. Then `loaded` is called, where a caller may start to measure as well.
+/// The compressed bytes are in memory before the clock starts. Samples that cannot be read or decoded are skipped beforehand.
+/// Then `loaded` is called, where a caller may start to measure as well.
 pub fn decode_only(
     shards: &[Location],
     images: usize,

@@ -14,11 +14,9 @@ use crate::shards::UNKNOWN_LENGTH;
 
 /// Shards requested beyond the next batch. The provider decides how many of them it downloads.
 const SHARDS_AHEAD: usize = 32;
-/// How many samples beyond the next batch are searched for such shards. With small windows over large shards they are
-/// far ahead.
+/// How many samples beyond the next batch are searched for such shards.
 const SAMPLES_AHEAD: u64 = 1 << 20;
-/// The same for shards of unknown length, and for the beginning of the next epoch. At the end of an epoch some of
-/// them turn out not to be needed.
+/// The same for shards of unknown length, and for the beginning of the next epoch: some turn out not to be needed.
 const PIECES_AHEAD: usize = 8;
 
 pub(super) struct KnownLengths {
@@ -50,14 +48,13 @@ type Place = (u64, u64);
 pub(super) struct Lookahead {
     pub provider: Arc<dyn ShardProvider>,
     windows: UpcomingWindows,
-    /// Samples up to the end of the last window seen, up to its start, and in all planned batches.
+    /// Samples up to the end of the last window, up to its start, and in all planned batches.
     seen: u64,
     last_window_start: u64,
     planned: u64,
     pieces: (u64, usize),
     /// The epoch after the present one, once the whole present epoch has been requested.
     next_epoch: Option<StreamedEpoch>,
-    /// In the order in which they were made.
     requests: VecDeque<Request>,
     /// For each shard, how many requests name it.
     uses: HashMap<u32, usize>,
@@ -100,7 +97,6 @@ impl Lookahead {
         }
     }
 
-    /// Whether all these shards can be read now.
     pub fn all_ready(&mut self, shards: &Arc<[NeededShard]>) -> bool {
         if self.ready_shards.as_ref().is_some_and(|ready_shards| Arc::ptr_eq(ready_shards, shards))
         {

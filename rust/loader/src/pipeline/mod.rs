@@ -1,5 +1,4 @@
-//! A run of the loader: threads turn the samples of a data set into batches, and the reader takes the batches in
-//! order.
+//! A run of the loader: threads turn samples into batches, and the reader takes these in order.
 
 mod array_pool;
 mod bad_samples;
@@ -35,7 +34,7 @@ use crate::order::Cursor;
 use crate::remote::ShardProvider;
 use state::Shared;
 
-/// A run over the epochs. Dropping it ends its threads and waits for them.
+/// Dropping it ends its threads and waits for them.
 pub struct Pipeline {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -73,7 +72,7 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Returns the next batch if it is ready within `timeout`.
+    /// The next batch if it is ready within `timeout`.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         self.shared.next_within(timeout)
     }
@@ -87,14 +86,14 @@ impl Pipeline {
         self.shared.stats()
     }
 
-    /// Sentences for the log since the last call, about downloads.
+    /// Sentences about downloads since the last call.
     pub fn notes(&self) -> Vec<String> {
         let provider = self.shared.provider.as_ref();
         provider.map_or_else(Vec::new, |provider| provider.notes())
     }
 
-    /// Ends the threads, waits for them and frees all memory that no batch uses. A reader that waits for a batch gets
-    /// [`Error::Closed`]. Can be called again; a second call during the first returns before the threads have ended.
+    /// Ends the threads, waits for them and frees all memory that no batch uses. A reader that waits gets [`Error::Closed`]. A
+    /// second call during the first returns before the threads have ended.
     pub fn close(&self) {
         self.shared.stop(Error::Closed);
         let threads = std::mem::take(&mut *self.threads.lock());

@@ -1,7 +1,7 @@
-//! Lets several threads fill one batch at the same time. The only place where threads write into one allocation.
+//! Lets several threads fill one batch at the same time. The only place where threads write into one allocation, because no lock
+//! may stand between the threads that decode into a batch's contiguous pixels.
 //!
-//! The pixels of a batch are contiguous, its samples are decoded by different threads, and no lock may stand between
-//! them. [`RowSlots`] hands out each slot once. The thread that returns the last one gets the whole batch.
+//! [`RowSlots`] hands out each slot once. The thread that returns the last one gets the whole batch.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering};

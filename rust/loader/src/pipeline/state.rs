@@ -1,7 +1,5 @@
-//! The state that the threads and the reader of a run share. Threads fill batches row by row, the reader takes them
-//! in order.
-//!
-//! Threads only take the lock when a batch begins and when it is finished, never for a sample.
+//! The state that the threads and the reader of a run share. Threads only take the lock when a batch begins and when it is
+//! finished, never for a sample.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +39,7 @@ pub(crate) struct BatchInProgress {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Complete(Box<Batch>),
-    /// A row is empty although the batch must be full: its sample and all substitutes are bad.
+    /// In a batch that must be full, a sample and all its substitutes are bad.
     TooFewSamples,
     /// A shard is missing, or captions cannot be tokenized.
     Failed(Error),
@@ -92,7 +90,6 @@ impl State {
     }
 }
 
-/// What the threads and the reader share.
 pub(crate) struct Shared {
     pub dataset: Arc<Dataset>,
     /// What images hold instead of bytes, if anything.
@@ -193,17 +190,16 @@ impl Shared {
         self.pool.close();
     }
 
-    /// Whether threads should end as soon as they can.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Stops the run. The reader sees the first reason.
+    /// The reader sees the first reason.
     pub fn stop(&self, error: Error) {
         self.stop_locked(&mut self.state.lock(), error);
     }
 
-    /// Stops the run. The reason is stored before any thread can see that it should stop.
+    /// The reason is stored before any thread can see that it should stop.
     fn stop_locked(&self, state: &mut State, error: Error) -> Arc<Error> {
         let first = state.error.get_or_insert_with(|| Arc::new(error));
         self.stopping.store(true, Ordering::Relaxed);
@@ -220,7 +216,7 @@ impl Shared {
         self.work.notify_all();
     }
 
-    /// Returns a batch with rows to fill. It may have to be planned, which reads the first bytes of its images.
+    /// A batch with rows to fill. It may have to be planned, which reads the first bytes of its images.
     pub fn wait_for_work(&self) -> Option<Arc<BatchInProgress>> {
         let mut state = self.state.lock();
         loop {
@@ -251,8 +247,8 @@ impl Shared {
         }
     }
 
-    /// Starts the next batch if its shards are ready. Planning, allocating and asking the provider may take long, so
-    /// the lock is released meanwhile.
+    /// Starts the next batch if its shards are ready. The lock is released meanwhile, since planning, allocating and asking the
+    /// provider may take long.
     fn plan_next<'state>(
         &'state self,
         state: MutexGuard<'state, State>,
@@ -294,7 +290,7 @@ impl Shared {
         // The reader stops at the first failed batch. All earlier ones have begun already and will be finished.
         state.all_planned |= !matches!(finished.outcome, Outcome::Complete(_));
         state.finished.insert(number, finished);
-        // Shards that only this batch needed can be released, which may make room for the next batch's shards.
+        // Shards of this batch alone can be released, which may make room for the next batch's.
         let was_waiting = std::mem::take(&mut state.waiting_for_shards);
         state.spare_rows.push(rows);
         let (is_next, no_more) = (number == state.taken, state.all_planned);
@@ -307,7 +303,7 @@ impl Shared {
         }
     }
 
-    /// Returns the next batch if it is ready within `timeout`.
+    /// The next batch if it is ready within `timeout`.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         let begun = Instant::now();
         let mut state = self.state.lock();

@@ -84,7 +84,7 @@ pub struct LoaderStats {
 }
 
 impl Counters {
-    /// Counts one run of a stage that began at `begun`. Returns the current time, at which the next stage begins.
+    /// Counts a stage that began at `begun`. Returns the current time, at which the next stage begins.
     pub fn passed(&self, stage: Stage, begun: Instant) -> Instant {
         let now = Instant::now();
         self.stages[stage as usize].count.fetch_add(1, Relaxed);

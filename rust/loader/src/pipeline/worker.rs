@@ -76,9 +76,8 @@ impl<'shared> Worker<'shared> {
         }
     }
 
-    /// Fills a slot with its sample, or with a substitute if the sample is bad and the batch must be full. If no
-    /// sample is good, the row stays empty. Returns `false` if the run ends meanwhile; the slot must not be read
-    /// then.
+    /// Fills a slot with its sample, or with a substitute if the batch must be full. If none is good, the row stays empty. Returns
+    /// `false` if the run ends meanwhile; the slot must not be read then.
     fn fill(&mut self, in_progress: &BatchInProgress, slot: &mut RowSlot<'_>) -> bool {
         let plan = &in_progress.plan;
         let mut id = plan.samples[slot.index()];
@@ -123,7 +122,7 @@ impl<'shared> Worker<'shared> {
         true
     }
 
-    /// A sample of the batch's own shards, all equally likely. These shards are ready; others may still be remote.
+    /// Of the batch's own shards, which are ready; all samples equally likely.
     fn substitute(shards: &[NeededShard], rng: &mut SampleRng) -> SampleId {
         let total: u64 = shards.iter().map(|needed| u64::from(needed.samples)).sum();
         let mut place = ((rng.uniform() * total as f64) as u64).min(total.saturating_sub(1));
@@ -135,7 +134,7 @@ impl<'shared> Worker<'shared> {
         SampleId { shard: found.map_or(0, |needed| needed.shard), sample: place as u32 }
     }
 
-    /// Turns a sample's error into the run's error if it must end the run; otherwise the sample counts as bad.
+    /// The run's error if this sample's error must end the run; otherwise the sample counts as bad.
     fn fatal(&self, shard: &Location, error: SampleError) -> Result<Error, SampleError> {
         let (raise, shard) =
             (self.config.on_missing_shard == OnMissingShard::Raise, shard.to_string());
@@ -349,8 +348,7 @@ fn compact_rows(
     count
 }
 
-/// The patches that masked rows keep, `[M, K]`, of those that they have. Drawn once per batch, or per row. Rows that keep fewer
-/// than K end with -1.
+/// The patches that masked rows keep, `[M, K]`. Drawn once per batch, or per row. Rows that keep fewer than K end with -1.
 fn keep_patches(
     mask: &MaskConfig,
     counts: &[usize],

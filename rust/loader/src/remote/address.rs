@@ -21,7 +21,6 @@ pub(crate) enum Scheme {
     Az,
 }
 
-/// Settings of the hub, from the environment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hub {
     pub endpoint: Option<String>,

@@ -1,11 +1,10 @@
 //! A disk cache of whole shards, shared by all processes that name the folder.
 //!
 //! A file's name is a digest of the shard's address and state. The process that writes a file locks `NAME.part` and renames it
-//! when it is complete; other processes wait. The kernel releases the locks of a process that ends, so a lock never outlives
-//! its owner. Readers hold a shared lock. Only files of the cache that nobody reads are removed.
+//! when it is complete; other processes wait. The kernel releases the locks of a process that ends. Readers hold a shared lock,
+//! and only files that nobody reads are removed.
 //!
-//! A file in the cache is trusted to be the shard, so others must not be able to replace it: a folder that everyone may write
-//! to is refused, and links are not followed.
+//! A file in the cache is trusted to be the shard, so a folder that everyone may write to is refused, and links are not followed.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -20,7 +19,7 @@ use crate::shards::Identity;
 const POLL: Duration = Duration::from_millis(50);
 const WHOLE: &str = "shard";
 const PART: &str = "part";
-/// Length of a file's name without its suffix: two hex digits for each byte of the shortened digest.
+/// Two hex digits for each byte of the shortened digest.
 const NAME_LETTERS: usize = 40;
 
 #[derive(Debug, Clone)]
@@ -49,7 +48,6 @@ pub(super) struct Claim {
 }
 
 impl Cache {
-    /// Opens the cache in an existing folder.
     pub fn new(folder: PathBuf, limit: u64) -> io::Result<Self> {
         if is_open_to_all(&std::fs::metadata(&folder)?) {
             return Err(io::Error::other(
@@ -85,7 +83,6 @@ impl Cache {
         Some(self.folder.join(name))
     }
 
-    /// The file, or the claim to write it.
     pub fn look(&self, path: &Path) -> io::Result<Found> {
         if let Some(found) = open_whole(path)? {
             return Ok(found);
@@ -105,8 +102,8 @@ impl Cache {
         Ok(Found::Mine(claim))
     }
 
-    /// As [`Self::look`], but waits for another process while its file keeps changing. If it does not change within `patience`,
-    /// that process may be suspended.
+    /// As [`Self::look`], but waits for another process while its file keeps changing. If it does not within `patience`, that
+    /// process may be suspended.
     pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Found> {
         let part = path.with_extension(PART);
         let state = || std::fs::metadata(&part).and_then(|part| part.modified()).ok();
@@ -158,8 +155,8 @@ impl Cache {
 }
 
 impl Claim {
-    /// Gives the file its final name, and makes room for it. Its bytes are synced first, so even after a crash of the
-    /// machine no partial shard has a final name.
+    /// Gives the file its final name, and makes room for it. Its bytes are synced first, so even after a crash of the machine no
+    /// partial shard has a final name.
     pub fn keep(mut self) -> io::Result<File> {
         let file = self.file.try_clone()?;
         file.sync_data()?;

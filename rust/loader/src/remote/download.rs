@@ -19,7 +19,7 @@ use crate::error::FetchError;
 use crate::os::write_all_at;
 use crate::shards::{BLOCK, Compression, Location, Stamp, shown};
 
-/// Bytes to unpack at once. At most this many bytes before damaged data are lost with it.
+/// Bytes to unpack at once; at most this many before damaged data are lost.
 const UNPACK_BYTES: usize = 16 * 1024;
 
 enum Cached<'store> {
@@ -29,7 +29,7 @@ enum Cached<'store> {
 }
 
 impl Store {
-    /// Fetches a shard and waits for it. Setting `cancelled` aborts.
+    /// Fetches a shard. Setting `cancelled` aborts.
     pub fn fetch(
         &self,
         location: &Location,
@@ -38,14 +38,14 @@ impl Store {
         let meter = Arc::new(Meter::default());
         let work = self.inner.download(location, &[WHOLE], &meter);
         let fetched = self.wait(work, location, cancelled);
-        // If it was cancelled, a thread may still be unpacking.
+        // A thread may still be unpacking.
         meter.call_off();
         fetched
     }
 }
 
 impl Inner {
-    /// Fetches a shard, or if possible only the `wanted` ranges, into a sparse file. Meanwhile `meter` shows the disk space it uses.
+    /// Fetches a shard, or if possible only the `wanted` ranges, into a sparse file. `meter` shows the disk space.
     pub async fn download(
         &self,
         location: &Location,
@@ -143,8 +143,7 @@ impl Inner {
         Ok(Fetched::of(file, &identity))
     }
 
-    /// Looks for an opened shard in the cache. If it is missing there, claims its place. While another process downloads it,
-    /// waits for that one.
+    /// Looks for an opened shard in the cache. If it is missing there, claims its place, or waits for the process that has it.
     async fn look_in_cache<'store>(
         &self,
         url: &str,

@@ -17,9 +17,8 @@ use crate::shards::Identity;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_REDIRECTIONS: usize = 10;
 
-/// The client for all requests. It uses HTTP/1.1 only: over HTTP/2 all ranges would share one connection and one window.
-/// Secrets stay with their host: on a redirect to another host the client drops tokens and passwords, and it sends no
-/// `Referer`, whose query may be a signature.
+/// The client for all requests. HTTP/1.1 only: over HTTP/2 all ranges would share one connection and one window. On a redirect to
+/// another host the client drops tokens and passwords, and it sends no `Referer`, whose query may be a signature.
 pub(crate) fn client() -> Result<Client, Failure> {
     Client::builder()
         .http1_only()

@@ -8,8 +8,8 @@
 //!         partial_file   the file that the ranges are written to; a compressed shard is unpacked while it arrives
 //! ```
 //!
-//! A shard is fetched completely before it is read, because many threads read it in random order. Every later request is
-//! checked to be of the same state (ETag, or size and time), so a shard is never assembled from two states.
+//! A shard is fetched completely before it is read, because many threads read it in random order. Every later request must be of
+//! the same state (ETag, or size and time), so a shard is never assembled from two states.
 
 mod address;
 mod cache;

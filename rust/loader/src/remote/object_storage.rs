@@ -1,4 +1,4 @@
-//! Requests to object stores through the `object_store` crate. It provides credentials, signatures and endpoints; retries are ours.
+//! Requests to object stores through the `object_store` crate: credentials, signatures, endpoints. Retries are ours.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,7 +69,6 @@ impl HttpService for RecordingClient {
         Box::pin(async move {
             let response = self.inner.execute(request).await?;
             if self.number == self.connected.load(Ordering::Relaxed) {
-                // Outside our requests there is nothing to record.
                 let _ = LAST.try_with(|last| {
                     *last.lock() = Last {
                         status: Some(response.status().as_u16()),
@@ -136,7 +135,6 @@ pub(crate) async fn get(
     let result = recorded(store.get_opts(path, options)).await?;
     let identity = Identity {
         etag: result.meta.e_tag.clone(),
-        // Without an ETag, the modification time identifies the object.
         modified: Some(result.meta.last_modified.to_rfc3339()),
         size: Some(result.meta.size),
     };

@@ -37,7 +37,7 @@ impl Meter {
         expected.max(self.written())
     }
 
-    /// Bytes written since the beginning, or since the last restart.
+    /// Bytes written since the last restart.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
@@ -61,7 +61,6 @@ impl Meter {
         }
     }
 
-    /// Adds bytes that were written.
     pub fn add(&self, bytes: u64) {
         let before = self.written.fetch_add(bytes, Ordering::Relaxed);
         let now = before.saturating_add(bytes);
@@ -129,7 +128,7 @@ impl PartialFile {
         Ok(())
     }
 
-    /// Marks the end. `whole` says whether the file is complete.
+    /// Marks the end, and whether the file is complete.
     pub fn end(&self, whole: bool) {
         self.arrived.lock().ended.get_or_insert(whole);
         self.more.notify_all();

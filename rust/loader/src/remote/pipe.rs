@@ -62,7 +62,7 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
     let (task, counted, limits) = (Arc::clone(meter), Arc::clone(meter), inner.limits);
     let mut copying = tokio::task::spawn_blocking(move || copy(child, output, file, &task, limits));
     let copied = finished(inner, &mut copying, &counted).await?;
-    // The process is reaped, so its id may be reused now.
+    // The process is reaped, so its id may be reused.
     group.0 = None;
     let (file, status) = copied?;
     if status.success() {
@@ -89,7 +89,6 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
 
 type Copied = Result<(File, ExitStatus), Failure>;
 
-/// Waits for the copying thread as long as enough bytes arrive.
 async fn finished(
     inner: &Inner,
     copying: &mut JoinHandle<Copied>,

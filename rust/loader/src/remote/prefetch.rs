@@ -30,7 +30,7 @@ pub struct ShardRequest {
     pub wanted: Vec<Range<u64>>,
 }
 
-/// Returns the request for a shard of the list. `None` for a plain local file.
+/// The request for a shard of the list; `None` for a plain local file.
 pub type RequestOf = dyn Fn(u32) -> Option<ShardRequest> + Send + Sync;
 
 /// Finds the samples of a fetched shard by reading its headers.
@@ -54,7 +54,7 @@ struct Shared {
 }
 
 impl Prefetcher {
-    /// Opens a prefetcher. It fetches nothing yet.
+    /// Fetches nothing yet.
     pub fn open(
         config: &StoreConfig,
         request_of: Box<RequestOf>,
@@ -133,7 +133,7 @@ impl ShardProvider for Prefetcher {
     }
 
     fn on_change(&self, wake: Wake) {
-        // A run sets this once, before it starts.
+        // Set once, before the run starts.
         drop(self.shared.wake.set(wake));
     }
 
@@ -255,8 +255,8 @@ impl Shared {
         (meter, task.abort_handle())
     }
 
-    /// Ends downloads that no batch waits for, the last one first, while more disk is used than allowed. Called when a
-    /// shard turns out larger than expected.
+    /// Ends downloads that no batch waits for, the last one first, while more disk is used than allowed: a shard may turn out
+    /// larger than expected.
     fn keep_within_limit(&self) {
         let mut state = self.state.lock();
         while state.bytes() > self.inner.config.read_ahead_bytes
@@ -287,7 +287,6 @@ impl Shared {
         let mut state = self.state.lock();
         let ours = matches!(state.shards.get(&shard), Some(ShardState::Fetching { meter: now, .. }) if Arc::ptr_eq(now, meter));
         if !ours {
-            // It was released in the meantime.
             return;
         }
         let held = match arrival {

@@ -33,7 +33,7 @@ pub(super) enum ShardState {
         task: AbortHandle,
         /// Its place among all downloads that have begun.
         turn: u64,
-        /// Whether a batch waits for it, so that the disk limit must not end it.
+        /// Then the disk limit must not end it.
         wanted: bool,
     },
     Here {
@@ -63,7 +63,7 @@ impl State {
         self.wanted.remove(&shard);
     }
 
-    /// Bytes on disk, and those that the downloads under way are expected to take.
+    /// Bytes on disk or expected.
     pub fn bytes(&self) -> u64 {
         let meters = self.shards.values().filter_map(|held| match held {
             ShardState::Fetching { meter, .. } | ShardState::Here { meter, .. } => Some(meter),

@@ -13,10 +13,10 @@ pub struct ReadyShard {
     pub regions: Option<Arc<Regions>>,
 }
 
-/// Makes shards readable. Shards are identified by their index in the list. A run over plain local files needs no provider.
+/// Makes shards readable, by their index in the list. A run over plain local files needs no provider.
 ///
 /// All threads of the run call it, [`Self::get`] also at the same time, and never while they hold a lock that `wake` needs. So
-/// an implementation may call `wake` within any of these methods.
+/// any of these methods may call `wake`.
 pub trait ShardProvider: Send + Sync {
     fn request(&self, shards: &[u32]);
     /// Whether the shard can be read now. A shard that failed is ready too: reading it returns the error.
@@ -28,7 +28,6 @@ pub trait ShardProvider: Send + Sync {
     fn release(&self, shard: u32);
     /// Sets a function to call whenever an answer may have changed.
     fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>);
-    /// Ends its threads and removes its files.
     fn close(&self);
     /// Sentences for the log since the last call. May be called at any time.
     fn notes(&self) -> Vec<String> {

@@ -17,8 +17,8 @@ use crate::shards::Identity;
 
 /// Bytes of one range: large enough to hide the latency of a request, small enough for several ranges per shard.
 pub(crate) const RANGE_BYTES: u64 = 8 << 20;
-/// Samples with fewer bytes between them are fetched by one request. On a line of 1 Gbit/s with 8 connections, waiting 20 ms for
-/// the first byte of another response takes as long as these bytes.
+/// Samples with fewer bytes between them are fetched by one request. At 1 Gbit/s with 8 connections and 20 ms until the first byte,
+/// another request takes as long as these bytes.
 const GAP_BYTES: u64 = 256 << 10;
 /// The range of a whole shard, whatever its size.
 pub(super) const WHOLE: Range<u64> = 0..u64::MAX;
@@ -49,7 +49,6 @@ impl Limits {
         )))
     }
 
-    /// Checks that `bytes` in `elapsed` are enough.
     pub fn check_rate(&self, bytes: u64, elapsed: Duration) -> Result<(), Failure> {
         if bytes as f64 >= self.min_rate as f64 * elapsed.as_secs_f64() {
             return Ok(());
@@ -138,7 +137,7 @@ pub(crate) struct Opened<'store> {
 }
 
 impl Opened<'_> {
-    /// The requests for its ranges. Lazily: a server may claim any size.
+    /// Lazily: a server may claim any size.
     fn parts(&self, range_bytes: u64) -> impl Iterator<Item = Part> + use<> {
         let (size, ranged) = (self.identity.size, self.answer.ranged);
         let length = if ranged { range_bytes } else { u64::MAX };
@@ -189,7 +188,7 @@ impl<'store> Transfer<'store> {
         }
     }
 
-    /// Fetches the rest. [`Verdict::Changed`] means: start again from the beginning.
+    /// Fetches the rest. [`Verdict::Changed`]: start again.
     pub async fn finish(&self, opened: Opened<'store>, sink: &PartialFile) -> Result<(), Failure> {
         let identity = opened.identity.clone();
         let parts = opened.parts(self.limits.range_bytes);

@@ -38,7 +38,6 @@ pub(crate) async fn in_time<T>(
     timeout(limit, work).await.map_err(|_| Failure::again(format!("no byte for {limit:?}")))
 }
 
-/// The pause requested by `Retry-After`.
 pub(crate) fn asked_pause(headers: &HeaderMap) -> Option<Duration> {
     retry_after(headers.get("retry-after")?.to_str().ok()?)
 }

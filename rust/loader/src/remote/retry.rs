@@ -13,8 +13,8 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Pauses double, from the first to the last.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(20);
-/// After this many new bytes the count of failures starts again. Not after fewer: a server that sends a kilobyte at a time would
-/// get thousands of requests for one range.
+/// After this many new bytes the count of failures starts again. A server that sends a kilobyte at a time would get thousands of
+/// requests for one range.
 const PROGRESS_BYTES: u64 = 256 << 10;
 /// The status of an answer to a range.
 pub(crate) const PARTIAL_CONTENT: u16 = 206;
@@ -125,7 +125,7 @@ pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Whether the server's certificate is invalid, which no retry changes.
+/// No retry changes that.
 pub(crate) fn is_untrusted_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(inner) = cause {
@@ -157,8 +157,8 @@ impl Attempts {
         Self { limit: retries, failures: 0, bytes: 0, made: 0 }
     }
 
-    /// The pause before the next attempt, or the failure if there are no more attempts. `new_bytes` were delivered by the failed
-    /// attempt; after enough of them the count starts again.
+    /// The pause before the next attempt, or the failure if there are no more. After enough `new_bytes` of the failed attempt the
+    /// count starts again.
     pub fn failed(&mut self, failure: Failure, new_bytes: u64) -> Result<Duration, Failure> {
         self.made += 1;
         self.bytes = self.bytes.saturating_add(new_bytes);
@@ -190,7 +190,7 @@ pub(crate) async fn retried<T, Work: Future<Output = Result<T, Failure>>>(
     }
 }
 
-/// A pause that doubles with every failure, randomly shortened by up to a half, so that many readers don't retry together.
+/// Randomly shortened by up to a half, so that many readers don't retry together.
 fn backoff(failures: u32) -> Duration {
     let full = FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(failures)).min(LAST_BACKOFF);
     let random = RandomState::new().hash_one(failures) >> 11;

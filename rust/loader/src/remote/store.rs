@@ -50,7 +50,6 @@ pub(super) struct Inner {
     pub(super) limits: Limits,
     pub(super) notes: Notes,
     pub(super) folder: PathBuf,
-    /// The cache of whole shards, if there is one.
     pub(super) cache: Option<Cache>,
     pub(super) client: reqwest::Client,
     pub(super) hub: Hub,
@@ -63,8 +62,7 @@ pub(super) struct Inner {
 /// A fetched shard: an uncompressed tar file.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The open file. Unless the shard is cached, it has no name and is deleted when its last handle is closed, even after a
-    /// crash.
+    /// Unless the shard is cached, it has no name and is deleted with its last handle, even after a crash.
     pub file: File,
     pub stamp: Stamp,
 }
@@ -139,7 +137,7 @@ impl Store {
         }
     }
 
-    /// Waits for work on a shard. Setting `cancelled` ends it early.
+    /// Setting `cancelled` ends it early.
     pub(super) fn wait<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
@@ -199,7 +197,7 @@ impl Inner {
         }
     }
 
-    /// The store of a bucket. All its shards share one, with its connections and credentials.
+    /// All shards of a bucket share one, with its connections and credentials.
     pub(super) fn object_store(
         &self,
         scheme: Scheme,

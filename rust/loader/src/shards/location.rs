@@ -8,7 +8,7 @@ use crate::error::Printable;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Location {
     File(PathBuf),
-    /// An address: `http://`, `https://`, `s3://`, `gs://`, `az://` or `hf://`. Other schemes are refused when it is used.
+    /// `http://`, `https://`, `s3://`, `gs://`, `az://` or `hf://`. Other schemes are refused when it is used.
     Url(String),
     /// The shell command of `pipe:COMMAND`, whose output is the shard.
     Pipe(String),
@@ -23,7 +23,6 @@ pub enum Compression {
 }
 
 impl Location {
-    /// The location with this name, as written.
     pub fn of(name: &str) -> Self {
         if let Some(command) = name.strip_prefix("pipe:") {
             return Self::Pipe(command.to_owned());
@@ -34,7 +33,7 @@ impl Location {
         if is_url { Self::Url(name.to_owned()) } else { Self::File(name.into()) }
     }
 
-    /// The compression, from the end of the name. `None` for a plain shard and for a command.
+    /// From the end of the name. `None` for a plain shard and for a command.
     pub fn compression(&self) -> Option<Compression> {
         let name = match self {
             Self::File(path) => path.to_str()?,

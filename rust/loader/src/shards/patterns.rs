@@ -9,10 +9,10 @@ use crate::config::OnMissingShard;
 use crate::error::ConfigError;
 
 const FIELD: &str = "shards";
-/// Maximum names of one pattern: more shards than any data set has, and few enough for memory.
+/// Of one pattern: more shards than any data set has, and few enough for memory.
 const MAX_NAMES: usize = 10_000_000;
 
-/// Expands the patterns to shards, in the order of the patterns. Names from a glob are sorted.
+/// Expands the patterns in order. Names from a glob are sorted.
 ///
 /// A pattern is a path, a brace pattern (`{000..012}`, `{a,b}`, nested), a glob, both, an address, `pipe:COMMAND`, or a
 /// list. A list is `@FILE` or a path that ends in `.txt`: a text file with one pattern per line, relative to its folder.

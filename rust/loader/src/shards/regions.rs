@@ -1,7 +1,6 @@
 //! Where the samples of a shard are. Only their offsets are stored, four bytes per sample, so that a billion samples fit in memory.
-//!
-//! A sample's region starts at the header of its first member and ends where the next sample starts. Its key and members are
-//! not stored: they are read again, from the region's headers, with the sample.
+//! A region starts at the header of the sample's first member and ends where the next one starts. Key and members are read again,
+//! from the region's headers, with the sample.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,7 +8,7 @@ use std::sync::Arc;
 
 /// Bytes of a tar block. Headers and data start at multiples of it.
 pub const BLOCK: u64 = 512;
-/// Stands for a number of samples that is unknown until the shard is fetched.
+/// The number of samples of a shard that has not been fetched.
 pub const UNKNOWN_LENGTH: u32 = u32::MAX;
 
 /// The start of each sample and the end of the last one, in blocks of 512 bytes.
@@ -30,7 +29,7 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// Checks that the shard is the one that they were chosen from, or says that it is not.
+    /// Says if the shard is not the one that they were chosen from.
     pub fn check(&self, now: Fingerprint) -> Result<(), String> {
         let (stamp, last, found) =
             (&self.stamp, self.rows.last().map_or(0, |&row| row), now.to_string());
@@ -43,7 +42,7 @@ impl Chosen {
     }
 }
 
-/// Tells the contents of shards apart.
+/// A fingerprint of a shard's contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
     pub samples: u32,
@@ -58,7 +57,6 @@ impl fmt::Display for Fingerprint {
 }
 
 impl Regions {
-    /// Regions from the start of each sample and the end of the last one.
     pub fn new(places: Vec<u32>) -> Self {
         assert!(!places.is_empty() && places.is_sorted(), "no regions");
         Self { places: places.into(), rows: None }
@@ -73,7 +71,6 @@ impl Regions {
         self.rows.as_ref().map_or(self.places.len() - 1, |rows| rows.len())
     }
 
-    /// The place of a sample in the shard.
     pub fn row(&self, sample: u32) -> Option<u32> {
         self.rows.as_ref().map_or(Some(sample), |rows| rows.get(sample as usize).copied())
     }
@@ -110,7 +107,7 @@ impl Regions {
         }
     }
 
-    /// Decodes the regions of `count` samples. `None` if [`Self::encode`] did not write these bytes.
+    /// `None` if [`Self::encode`] did not write these bytes.
     pub fn decode(bytes: &[u8], count: u32) -> Option<Self> {
         // Each number takes at least one byte, so a wrong count allocates at most four times the bytes present.
         if count as usize >= bytes.len() {

@@ -1,10 +1,10 @@
-//! Identifies a sample by its shard and its position in the shard.
+//! A sample's shard and its position in it.
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SampleId {
     /// Index of the shard in the expanded list.
     pub shard: u32,
-    /// Index of the sample in the shard, from 0.
+    /// From 0.
     pub sample: u32,
 }
 

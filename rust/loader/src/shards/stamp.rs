@@ -10,7 +10,7 @@ use crate::error::Error;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its size in bytes. For a compressed shard, the compressed size.
+    /// In bytes; of a compressed shard, the compressed size.
     pub size: u64,
     pub version: Version,
 }
@@ -36,7 +36,7 @@ impl Stamp {
         Ok(Self::of_file(&metadata))
     }
 
-    /// Opens a file, and takes its stamp before anything is read, so that a change during reading is noticed later.
+    /// Opens a file, and takes its stamp before anything is read, so that a change during reading is noticed.
     pub(crate) fn open(path: &Path) -> io::Result<(File, Self)> {
         let file = File::open(path)?;
         let stamp = Self::of_file(&file.metadata()?);
@@ -83,8 +83,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether both may be the same content: everything known of both is equal. If both have ETags, those decide instead of times.
-    /// If there is nothing to compare, as with a proxy's error page, they are not the same.
+    /// Whether both may be the same content: everything known of both is equal. ETags of both decide instead of times. If there is
+    /// nothing to compare, as with a proxy's error page, they are not.
     pub fn matches(&self, other: &Self) -> bool {
         fn same<T: PartialEq>(one: &Option<T>, two: &Option<T>) -> Option<bool> {
             Some(one.as_ref()? == two.as_ref()?)

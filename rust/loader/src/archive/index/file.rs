@@ -37,13 +37,11 @@ impl From<&Entry> for FileRange {
 }
 
 impl IndexFile {
-    /// Opens a local file and reads its table.
     pub fn open(path: &Path) -> Result<(Self, Vec<Entry>), Error> {
         let file = File::open(path).map_err(|error| wrong(path, error.into()))?;
         Self::of(file, path)
     }
 
-    /// Downloads a file and reads its table.
     pub fn fetch(
         location: &Location,
         config: &StoreConfig,
@@ -63,7 +61,6 @@ impl IndexFile {
         &self.path
     }
 
-    /// The regions of a shard.
     pub(super) fn regions(&self, extent: FileRange) -> Result<Regions, IndexError> {
         let mut bytes = vec![0; extent.length];
         read_exact_at(&self.file, &mut bytes, extent.offset)?;
@@ -118,7 +115,6 @@ pub struct Summary {
     pub notes: Vec<String>,
 }
 
-/// What an index stores about one shard.
 struct Scanned {
     regions: Vec<u8>,
     entry: Entry,
@@ -140,7 +136,7 @@ fn scan_one(scanner: &Scanner<'_>, location: &Location) -> Result<Scanned, Error
     Ok(Scanned { note: scan.note(location), regions, entry })
 }
 
-/// Reads the headers of all shards with `threads` threads and writes an index of them, atomically.
+/// Reads the headers of all shards and writes an index of them, atomically.
 pub fn write_index(
     shards: &[Location],
     out: &Path,
@@ -193,7 +189,7 @@ pub fn write_index(
     Ok(summary)
 }
 
-/// Reads the headers of all shards again and returns one sentence per difference from an index file.
+/// Reads the headers of all shards again, and returns one sentence per difference.
 pub fn check_index(
     shards: &[Location],
     index: &Path,

@@ -27,20 +27,19 @@ pub struct Head {
     pub samples: u64,
     /// Offset of the table, after all regions.
     pub table: u64,
-    /// Length of the table in bytes.
+    /// In bytes.
     pub length: u64,
-    /// CRC-32 of the table.
     pub crc: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Location of the shard when the index was made, without secrets.
+    /// As it was when the index was made, without secrets.
     pub location: Box<str>,
     pub count: u32,
     /// Offset of its regions in the index file.
     pub offset: u64,
-    /// Length of its regions in bytes.
+    /// In bytes.
     pub length: u32,
     /// CRC-32 of its regions.
     pub crc: u32,
@@ -67,7 +66,6 @@ impl Head {
         })
     }
 
-    /// The first bytes of an index file.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend(self.version.to_le_bytes());
@@ -102,8 +100,8 @@ impl Entry {
     }
 }
 
-/// Parses a table, and returns its entries and where the regions of the last one end. The bytes are untrusted: everything is
-/// checked before use, and no claimed size allocates more than the input.
+/// Parses a table; returns its entries and where the regions of the last one end. The bytes are untrusted: no claimed size
+/// allocates more than the input.
 pub fn parse_table(bytes: &[u8], version: u32) -> Result<(Vec<Entry>, u64), IndexError> {
     let mut rest = Bytes(bytes);
     let mut entries = Vec::new();
@@ -143,7 +141,6 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// The bytes still to be parsed.
 struct Bytes<'bytes>(&'bytes [u8]);
 
 impl<'bytes> Bytes<'bytes> {

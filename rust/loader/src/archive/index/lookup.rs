@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::shards::Location;
 
-/// The entry of each shard: the one with the same location apart from secrets, or with the same absolute path.
+/// The entry with the same location apart from secrets, or with the same absolute path.
 pub fn find(entries: &[Location], shards: &[Location]) -> Vec<Option<u32>> {
     let names: Vec<String> = shards.iter().map(Location::without_secrets).collect();
     // Older indexes hold locations as written.

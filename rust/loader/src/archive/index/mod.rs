@@ -1,5 +1,4 @@
-//! The index: how many samples the shards hold and where they are. Built from the headers, or read from an index
-//! file.
+//! The index: how many samples the shards hold and where they are.
 
 mod file;
 mod format;
@@ -28,7 +27,7 @@ pub struct Shard {
     /// Identifies the version of the shard that was indexed; `None` if it was not indexed.
     pub stamp: Option<Stamp>,
     place: RegionsAt,
-    /// Tells its contents apart; unknown until its headers have been read.
+    /// Unknown until its headers have been read.
     pub fingerprint: OnceLock<Fingerprint>,
     /// What is read of it; `None` for everything.
     pub chosen: Option<Chosen>,
@@ -72,7 +71,7 @@ pub struct Index {
 #[derive(Debug, Clone, Copy)]
 pub struct OpenOptions<'loader> {
     pub missing: OnMissingShard,
-    /// Number of threads, at least 1.
+    /// At least 1.
     pub threads: usize,
     /// How remote and compressed shards are read.
     pub store: &'loader StoreConfig,
@@ -82,8 +81,7 @@ pub struct OpenOptions<'loader> {
 }
 
 impl Index {
-    /// Builds an index by reading the headers of all local shards. Other shards have unknown lengths until they are
-    /// downloaded.
+    /// Reads the headers of all local shards. Other shards have unknown lengths until they are downloaded.
     pub fn scan(shards: &[Location], options: OpenOptions<'_>) -> Result<Self, Error> {
         let scanner = Scanner::new(options.store, options.cancelled);
         Self::open(shards, options, |number| {
@@ -132,8 +130,7 @@ impl Index {
         Ok(index)
     }
 
-    /// Examines every shard in parallel and takes the results in order. A shard that cannot be used is an error or is
-    /// skipped.
+    /// Examines every shard in parallel. One that cannot be used is an error or is skipped.
     fn open(
         shards: &[Location],
         options: OpenOptions<'_>,
@@ -188,7 +185,6 @@ impl Index {
         &self.counts
     }
 
-    /// The shards in the order of the list.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
@@ -210,7 +206,7 @@ impl Index {
         }
     }
 
-    /// As [`Self::regions`], of a shard that has been downloaded and has these regions. Says what is wrong with it.
+    /// As [`Self::regions`], of a shard that has been downloaded. Says what is wrong with it.
     pub fn arrived(&self, shard: u32, regions: Regions) -> Result<Regions, String> {
         let shard = &self.shards[shard as usize];
         shard.check(regions.fingerprint())?;

@@ -24,8 +24,7 @@ impl<'block> Header<'block> {
         Ok(Self { block, kind: block[156], size: number(&block[124..136])? })
     }
 
-    /// Whether this is a regular file, in the old or the new notation, or a contiguous file. In very old archives a
-    /// slash at the end of the name marks a directory.
+    /// Whether this is a regular or contiguous file. In very old archives a slash at the end of the name marks a directory.
     pub fn is_member(&self) -> bool {
         match self.kind {
             0 => !text(&self.block[..100]).ends_with('/'),
@@ -44,7 +43,6 @@ impl<'block> Header<'block> {
         }
     }
 
-    /// Writes the member's name into `out`.
     pub fn name(&self, out: &mut String) {
         out.clear();
         // Only POSIX archives use these bytes as the prefix of a long name.

@@ -13,8 +13,7 @@ pub use source::{FileSource, Part, Source};
 use crate::error::TarError;
 use crate::shards::BLOCK;
 
-/// Maximum size of a long name or of PAX records in bytes. Names are short, and a damaged size must not allocate
-/// much.
+/// Of a long name or PAX records in bytes. Names are short, and a damaged size must not allocate much.
 const MAX_EXTENSION: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +22,6 @@ pub struct Member<'name> {
     /// Offset of its first header. With a long name, this is the header of the long name.
     pub header: u64,
     pub offset: u64,
-    /// Number of bytes.
     pub size: u64,
 }
 
@@ -37,14 +35,12 @@ pub struct Damage {
     pub error: TarError,
 }
 
-/// Memory that one reader after another can use.
 #[derive(Debug, Default)]
 pub struct Scratch {
     name: String,
     extension: Vec<u8>,
 }
 
-/// Reads the headers of an archive, member by member.
 #[derive(Debug)]
 pub struct TarReader<'scratch, S> {
     source: S,
@@ -53,8 +49,7 @@ pub struct TarReader<'scratch, S> {
     has_end: bool,
 }
 
-/// What extension headers say about the next member. If several say the same thing, the first one counts, as in
-/// tarfile.
+/// What extension headers say about the next member. The first one counts, as in tarfile.
 #[derive(Default)]
 struct Extensions {
     named: bool,
@@ -75,7 +70,7 @@ enum Step {
 }
 
 impl<'scratch, S: Source> TarReader<'scratch, S> {
-    /// A reader that begins at `start`, which must be a header.
+    /// `start` must be a header.
     pub fn new(source: S, scratch: &'scratch mut Scratch, start: u64) -> Self {
         Self { source, scratch, next: start, has_end: false }
     }
@@ -185,8 +180,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
         Ok(())
     }
 
-    /// Skips `size` bytes of data, which must exist, to the next header. `what` names the data in the error; it is
-    /// empty for a member.
+    /// Skips `size` bytes of data to the next header. `what` names the data in the error; it is empty for a member.
     fn skip_data(&mut self, data: u64, size: u64, what: &str) -> Result<(), TarError> {
         // The padding after the last member may be missing, as tarfile allows.
         let next = data.checked_add(size).and_then(|end| {

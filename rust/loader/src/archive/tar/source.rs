@@ -10,14 +10,13 @@ const WINDOW: usize = 16 * 1024;
 
 /// The bytes of an archive by offset. A reader asks for headers and extensions in rising order.
 pub trait Source {
-    /// Fills `into` with the bytes at `offset`. Returns the number of bytes, which is smaller only at the end of the
-    /// archive.
+    /// Fills `into` with the bytes at `offset`. Returns fewer only at the end of the archive.
     fn read_at(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Offset after the last byte that can be read.
     fn end(&self) -> u64;
 
-    /// Size of the whole archive in bytes.
+    /// Of the whole archive, in bytes.
     fn size(&self) -> u64;
 }
 
@@ -63,7 +62,7 @@ impl Source for FileSource<'_> {
             self.window.resize(size, 0);
             self.start = offset;
             if let Err(error) = read_exact_at(self.file, &mut self.window, offset) {
-                // What is in it must not pass for bytes of the file.
+                // It must not pass for bytes of the file.
                 self.window.clear();
                 return Err(error);
             }
@@ -88,7 +87,7 @@ pub struct Part<'bytes> {
     pub bytes: &'bytes [u8],
     /// Offset of the first byte in the archive.
     pub start: u64,
-    /// Size of the whole archive in bytes.
+    /// Of the whole archive, in bytes.
     pub size: u64,
 }
 

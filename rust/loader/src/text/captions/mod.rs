@@ -25,7 +25,7 @@ pub struct Caption {
 }
 
 impl Caption {
-    /// A more general caption, which replaces this one in masked rows.
+    /// Replaces this one in masked rows.
     pub fn general(&self) -> Option<&str> {
         self.has_general.then_some(&self.general)
     }
@@ -59,7 +59,7 @@ impl<'m> Texts<'m> {
         })
     }
 
-    /// Draws one caption per slot, and after that the more general ones, so that no caption depends on `general_prob`.
+    /// Draws one caption per slot, then the more general ones, so that no caption depends on `general_prob`.
     pub fn draw(
         &self,
         slots: &[CaptionConfig],
@@ -206,7 +206,7 @@ impl<'c> Weights<'c> {
     }
 }
 
-/// Draws the index of a string; at least one value is a string. The error says what is wrong with the weights.
+/// The index of a string; at least one value is one. The error says what is wrong with the weights.
 fn draw_text(
     found: &Found<'_, '_, '_>,
     weights: Weights<'_>,

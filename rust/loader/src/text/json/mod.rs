@@ -68,7 +68,7 @@ impl<'t> Json<'t> {
         Self { text: &self.text[begin..end] }
     }
 
-    /// Its string. `None` for other types.
+    /// `None` for other types.
     pub fn as_str(self) -> Option<Cow<'t, str>> {
         let inside = self.text.strip_prefix('"')?.strip_suffix('"')?;
         if !inside.contains('\\') {
@@ -78,7 +78,7 @@ impl<'t> Json<'t> {
         Some(Cow::Owned(reader.next_str().ok()?.to_owned()))
     }
 
-    /// Its number. `None` for other types.
+    /// `None` for other types.
     pub fn as_number(self) -> Option<f64> {
         reader(self.text).next_float().ok()
     }
@@ -98,7 +98,7 @@ impl<'t> Json<'t> {
         found
     }
 
-    /// The elements of a list. Empty for other types.
+    /// Empty for other types.
     pub fn elements(self) -> impl Iterator<Item = Self> {
         let mut reader = reader(self.text);
         let mut more = matches!(reader.next_array(), Ok(Some(_)));

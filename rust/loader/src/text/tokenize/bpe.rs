@@ -65,8 +65,8 @@ impl Bpe {
         };
         for (rank, merge) in merges.iter().enumerate() {
             let id = (2 * BYTE_IDS + rank) as u32;
-            // A merge may only use earlier symbols. So a merge never creates a pair of lower rank, and merging one pair at a
-            // time, leftmost first, equals merging all equal pairs at once.
+            // A merge may only use earlier symbols. So merging one pair at a time, leftmost first, equals merging all equal pairs at
+            // once.
             match (ids.get(merge.first), ids.get(merge.second)) {
                 (Some(&first), Some(&second)) if first < id && second < id => {
                     bpe.ranks.insert((first, second), rank as u32)
@@ -94,7 +94,7 @@ impl Bpe {
             self.enqueue(symbols, queue, at);
         }
         while let Some(Reverse((rank, at))) = queue.pop() {
-            // Symbols change while pairs wait in the queue, so check that the pair still exists.
+            // Check that the pair still exists.
             if self.rank(symbols, at) == Some(rank) {
                 self.merge(symbols, queue, at, rank);
             }

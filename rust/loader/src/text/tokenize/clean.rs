@@ -14,12 +14,10 @@ pub enum Clean {
     Canonicalize,
 }
 
-/// Cleans captions as open_clip does, with all steps of one [`Clean`].
-///
-/// The implementation comes from outside because the reference is a Python library. It does all steps, including lower case
-/// (Python's differs from Rust's in the Greek final sigma).
+/// Cleans captions as open_clip does, with all steps of one [`Clean`], lower case included: Python's differs from Rust's in the Greek
+/// final sigma. The implementation comes from outside because the reference is a Python library.
 pub trait CleanText: Send + Sync {
-    /// Cleans the captions in place. Called once per batch, with the captions that need it.
+    /// In place. Called once per batch, with the captions that need it.
     fn clean(&self, captions: &mut [String]) -> Result<(), TokenizeError>;
 }
 
@@ -65,8 +63,8 @@ impl Cleaning {
 
 /// Whether a caption is plain enough to be cleaned here: ftfy and HTML unescaping would not change it.
 ///
-/// True for printable ASCII, tab, line feed and carriage return, unless a `&` could start an HTML entity. It can't before a
-/// space or at the end.
+/// Printable ASCII, tab, line feed and carriage return, unless a `&` could start an HTML entity. It can't before a space or at the
+/// end.
 pub fn is_clean(caption: &str) -> bool {
     let bytes = caption.as_bytes();
     // One pass without branches, which compiles to SIMD. `&` is searched only if that passes.
@@ -79,7 +77,6 @@ pub fn is_clean(caption: &str) -> bool {
             .all(|(at, _)| matches!(bytes.get(at + 1), None | Some(b' ')))
 }
 
-/// Cleans a caption for which [`is_clean`] holds.
 fn clean_ascii(caption: &str, how: Clean, into: &mut String) {
     into.clear();
     if how == Clean::Canonicalize {

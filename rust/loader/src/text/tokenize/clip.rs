@@ -86,7 +86,7 @@ impl ClipTokenizer {
         outcome
     }
 
-    /// Writes the ids of a cleaned caption. If it is too long, it is truncated, and the end token replaces its last id.
+    /// A caption that is too long is truncated, and the end token replaces its last id.
     fn encode_row(&self, text: &str, row: &mut [i32], scratch: &mut Scratch) {
         let room = row.len() - SPECIALS.len();
         row[0] = self.special_id(0);

@@ -23,7 +23,7 @@ pub(super) struct FileTokenizer {
     padding: Padding,
     vocab_size: usize,
     cleaning: Option<Cleaning>,
-    /// Buffers for cleaning, one per thread that encodes at the same time.
+    /// One per thread that encodes at the same time.
     plain: Mutex<Vec<String>>,
 }
 
@@ -129,7 +129,7 @@ fn parse_error(path: &Path, error: impl fmt::Display) -> TokenizeError {
     TokenizeError::file(path, format!("not a Hugging Face tokenizer.json: {error}"))
 }
 
-/// Settings from the `tokenizer_config.json` beside the file. As in `transformers`, they override the file.
+/// Settings of `tokenizer_config.json`. As in `transformers`, they override the file beside it.
 #[derive(Default)]
 struct Beside {
     pad_token: Option<String>,

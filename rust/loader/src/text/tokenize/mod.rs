@@ -1,7 +1,7 @@
 //! Tokenizers: captions to rows of token ids.
 //!
-//! One type for two kinds: CLIP's byte-pair encoding ([`Tokenizer::clip`], our own because it is faster and exact), and any
-//! Hugging Face `tokenizer.json` ([`Tokenizer::from_file`]).
+//! CLIP's byte-pair encoding ([`Tokenizer::clip`], our own because it is faster and exact), or any Hugging Face `tokenizer.json`
+//! ([`Tokenizer::from_file`]).
 
 mod bpe;
 mod clean;
@@ -32,8 +32,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// A tokenizer from a Hugging Face `tokenizer.json`, with the file's normaliser, special tokens, and sides of truncation
-    /// and padding.
+    /// A Hugging Face `tokenizer.json`, with its normaliser, special tokens, and sides of truncation and padding.
     ///
     /// Truncation never removes special tokens. The padding id is `pad_id`, else that of the `tokenizer_config.json` beside
     /// the file, else that of the file's `padding` section, else the id of `<pad>` or `[PAD]`. If `cleaning` is given,
