@@ -350,6 +350,7 @@ def known_flags() -> dict[str, set[str]]:
     """
     names = [name for name in cli.COMMANDS if name not in {"data", "bench", "eval"}]
     names += [
+        "calibrate search",
         *(f"data {name}" for name in ("index", "select", "dedupe", "combine", "copy")),
         *(f"bench {benchmark}" for benchmark in BENCHMARKS),
     ]

@@ -270,7 +270,7 @@ def load_calibration(path: Path) -> Calibration:
     Raises:
         UserError: there is no such file, or it holds no calibration.
     """
-    with reading(path, "prolip calibrate"):
+    with reading(path):
         header = load_parts(path, _TENSORS, _FORMAT)
         return Calibration(**header | {"pairs": header["pairs"] and PairScale(**header["pairs"])})
 
@@ -300,9 +300,9 @@ def load_parts(path: Path, parts: Mapping[str, Callable[..., Any]], version: str
 
 
 @contextmanager
-def reading(path: Path, command: str) -> Iterator[None]:
-    """Turn errors of a file that `command` did not write into a UserError."""
+def reading(path: Path) -> Iterator[None]:
+    """Turn errors of a file that is no calibration into a UserError."""
     try:
         yield
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(path, f"must be a calibration that {command} wrote ({error})") from error
+        raise UserError(path, f"must be a calibration that prolip calibrate wrote ({error})") from error

@@ -23,6 +23,17 @@ from prolip.errors import check
 _FORMAT = "search 1"
 
 
+class Limits(NamedTuple):
+    """Which results of a query are shown."""
+
+    shown: float
+    """Nothing is shown unless the best score is above this."""
+    within: float
+    """Smallest score of a result that is shown."""
+    contained: float
+    """Estimated share of queries with a right image for which one is shown."""
+
+
 class KnownQueries(NamedTuple):
     """Scores of queries of one kind, and what was fitted to them."""
 
@@ -33,16 +44,43 @@ class KnownQueries(NamedTuple):
     match: Tensor
     """f64 [2]: a result is right with probability sigmoid(match[0] * score + match[1])."""
 
+    def limits(self, contains_right: float | None, max_wrong: float | None, part: float = 1) -> Limits:
+        """The thresholds that keep one promise or both, for queries that are exchangeable with these.
 
-class Limits(NamedTuple):
-    """Which results of a query are shown."""
+        - Coverage: if there is a right image, one is within the results with probability `contains_right` (split
+          conformal prediction of its score, arXiv:2107.07511).
+        - Restraint: if there is none, something is shown with at most probability `max_wrong` (the same of the best
+          wrong image).
 
-    shown: float
-    """Nothing is shown unless the best score is above this."""
-    within: float
-    """Smallest score of a result that is shown."""
-    contained: float
-    """Estimated share of queries with a right image for which one is shown."""
+        With both, restraint comes first, and `contained` may be less than `contains_right`.
+
+        Args:
+            contains_right: between 0 and 1; None for no such promise.
+            max_wrong: between 0 and 1; None for no such promise.
+            part: share of the collection to search that is as large as the one that `wrong` is from, at most 1.
+                `max_wrong` shrinks by it: the whole shows something wrong if one of its parts of that size does.
+
+        Raises:
+            UserError: a promise is out of range.
+        """
+        shown, within = -math.inf, -math.inf
+        for name, value in (("contains_right", contains_right), ("max_wrong", max_wrong)):
+            check(value is None or 0 < value < 1, name, "must be between 0 and 1", value)
+        if contains_right is not None:
+            within = -conformal_threshold(-self.right, contains_right)
+        if max_wrong is not None:
+            shown = conformal_threshold(self.wrong, 1 - max_wrong * part)
+        kept = (torch.maximum(self.right, self.wrong) > shown) & (self.right >= within)
+        return Limits(shown, within, float(kept.sum()) / (len(kept) + 1))
+
+    def probability(self, scores: Tensor, part: float = 1) -> Tensor:
+        """How probable it is that results with these scores are right, f64, of the shape of the scores.
+
+        The odds shrink by `part`, as if the larger collection had no more right images.
+        """
+        factor, bias = self.match.tolist()
+        logits: Tensor = factor * scores.double() + bias + math.log(part)
+        return logits.sigmoid()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,47 +107,19 @@ class SearchCalibration:
         check(len(known.right), "calibration", f"must have {kind} queries with a right image", self.subject.data)
         return known
 
+    def part(self, num_images: int) -> float:
+        """The share of a collection of N images that is as large as this one, at most 1."""
+        return min(1, self.num_images / max(1, num_images))
+
     def limits(
         self, kind: QueryKind, num_images: int, *, contains_right: float | None = None, max_wrong: float | None = None
     ) -> Limits:
-        """The thresholds that keep one promise or both, for queries that are exchangeable with the known ones.
-
-        - Coverage: if there is a right image, one is within the results with probability `contains_right` (split
-          conformal prediction of its score, arXiv:2107.07511).
-        - Restraint: if there is none, something is shown with at most probability `max_wrong` (the same of the best
-          wrong image). In a collection of more images than `self.num_images` it is smaller in proportion: the larger
-          one has a wrong result if one of its parts of that size has.
-
-        With both, restraint comes first, and `contained` may be less than `contains_right`.
-
-        Args:
-            kind: of the queries.
-            num_images: N of the collection to search.
-            contains_right: between 0 and 1; None for no such promise.
-            max_wrong: between 0 and 1; None for no such promise.
-
-        Raises:
-            UserError: there is no query of that kind, or a promise is out of range.
-        """
-        known, shown, within = self.known(kind), -math.inf, -math.inf
-        for name, value in (("contains_right", contains_right), ("max_wrong", max_wrong)):
-            check(value is None or 0 < value < 1, name, "must be between 0 and 1", value)
-        if contains_right is not None:
-            within = -conformal_threshold(-known.right, contains_right)
-        if max_wrong is not None:
-            shown = conformal_threshold(known.wrong, 1 - max_wrong * min(1, self.num_images / max(1, num_images)))
-        kept = (torch.maximum(known.right, known.wrong) > shown) & (known.right >= within)
-        return Limits(shown, within, float(kept.sum()) / (len(kept) + 1))
+        """`KnownQueries.limits` for a collection of N images; UserError also if there is no query of that kind."""
+        return self.known(kind).limits(contains_right, max_wrong, self.part(num_images))
 
     def probability(self, kind: QueryKind, scores: Tensor, num_images: int) -> Tensor:
-        """How probable it is that results with these scores are right, f64, of the shape of the scores.
-
-        In a collection of more images than `self.num_images` the odds are smaller in proportion, as if it had no more
-        right ones.
-        """
-        factor, bias = self.known(kind).match.tolist()
-        logits: Tensor = factor * scores.double() + bias - math.log(max(1, num_images / self.num_images))
-        return logits.sigmoid()
+        """`KnownQueries.probability` in a collection of N images; UserError if there is no query of that kind."""
+        return self.known(kind).probability(scores, self.part(num_images))
 
 
 def fit_queries(right: Tensor, wrong: Tensor, *, absent_share: float = 0.5, seed: int = 0) -> KnownQueries:
@@ -153,5 +163,5 @@ def load_search_calibration(path: Path) -> SearchCalibration:
     Raises:
         UserError: there is no such file, or it holds none.
     """
-    with reading(path, "prolip calibrate search"):
+    with reading(path):
         return SearchCalibration(**load_parts(path, _PARTS, _FORMAT))

@@ -2,6 +2,7 @@ from .calibrate import run_calibrate as run_calibrate, run_calibration as run_ca
 from .classification import run_zero_shot as run_zero_shot
 from .config import (
     CalibrateOptions as CalibrateOptions,
+    CalibrateSearchOptions as CalibrateSearchOptions,
     CalibrationOptions as CalibrationOptions,
     DatacompOptions as DatacompOptions,
     DecisionsOptions as DecisionsOptions,

@@ -16,14 +16,13 @@ from prolip.errors import check_at_least
 from prolip.evaluation.classification import class_rows, embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
 from prolip.evaluation.datasets import DataSet, class_opener, open_classes
-from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, broken_promises, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.files import check_writable
 from prolip.inference.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.metrics.reliability import Reliability, measure_pairs, measure_reliability
-from prolip.metrics.statistics import share_interval
 from prolip.report.text_table import align
 
 _GUARANTEES = (0.8, 0.9, 0.95)
@@ -167,11 +166,8 @@ def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache)
             whole = class_rows(name, metric, hits, torch.zeros_like(of), labels)
             by_label = class_rows(name, f"{metric}, for {{}}", hits, of, labels)
             rows += whole + by_label
-            for row in whole + (by_label if "per label" in metric else []):
-                # A promise holds on average over calibrations, whose own images differ by chance as well.
-                number = row.num_items * len(held) / (len(held) + len(truth))
-                if row.main and share_interval(row.value, number).high < promise:
-                    notes.append(f"{row.metric}: {row.value:.1%} of {row.num_items:,} images, not {100 * promise:g}%")
+            promised = [row for row in whole + (by_label if "per label" in metric else []) if row.main]
+            notes += broken_promises(((row, promise) for row in promised), len(held))
         return TaskResult(rows=rows, notes=[f"{name}: warning: {note}" for note in notes])
 
     opened = class_opener(options, templates)

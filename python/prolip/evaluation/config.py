@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from prolip.calibration.config import CALIBRATION_FILE, Prior, Score
+from prolip.calibration.config import CALIBRATION_FILE, SEARCH_FILE, Prior, Score
 from prolip.data.config import StoreConfig
 from prolip.errors import UserError, check, check_at_least, check_seed
 from prolip.metrics.config import BprwConfig, FilterConfig, TraversalConfig
@@ -150,8 +150,10 @@ class ImagenetOptions(ShardSuiteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalOptions(ShardSuiteOptions):
-    """Evaluate retrieval in both directions, by means alone and by sampled distance.
+    """Evaluate retrieval in both directions, by means alone and by sampled distance, and what a search for images may
+    promise: results that contain a right image, and nothing if there is none.
 
+    The promises are those of `prolip calibrate search`, or else each half of the captions is calibrated by the other.
     With `image_id_key` and `caption_ids_key` for COCO's ids, also COCO 1K and 5K, CxC and ECCV Caption (needs
     prolip[eval]).
     """
@@ -165,8 +167,19 @@ class RetrievalOptions(ShardSuiteOptions):
     """Dotted path of COCO's id of an image (cocoid)."""
     caption_ids_key: str | None = None
     """Dotted path of COCO's ids of the image's captions (sentids)."""
+    calibration: Path | None = None
+    """The file that `prolip calibrate search` wrote; by default the model's own."""
+    contains_right: float = 0.9
+    """Probability that results contain a right image if there is one."""
+    max_wrong: float = 0.1
+    """Maximum share of captions without a right image for which something is shown."""
+    absent_share: float = 0.5
+    """Share of captions whose right images are taken out, for the risk-coverage curve."""
 
     def __post_init__(self) -> None:
+        for name in ("contains_right", "max_wrong"):
+            check(0 < getattr(self, name) < 1, name, "must be between 0 and 1", getattr(self, name))
+        check(0 <= self.absent_share <= 1, "absent_share", "must be from 0 to 1", self.absent_share)
         if (self.image_id_key is None) != (self.caption_ids_key is None):
             raise UserError("image_id_key", "must be given together with caption_ids_key")
         if self.image_id_key is not None and len(self.data) > 1:
@@ -291,16 +304,50 @@ class CalibrationOptions(ClassSuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateOptions:
-    """Calibrate a model on labelled images, so that its answers come with guarantees: a temperature for probabilities,
-    label sets that contain the right label, and "don't know" where an answer would be wrong too often.
-
-    The guarantees hold for images like these: drawn in the same way, with the same labels.
-    """
+class ModelToCalibrate:
+    """What both kinds of calibration are told."""
 
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
     open_clip:NAME/TAG."""
+    out: Path | None = None
+    """The file; by default in the model's folder, where opening the model finds it."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the one the model was trained with."""
+    batch_size: int = 128
+    """Images per forward pass."""
+    precision: Precision = "fp32"
+    """Precision of the towers. A calibration is for one precision."""
+    device: Device = "auto"
+    """Where the model runs; `auto`: on a GPU if there is one."""
+    seed: int = 0
+    """Seed of every random choice."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and when one counts as complete."""
+
+    file: ClassVar = CALIBRATION_FILE
+
+    def __post_init__(self) -> None:
+        check_at_least(1, batch_size=self.batch_size)
+        check_seed("seed", self.seed)
+        if self.out is None and not Path(self.checkpoint).is_dir():
+            raise UserError("out", "must be given, as --out FILE, if checkpoint is not a folder", self.checkpoint)
+
+    @property
+    def path(self) -> Path:
+        """The file that is written."""
+        return self.out or Path(self.checkpoint) / self.file
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(ModelToCalibrate):
+    """Calibrate a model on labelled images, so that its answers come with guarantees: a temperature for probabilities,
+    label sets that contain the right label, and "don't know" where an answer would be wrong too often.
+
+    The guarantees hold for images like these: drawn in the same way, with the same labels. `prolip calibrate search`
+    calibrates searches.
+    """
+
     data: str
     """Labelled images that the model was not trained on: a folder with one folder of images per label, or a data set in
     the published layout (wds_imagenet1k_test)."""
@@ -316,34 +363,41 @@ class CalibrateOptions:
     """How frequent labels are. `labelled`: as estimated from the images used to fit. `even`: all equally."""
     fit_share: float = 0.3
     """Share of the images used to fit the temperature and the labels' frequencies. The others give the guarantees."""
-    out: Path | None = None
-    """The file; by default calibration.safetensors in the model's folder, where opening the model finds it."""
-    tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one the model was trained with."""
-    batch_size: int = 128
-    """Images per forward pass."""
-    precision: Precision = "fp32"
-    """Precision of the towers. A calibration is for one precision."""
-    device: Device = "auto"
-    """Where the model runs; `auto`: on a GPU if there is one."""
     num_resamples: int = 1000
     """Bootstrap resamples per interval."""
-    seed: int = 0
-    """Seed of the split and of the resampling."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and when one counts as complete."""
 
     def __post_init__(self) -> None:
         check(0 < self.fit_share < 1, "fit_share", "must be between 0 and 1", self.fit_share)
         check_at_least(1, num_resamples=self.num_resamples)
-        check_seed("seed", self.seed)
-        if self.out is None and not Path(self.checkpoint).is_dir():
-            raise UserError("out", "must be given, as --out FILE, if checkpoint is not a folder", self.checkpoint)
+        super().__post_init__()
 
-    @property
-    def path(self) -> Path:
-        """The file that is written."""
-        return self.out or Path(self.checkpoint) / CALIBRATION_FILE
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateSearchOptions(ModelToCalibrate):
+    """Calibrate searches for images on captioned images, so that results contain a right image as often as you ask, and
+    nothing is shown if there is none.
+
+    The promises hold for queries like these captions, and images like these. Image queries are calibrated by images
+    that share a caption.
+    """
+
+    data: str
+    """Images with captions that the model was not trained on: shards (a path, an address or a pattern), a data set in
+    the published layout, or a folder with one folder of images per class."""
+    caption_key: str | None = None
+    """Where an image's captions are: `txt` (one per line), a dotted path into its json (captions), or `cls`, the name
+    of its class. The default is `cls` for a folder of class folders, else `txt`."""
+    embeddings: str | None = None
+    """The collection to search, as `prolip embed` wrote it, if it is larger than `data` and has no image of it. It then
+    says how near wrong images are."""
+    absent_share: float = 0.5
+    """Share of queries that no image matches, for the probabilities of results."""
+
+    file: ClassVar = SEARCH_FILE
+
+    def __post_init__(self) -> None:
+        check(0 <= self.absent_share <= 1, "absent_share", "must be from 0 to 1", self.absent_share)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

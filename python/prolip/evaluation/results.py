@@ -10,7 +10,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
@@ -94,6 +94,18 @@ def row_of_items(
         labels=[] if labels is None else labels.tolist(),
         statistic=statistic,
     )
+
+
+def broken_promises(promises: Iterable[tuple[Row, float]], num_known: int) -> list[str]:
+    """Say which rows of shares are below their promise by more than chance explains.
+
+    Promises hold on average over calibrations, whose `num_known` items differ by chance as well.
+    """
+    return [
+        f"{row.metric}: {row.value:.1%} of {row.num_items:,}, not {100 * promise:g}%"
+        for row, promise in promises
+        if share_interval(row.value, row.num_items * num_known / (num_known + row.num_items)).high < promise
+    ]
 
 
 def mean_row(title: str, metric: str, rows: Sequence[Row], num_items: int) -> Row:

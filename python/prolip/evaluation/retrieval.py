@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain, product
@@ -22,6 +23,7 @@ from prolip.evaluation.config import RetrievalOptions
 from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.run import evaluate_data
+from prolip.evaluation.search import find_queries, search_figures
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares
@@ -40,7 +42,10 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
         partial(open_dataset, store=options.store, selection=options.selection),
         partial(retrieve_set, model, options=options),
     )
-    keys = {"keys": [options.caption_key, options.image_id_key, options.caption_ids_key]}
+    keys: dict[str, object] = {"keys": [options.caption_key, options.image_id_key, options.caption_ids_key]}
+    found = model.search_calibration
+    keys["search"] = [options.contains_right, options.max_wrong, options.absent_share, options.seed]
+    keys["fit"] = [] if found is None else [found.score, found.num_images, *map(float, map(torch.sum, found.text))]
     return evaluate_data("retrieval", model, options.data, cache, opened, measure, keys, "figures by sampled distance")
 
 
@@ -50,7 +55,8 @@ def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptio
     where = (options.caption_key, options.image_id_key, options.caption_ids_key)
     embedded = embed_set(model, data, options.batch_size, *caption_members(*where))
     found = read_captions(data, embedded, *where)
-    texts = embed_captions(model, list(chain.from_iterable(found.texts)))
+    captions = list(chain.from_iterable(found.texts))
+    texts, place_of = embed_captions(model, captions), {text: place for place, text in enumerate(captions)}
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
     scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
     rows: list[Row] = []
@@ -59,7 +65,12 @@ def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptio
         for score in scores:
             figures = coco_shares(embedded.gaussian, found.image_ids, texts, caption_ids, truth, score)
             rows += coco_rows(figures, score, main=score == scores[-1])
-    return TaskResult(rows=rows + recall_rows(name, embedded.gaussian, texts, image_of_text, scores))
+    queries = find_queries(
+        embedded.gaussian, found.texts, lambda some: texts.rows(torch.tensor([place_of[text] for text in some]))
+    )
+    searched = search_figures(name, model, embedded.gaussian, queries["text"], scores, options)
+    rows += recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
+    return replace(searched, rows=rows + searched.rows)
 
 
 def recall_rows(

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from prolip.calibration.calibration import Calibration, load_calibration
-from prolip.calibration.config import CALIBRATION_FILE
+from prolip.calibration.config import CALIBRATION_FILE, SEARCH_FILE
+from prolip.calibration.search import SearchCalibration, load_search_calibration
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import find_device
 from prolip.errors import UserError, check_at_least, check_choice
@@ -63,8 +64,8 @@ def load(
         config: the architecture, if the source has none, such as `prolip.models.ARCHITECTURES["ViT-B-16"]`.
         cache_dir: folder for downloads; None for huggingface_hub's. `HF_HUB_OFFLINE=1` reads from the cache only.
         beside: folder to search for the tokenizer's file of an older run, whose checkpoints do not carry it.
-        calibration: the file that `prolip calibrate` wrote, for guarantees; None for calibration.safetensors in the
-            source's folder or repository, if there is one for this model.
+        calibration: the file that `prolip calibrate` wrote, for guarantees; None for calibration.safetensors and
+            search.safetensors in the source's folder or repository, if they are there and for this model.
         image_seq_len: maximum number of patches of an image, for a model of images at their native aspect ratio; None
             for the model's own.
 
@@ -74,7 +75,7 @@ def load(
     target = find_device(device)
     check_choice("precision", precision, Precision)
     check_tokenizer(tokenizer)
-    given = None if calibration is None else load_calibration(Path(calibration))  # before a download
+    given = None if calibration is None else _read_calibration(Path(calibration))  # before a download
     found = resolve(source, cache_dir)
     model = _open(found, tokenizer, target, precision, config, beside)
     if image_seq_len is not None:
@@ -83,14 +84,31 @@ def load(
             raise UserError("image_seq_len", f"{model.name} takes square images only", image_seq_len)
         shorter = dataclasses.replace(model.preprocess, image_seq_len=image_seq_len)
         model = dataclasses.replace(model, preprocess=shorter)
-    if given is not None:
-        return _with_calibration(model, given, Path(str(calibration)))
+    for kind, name in ((Calibration, CALIBRATION_FILE), (SearchCalibration, SEARCH_FILE)):
+        try:
+            path = None if found.is_released or isinstance(given, kind) else found.find(name)
+            model = model if path is None else _with_calibration(model, _read_calibration(path), path)
+        except UserError as error:
+            logger.warning("calibration not used: %s", error)
+    return model if given is None else _with_calibration(model, given, Path(str(calibration)))
+
+
+def _read_calibration(path: Path) -> Calibration | SearchCalibration:
     try:
-        path = None if found.is_released else found.find(CALIBRATION_FILE)
-        return model if path is None else _with_calibration(model, load_calibration(path), path)
+        return load_search_calibration(path)
+    except UserError:
+        return load_calibration(path)
+
+
+def _with_calibration(model: Model, calibration: Calibration | SearchCalibration, path: Path) -> Model:
+    """The model with a calibration, which was read from `path`."""
+    try:
+        calibration.subject.check_model(model.fingerprint())
     except UserError as error:
-        logger.warning("calibration not used: %s", error)
-        return model
+        raise UserError(path, error) from error
+    if isinstance(calibration, Calibration):
+        return dataclasses.replace(model, calibration=calibration)
+    return dataclasses.replace(model, search_calibration=calibration)
 
 
 def _open(
@@ -150,6 +168,7 @@ def adapted(frozen: Model, adapter: Adapter, name: str) -> Model:
         has_variances=adapter.has_variances,
         epistemic=adapter.epistemic,
         calibration=None,  # the frozen model's does not hold for this one
+        search_calibration=None,
     )
 
 
@@ -158,12 +177,3 @@ def _encode(encode: Callable[[Tensor], Gaussian], head: nn.Module, inputs: Tenso
     with torch.autocast(features.device.type, enabled=False):
         found: Gaussian = head(features)
     return found
-
-
-def _with_calibration(model: Model, calibration: Calibration, path: Path) -> Model:
-    """The model with a calibration, which was read from `path`."""
-    try:
-        calibration.subject.check_model(model.fingerprint())
-    except UserError as error:
-        raise UserError(path, error) from error
-    return dataclasses.replace(model, calibration=calibration)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from prolip.calibration.calibration import Calibration
 from prolip.calibration.config import NO_CSD
+from prolip.calibration.search import SearchCalibration
 from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check, check_at_least
@@ -86,6 +87,8 @@ class Model:
     """Precision of the towers; heads and results are always fp32."""
     calibration: Calibration | None = field(default=None, repr=False)
     """What `prolip calibrate` measured for this model; needed for guarantees."""
+    search_calibration: SearchCalibration | None = field(default=None, repr=False)
+    """What `prolip calibrate search` measured; needed for promises of a search."""
 
     def encode_images(
         self,

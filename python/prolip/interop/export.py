@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from prolip.calibration.config import CALIBRATION_FILE
+from prolip.calibration.config import CALIBRATION_FILE, SEARCH_FILE
 from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
@@ -93,8 +93,8 @@ def run_export(options: ExportOptions) -> list[str]:
             files = _write(source, folder, options)
             for name in {ADAPTER_FILE, INFERENCE_FILE} - set(files):
                 (folder / name).unlink(missing_ok=True)  # of an earlier export: it would be read for this model
-        if options.format != "onnx" and _copy_calibration(source, folder):
-            files = [*files, CALIBRATION_FILE]
+        if options.format != "onnx":
+            files = [*files, *_copy_calibrations(source, folder)]
         if options.out is not None:
             lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:
@@ -202,17 +202,22 @@ def _use(model: Model) -> dict[str, str]:
     return rows
 
 
-def _copy_calibration(source: Source, folder: Path) -> bool:
-    found, target = source.find(CALIBRATION_FILE), folder / CALIBRATION_FILE
-    if found is None:
-        target.unlink(missing_ok=True)  # of an earlier export
-        return False
-    if found.resolve() != target.resolve():
-        with atomic_file(target) as temporary:
-            shutil.copyfile(found, temporary)
-    if load(folder, device="cpu").calibration is None:  # which says why; other weights or another tokenizer were chosen
-        target.unlink()
-    return target.exists()
+def _copy_calibrations(source: Source, folder: Path) -> list[str]:
+    """Copy those that are there and hold for the exported model, and return their names."""
+    targets = [folder / CALIBRATION_FILE, folder / SEARCH_FILE]
+    for target in targets:
+        found = source.find(target.name)
+        if found is None:
+            target.unlink(missing_ok=True)  # of an earlier export
+        elif found.resolve() != target.resolve():
+            with atomic_file(target) as temporary:
+                shutil.copyfile(found, temporary)
+    if any(target.exists() for target in targets):
+        model = load(folder, device="cpu")  # says why; other weights or another tokenizer were chosen
+        for target, kept in zip(targets, (model.calibration, model.search_calibration), strict=True):
+            if kept is None:
+                target.unlink(missing_ok=True)
+    return [target.name for target in targets if target.exists()]
 
 
 def _with_options(card: ModelCard, options: ExportOptions) -> ModelCard:

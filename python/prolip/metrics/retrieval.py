@@ -118,8 +118,8 @@ def nearest_right_and_wrong(
     itself: Tensor | None = None,
     count: int = 10,
     block: int = 1024,
-) -> tuple[Tensor, Tensor]:
-    """Scores of each query's nearest right candidates, and of its nearest other ones, f64 [Q, count] each, descending.
+) -> Tensor:
+    """Scores of each query's nearest right candidates, and of its nearest other ones, f64 [2, Q, count], descending.
 
     After the last they are minus infinity.
 
@@ -144,7 +144,20 @@ def nearest_right_and_wrong(
         for kind, others in enumerate((~correct, correct)):
             best = scores.masked_fill(others, -math.inf).topk(min(count, scores.shape[1])).values
             found[kind, rows, : best.shape[1]] = best
-    return found[0], found[1]
+    return found
+
+
+def count_within(
+    queries: Gaussian, candidates: Gaussian, smallest: Tensor, score: Score = "csd", block: int = 1024
+) -> Tensor:
+    """How many candidates have at least the score `smallest`, [Q], of each query, i64 [Q]."""
+    blocks = (slice(start, start + block) for start in range(0, len(smallest), block))
+    return torch.cat(
+        [
+            (retrieval_scores(queries.rows(rows), candidates, score).double() >= smallest[rows, None]).sum(dim=1)
+            for rows in blocks
+        ]
+    )
 
 
 def precision_at_r(

@@ -171,13 +171,15 @@ def test_a_pushed_model_loads_with_the_same_tensors(run, tmp_path, capsys, monke
 def test_a_calibration_comes_along(tmp_path, format):
     write_calibrated_world(tmp_path)
     run, out = tmp_path / "run", tmp_path / "out"
-    assert main(f"calibrate --checkpoint {run} --data {tmp_path}/mine --num_resamples 5".split()) == 0
+    for kind in ("calibrate --num_resamples 5", "calibrate search"):
+        assert main(f"{kind} --checkpoint {run} --data {tmp_path}/mine".split()) == 0
     with serving(tmp_path, tmp_path / "cache"):
         assert main([*f"export {run} --out {out} --push me/mine --format".split(), format]) == 0
         sets, expected = (
             [prolip.load(source).classify(tmp_path / "mine", LABELS, guarantee=0.8).label_sets for source in sources]
             for sources in ((out, "hf-hub:me/mine"), (run, run))
         )
+        assert all(prolip.load(source).search_calibration is not None for source in (out, "hf-hub:me/mine"))
     assert sets == expected
 
 

@@ -1,0 +1,206 @@
+"""Calibrate searches on captioned images (`prolip calibrate search`), and measure them on others (suite `retrieval`).
+
+N images, Q queries, K nearest images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.calibration.calibration import Subject
+from prolip.calibration.config import QueryKind
+from prolip.calibration.search import KnownQueries, SearchCalibration, fit_queries, save_search_calibration
+from prolip.embeddings.embed import embed_captions
+from prolip.embeddings.search import nearest
+from prolip.embeddings.storage import Part, complete_parts
+from prolip.errors import check
+from prolip.evaluation.classification import embed_labelled
+from prolip.evaluation.config import CalibrateSearchOptions, RetrievalOptions
+from prolip.evaluation.datasets import caption_members, embed_set, open_dataset, read_captions
+from prolip.evaluation.results import Chart, TaskResult, broken_promises, row_of_items
+from prolip.files import check_writable
+from prolip.folders import Folder
+from prolip.gaussian import Gaussian
+from prolip.inference.load_model import load
+from prolip.inference.model import Model, weights_digest
+from prolip.metrics.config import Score
+from prolip.metrics.retrieval import count_within, nearest_right_and_wrong
+from prolip.report.charts import Line, line_chart
+
+_SHARES = (0.8, 0.9, 0.95)
+
+
+class Queries(NamedTuple):
+    """Queries whose right images are known."""
+
+    gaussian: Gaussian
+    """[Q, D]"""
+    right: list[list[int]]
+    """The right images of each query, at least one."""
+    itself: Tensor | None = None
+    """i64 [Q], the image that is the query; None for text queries."""
+
+    def scores(self, images: Gaussian, score: Score) -> Tensor:
+        """`nearest_right_and_wrong` among these images, f64 [2, Q, K]."""
+        return nearest_right_and_wrong(self.gaussian, images, self.right, score, itself=self.itself)
+
+
+def find_queries(
+    images: Gaussian, texts: Sequence[Sequence[str]], encode: Callable[[list[str]], Gaussian]
+) -> dict[QueryKind, Queries]:
+    """The distinct captions of images, and the images that share a caption with another one, as queries.
+
+    Args:
+        images: [N, D].
+        texts: the captions of each image.
+        encode: embeds captions.
+    """
+    owners: dict[str, dict[int, None]] = {}
+    for place, some in enumerate(texts):
+        for text in some:
+            owners.setdefault(text, {})[place] = None
+    others = [
+        list(dict.fromkeys(other for text in some for other in owners[text] if other != place))
+        for place, some in enumerate(texts)
+    ]
+    shared = torch.tensor([place for place, some in enumerate(others) if some], dtype=torch.long)
+    return {
+        "text": Queries(encode(list(owners)), list(map(list, owners.values()))),
+        "image": Queries(images.rows(shared), [some for some in others if some], shared),
+    }
+
+
+def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
+    """Calibrate searches, write the file, and return the lines to print.
+
+    Raises:
+        UserError: the model, the data or the embeddings cannot be used.
+        DataError: an image has no caption, or too many cannot be read.
+    """
+    check_writable(options.path)
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+    score: Score = "csd" if model.has_csd else "mean"
+    parts: list[Part] = []
+    number = 0
+    if options.embeddings is not None:
+        manifest, parts = complete_parts(Folder(options.embeddings), "image")
+        same = manifest.weights == weights_digest(model.network)
+        check(same, "embeddings", f"must be of {model.name}", manifest.checkpoint)
+        number = manifest.rows["image"]
+    data = open_dataset(options.data, options.store)
+    caption_key = options.caption_key or ("cls" if data.samples and data.classnames else "txt")
+    if caption_key == "cls":
+        images, labels = embed_labelled(model, data, options.batch_size)
+        texts = [[data.classnames[label]] for label in labels.tolist()]
+    else:
+        embedded = embed_set(model, data, options.batch_size, *caption_members(caption_key))
+        images, texts = embedded.gaussian, read_captions(data, embedded, caption_key).texts
+    known, lines = {}, []
+    asked = find_queries(images, texts, lambda captions: embed_captions(model, captions))
+    for kind, queries in asked.items():
+        right, wrong = queries.scores(images, score)
+        if parts:
+            for row, hits in enumerate(nearest(parts, queries.gaussian.mean.numpy(), wrong.shape[1], score)):
+                wrong[row, : len(hits)] = torch.tensor([hit.score for hit in hits])
+        known[kind] = fit_queries(right, wrong, absent_share=options.absent_share, seed=options.seed)
+        lines += describe(kind, known[kind], queries, images, score)
+    subject = Subject(model.name, model.fingerprint(), data.source, [], [])
+    number = number or len(images.mean)
+    found = SearchCalibration(subject=subject, score=score, num_images=number, text=known["text"], image=known["image"])
+    save_search_calibration(found, options.path)
+    return [
+        *lines,
+        f"This holds for queries and images like those of {data.source}, and for no others. In a collection of more "
+        f"than {number:,} images, less is shown.",
+    ]
+
+
+def describe(kind: QueryKind, known: KnownQueries, queries: Queries, images: Gaussian, score: Score) -> list[str]:
+    """Lines about what the promises cost, and where both cannot hold."""
+    if not queries.right:
+        return [f"no {kind} queries: no two images share a caption"]
+    first = float((known.right > known.wrong).double().mean())
+    lines = [f"{len(queries.right):,} {kind} queries, {len(images.mean):,} images; the first is right for {first:.1%}"]
+    for share in _SHARES:
+        within = torch.full((len(queries.right),), known.limits(share, None).within).double()
+        size = count_within(queries.gaussian, images, within, score).double().mean()
+        shown, both = (known.limits(some, 1 - share).contained for some in (None, share))
+        lines.append(
+            f"--contains_right {share:g}: {size:.1f} images on average; --max_wrong {1 - share:.2g}: something is "
+            f"shown for {shown:.1%} of the queries that have a right image; with both, {both:.1%} of these get one"
+            + (f", not {share:.0%}" if both < share else "")
+        )
+    return lines
+
+
+def search_figures(
+    name: str, model: Model, images: Gaussian, queries: Queries, scores: Sequence[Score], options: RetrievalOptions
+) -> TaskResult:
+    """What text queries find and promise, by every score; the global cutoff of the cosine is that by `mean`.
+
+    Without a calibration of the model, each half of the queries is calibrated by the other one.
+    """
+    count, share, asked = len(queries.right), options.absent_share, (options.contains_right, options.max_wrong)
+    check(count > 1, "data", "must have two captions for the promises of a search", count)
+    draws = torch.rand(2, count, generator=torch.Generator().manual_seed(options.seed))
+    absent, first = draws[0] < share, draws[1].argsort().argsort() < count // 2
+    both, number = torch.arange(2 * count) < count, torch.arange(1, count + 1)
+    result, lines = TaskResult(rows=[]), []
+    for score in scores:
+        near = queries.scores(images, score)
+        right, wrong = near[:, :, 0]
+        best, hit = torch.maximum(right, wrong), right > wrong
+        chosen, correct = wrong.where(absent, best), hit & ~absent
+        own = model.search_calibration
+        own = own if own is not None and own.score == score else None
+        part = 1.0 if own is None else own.part(len(images.mean))
+        shown, within, probability = torch.zeros(3, count, dtype=torch.float64)
+        for half in (first, ~first):
+            other = near[:, ~half]
+            known = fit_queries(*other, absent_share=share, seed=options.seed) if own is None else own.known("text")
+            shown[half], within[half], _ = known.limits(*asked, part)
+            probability[half] = known.probability(chosen[half], part)
+        contains, vain = f"contains_right {asked[0]:g}:", f"max_wrong {asked[1]:g}:"
+        means = {
+            f"{contains} a right image is shown": right >= within,
+            f"{vain} nothing is shown if none is right": wrong <= shown,
+            f"{vain} something is shown if one is right": best > shown,
+            "both: a right image is shown": (best > shown) & (right >= within),
+            f"{contains} images shown": count_within(queries.gaussian, images, within, score),
+        }
+        order = {
+            "AUROC of whether a right image is there": ("auroc", torch.cat([best, wrong]), both),
+            "AUROC of whether the first image is right": ("auroc", best, hit),
+            f"risk-coverage, {share:.0%} without a right image": ("risk_coverage", -chosen, correct),
+            "calibration error of the probabilities": ("equal_mass_error", probability, correct),
+        }
+        suffix = "by sampled distance" if score == "csd" else "by cosine"
+        rows = [
+            row_of_items(name, f"{metric}, {suffix}", items, unit="number" if "images shown" in metric else "share")
+            for metric, items in means.items()
+        ]
+        if own is not None:
+            broken = broken_promises(zip(rows, (asked[0], 1 - asked[1]), strict=False), len(own.text.right))
+            result.notes.extend(f"{name}: warning: {note}" for note in broken)
+        for metric, (statistic, items, labels) in order.items():
+            rows.append(row_of_items(name, f"{metric}, {suffix}", items, labels.long(), statistic=statistic))
+        result.rows.extend(rows)
+        wrongs = (~correct)[chosen.argsort(descending=True, stable=True)].double().cumsum(0)
+        lines.append(Line(suffix, (number / count).tolist(), (wrongs / number).tolist()))
+    if model.has_variances:
+        unsure = queries.gaussian.total_var.double()
+        metric = "AUROC of whether the first image is right, by uncertainty"
+        result.rows.append(row_of_items(name, metric, -unsure, hit.long(), statistic="auroc"))
+        sure = unsure.argsort().argsort() < count // 2
+        for half, word in ((sure, "more"), (~sure, "less")):
+            result.rows.append(row_of_items(name, f"caption to image R@1 of the {word} certain half", hit[half]))
+    text = f"Share of wrong first images; {share:.0%} of the captions have no right image."
+    drawn = line_chart(
+        name, text, lines, x_label="share of the captions that is answered", y_scale="share", percent=True
+    )
+    return replace(result, charts=[Chart(group=name, title="risk-coverage", text=text, svg=drawn)])

@@ -1,0 +1,154 @@
+"""`prolip calibrate search`, and what a search promises in `prolip eval retrieval`, against loops over the captions."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.support.captioned_sets import COUNT, caption
+from tests.support.captioned_world import CaptionedWorld, embedded
+from tests.support.class_folders import LABELS, write_calibrated_world
+from tests.support.embed_options import options
+from tests.support.flags import latest
+from tests.support.random_gaussians import gaussians
+from tests.support.untrained_run import write_run
+
+import prolip
+from prolip.calibration.search import load_search_calibration, save_search_calibration
+from prolip.cli import main
+from prolip.embeddings.embed_inputs import run_embed
+from prolip.evaluation.search import find_queries
+from prolip.metrics.retrieval import retrieval_scores
+from prolip.metrics.uncertainty import area_under_risk_coverage
+
+
+def test_queries_are_the_distinct_captions_and_images_that_share_one():
+    images, asked = gaussians(4, 8, seed=0), []
+
+    def encode(captions):
+        asked.extend(captions)
+        return gaussians(len(captions), 8, seed=1)
+
+    found = find_queries(images, [["a", "b", "a"], ["c"], ["b", "a"], ["d", "b"]], encode)
+    assert asked == ["a", "b", "c", "d"]
+    assert found["text"].right == [[0, 2], [0, 2, 3], [1], [3]]
+    assert found["text"].itself is None
+    assert [set(some) for some in found["image"].right] == [{2, 3}, {0, 3}, {0, 2}]
+    assert found["image"].itself is not None
+    assert found["image"].itself.tolist() == [0, 2, 3]
+    assert torch.equal(found["image"].gaussian.mean, images.mean[[0, 2, 3]])
+
+
+def calibrate(checkpoint: str, data: Path, out: Path, *words: str) -> int:
+    given = f"calibrate search --checkpoint {checkpoint} --data {data} --out {out} --device cpu".split()
+    return main(latest([*given, *words]))
+
+
+def expected_of(world: CaptionedWorld) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest right and wrong image of each distinct caption."""
+    images, texts, owner = embedded(world.model, world.pairs)
+    captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
+    scores = retrieval_scores(texts, images)
+    best = []
+    for text in dict.fromkeys(captions):
+        right = {int(owner[place]) for place, some in enumerate(captions) if some == text}
+        row = scores[captions.index(text)].tolist()
+        wrong = [value for place, value in enumerate(row) if place not in right]
+        best.append((max(row[place] for place in right), max(wrong)))
+    found = np.array(best).T
+    return found[0], found[1]
+
+
+def test_calibrate_search_keeps_the_nearest_right_and_wrong_image(world, tmp_path, capsys):
+    assert calibrate(world.ours, world.pairs, tmp_path / "ours", "--caption_key", "sentences.raw") == 0
+    found = load_search_calibration(tmp_path / "ours")
+    right, wrong = expected_of(world)
+    np.testing.assert_allclose(found.text.right, right, atol=1e-5)
+    np.testing.assert_allclose(found.text.wrong, wrong, atol=1e-5)
+    assert (found.score, found.num_images, found.subject.data) == ("csd", COUNT, str(world.pairs))
+    assert not len(found.image.right), "no two images share a caption"
+    assert f"{len(right)} text queries, {COUNT} images" in capsys.readouterr().out
+    assert calibrate(world.theirs, world.pairs, tmp_path / "clip") == 0
+    assert load_search_calibration(tmp_path / "clip").score == "mean", "a model without variances"
+
+
+def test_embeddings_say_how_near_wrong_images_are(world, tmp_path, capsys):
+    collection, other = tmp_path / "collection", tmp_path / "other"
+    write_run(other, tmp_path / "tokenizer.json", context_length=9)
+    shards = (str(world.pairs / "test" / "0.tar"),)
+    run_embed(dataclasses.replace(options(tmp_path, collection), checkpoint=world.ours, shards=shards))
+    size = json.loads((collection / "manifest.json").read_text())["rows"]["image"]
+    assert calibrate(world.ours, world.pairs, tmp_path / "a", "--embeddings", str(collection)) == 0
+    found = load_search_calibration(tmp_path / "a")
+    images, texts, _ = embedded(world.model, world.pairs)
+    assert found.num_images == size < COUNT
+    nearest = retrieval_scores(texts, images[:size]).amax(dim=1)
+    np.testing.assert_allclose(sorted(found.text.wrong.tolist()), sorted(nearest.tolist()), atol=2e-3)
+    assert calibrate(str(other), world.pairs, tmp_path / "b", "--embeddings", str(collection)) == 2
+    assert "embeddings" in capsys.readouterr().err
+
+
+def test_class_names_are_queries_and_the_model_finds_its_file(tmp_path, capsys):
+    write_calibrated_world(tmp_path)
+    run = tmp_path / "run"
+    assert calibrate(str(run), tmp_path / "mine", run / "search.safetensors") == 0
+    found = prolip.load(run, device="cpu").search_calibration
+    assert found is not None
+    assert (len(found.text.right), len(found.image.right), found.num_images) == (len(LABELS), 120, 120)
+    assert prolip.load(run, device="cpu", precision="bf16").search_calibration is None
+    model = prolip.load(run, device="cpu", calibration=run / "search.safetensors")
+    assert model.search_calibration is not None
+    assert calibrate(str(run), tmp_path / "mine", tmp_path / "x", "--absent_share", "2") == 2
+    assert "absent_share" in capsys.readouterr().err
+
+
+def figures(world: CaptionedWorld, *words: str) -> tuple[dict[str, float], list[str]]:
+    found = world.run("retrieval", "--data", str(world.pairs), *words, models=[world.ours])
+    return world.values(found, world.ours), found["notes"][world.ours]
+
+
+def test_promises_of_a_calibrated_search_are_measured(world, tmp_path):
+    file = tmp_path / "search"
+    assert calibrate(world.ours, world.pairs, file) == 0
+    right, wrong = expected_of(world)
+    values, notes = figures(world, *f"--calibration {file} --contains_right 0.8 --max_wrong 0.3".split())
+    limits = load_search_calibration(file).text.limits(0.8, 0.3)
+    best = np.maximum(right, wrong)
+    for metric, expected in (
+        ("contains_right 0.8: a right image is shown", right >= limits.within - 1e-6),
+        ("max_wrong 0.3: nothing is shown if none is right", wrong <= limits.shown + 1e-6),
+        ("max_wrong 0.3: something is shown if one is right", best > limits.shown + 1e-6),
+        ("both: a right image is shown", (best > limits.shown + 1e-6) & (right >= limits.within - 1e-6)),
+    ):
+        assert values[f"{metric}, by sampled distance"] == pytest.approx(expected.mean()), metric
+    there = values["AUROC of whether a right image is there, by sampled distance"]
+    assert there == pytest.approx((best[:, None] > wrong).mean() + (best[:, None] == wrong).mean() / 2, abs=0.02)
+    assert values["contains_right 0.8: images shown, by sampled distance"] <= COUNT
+    assert not any("warning" in note for note in notes)
+    known = load_search_calibration(file)
+    moved = known.text._replace(right=known.text.right + 1)
+    save_search_calibration(dataclasses.replace(known, text=moved), file)
+    _, notes = figures(world, "--calibration", str(file))
+    assert any("warning: contains_right 0.9: a right image is shown" in note for note in notes)
+
+
+def test_without_a_calibration_halves_calibrate_each_other(world):
+    right, wrong = expected_of(world)
+    best, hit = np.maximum(right, wrong), right > wrong
+    values, _ = figures(world, "--contains_right", "0.6")
+    halves = [values[f"caption to image R@1 of the {word} certain half"] for word in ("more", "less")]
+    assert min(halves) <= hit.mean() <= max(halves)
+    absent, order = torch.rand(2, len(right), generator=torch.Generator().manual_seed(0)).numpy()
+    first = order.argsort().argsort() < len(right) // 2
+    kept = []
+    for half in (first, ~first):
+        others, count = np.sort(right[~half]), (~half).sum()
+        limit = others[int(count - np.ceil((count + 1) * 0.6))]
+        kept += [score >= limit - 1e-6 for score in right[half]]
+    assert values["contains_right 0.6: a right image is shown, by sampled distance"] == pytest.approx(np.mean(kept))
+    chosen = torch.tensor(np.where(absent < 0.5, wrong, best))
+    area = area_under_risk_coverage(-chosen, torch.tensor(hit & (absent >= 0.5)))
+    assert values["risk-coverage, 50% without a right image, by sampled distance"] == pytest.approx(area, abs=1e-3)
+    assert {metric for metric in values if metric.endswith("images shown, by cosine")}
