@@ -23,5 +23,5 @@ def _search(prog: str, arguments: list[str]) -> int:
     prepare()
     from prolip.evaluation.search import run_calibrate_search
 
-    then = f"prolip eval retrieval --checkpoint {options.checkpoint} --data OTHERS --calibration {options.path}"
+    then = f"prolip search --embeddings FOLDER --text TEXT --calibration {options.path} --max_wrong 0.1"
     return finish(run_calibrate_search(options), then, [options.path])

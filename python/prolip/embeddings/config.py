@@ -95,12 +95,22 @@ class SearchOptions:
     """Text queries."""
     image: tuple[Path, ...] = ()
     """Image queries: files."""
+    queries: Path | None = None
+    """File of more text queries, one per line."""
     find: Kind = "image"
     """What to search: images or captions."""
     score: Score | None = None
     """`csd`, the sampled distance, or `mean`, the means alone. The default is `csd`, and `mean` for a Laplace model."""
     k: int = 10
-    """Results per query."""
+    """Results per query, at most."""
+    contains_right: float | None = None
+    """Show only as many images as contain a right one with this probability, such as 0.9, if there is one. Needs a
+    calibrated search (prolip calibrate search), as the next option."""
+    max_wrong: float | None = None
+    """Say that nothing matches, unless something would be shown with at most this probability, such as 0.1, if no image
+    is right."""
+    calibration: Path | None = None
+    """The file of `prolip calibrate search`; by default search.safetensors in the model's folder."""
     json: bool = False
     """Print JSON instead of the table."""
     sheet: Path | None = None

@@ -6,19 +6,21 @@ Q queries, N rows, D dimensions.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from prolip.calibration.config import NO_CSD
+from prolip.calibration.config import NO_CSD, QueryKind
+from prolip.calibration.search import SearchCalibration
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, Name, fetch
 from prolip.embeddings.storage import ROWS, Floats, Manifest, Part, complete_parts
 from prolip.errors import UserError, check, check_at_least, printable
-from prolip.files import check_writable, write_atomic
+from prolip.files import check_writable, read_text, write_atomic
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.inference.load_model import load
@@ -28,6 +30,8 @@ from prolip.inference.tokenizer import warn_of_unknown_words
 from prolip.metrics.config import Score
 from prolip.models.convert_open_clip import StartError
 from prolip.models.weights import WeightsError
+
+logger = logging.getLogger(__name__)
 
 _DECIMALS = 9
 """Decimals in which equal scores must agree. Sums over blocks of other sizes differ in the last bits."""
@@ -61,6 +65,20 @@ class Answer(NamedTuple):
     """The image's own file name, if it is not the key and could be fetched."""
     caption: str | None = None
     """Its text, or the image's caption, if it could be fetched."""
+    probability: float | None = None
+    """How probable it is that the result is right; None unless the search makes a promise."""
+
+
+class Promised(NamedTuple):
+    """The results of a query that a search promises, or the nearest ones if nothing matches."""
+
+    hits: list[Hit]
+    probabilities: list[float]
+    """How probable it is that each is right."""
+    matches: int
+    """How many results match; 0 if nothing does."""
+    contained: float
+    """Estimated share of the queries with a right image that get one; see `Limits`."""
 
 
 def run_search(options: SearchOptions) -> list[str]:
@@ -70,7 +88,9 @@ def run_search(options: SearchOptions) -> list[str]:
         UserError: there is no query, the embeddings are not finished or from another model, or a file is not an image.
         OSError: the sheet cannot be written; see `check_writable`.
     """
-    check(options.text or options.image, "text", "must name at least one text or image")
+    given = "" if options.queries is None else read_text(options.queries)
+    texts = [*options.text, *filter(str.strip, given.splitlines())]
+    check(texts or options.image, "text", "must name at least one text or image")
     check_at_least(1, k=options.k)
     if options.sheet is not None:
         check_writable(options.sheet)
@@ -81,42 +101,99 @@ def run_search(options: SearchOptions) -> list[str]:
     check(not manifest.epistemic or options.score != "csd", "score", f"must be left out; {NO_CSD}", "csd")
     score = options.score or ("mean" if manifest.epistemic else "csd")
     model = _open_model(options, manifest)
-    warn_of_unknown_words(model.tokenizer, options.text)
-    found = [model.encode_texts(options.text, progress=False)] if options.text else []
+    titles, promised = [*texts, *map(str, options.image)], list[Promised]()
+    kinds: list[QueryKind] = ["text" if place < len(texts) else "image" for place in range(len(titles))]
+    calibrated = _calibration(options, model, score)
+    warn_of_unknown_words(model.tokenizer, texts)
+    found = [model.encode_texts(texts, progress=False)] if texts else []
     if options.image:
         found.append(model.encode_images([model.preprocess(path) for path in options.image], progress=False))
     queries = concatenate(found)
     hits = nearest(parts, queries.mean.numpy(), options.k, score)
+    if calibrated is not None:
+        rows = manifest.rows["image"]
+        promised = [promise(calibrated, kind, rows, some, options) for kind, some in zip(kinds, hits, strict=True)]
+        hits = [one.hits for one in promised]
     answers = look_up(parts, hits, queries, has_variances=manifest.has_variances)
+    for some, one in zip(answers, promised, strict=False):
+        some[:] = [answer._replace(probability=p) for answer, p in zip(some, one.probabilities, strict=True)]
     names = sorted({(answer.source, answer.key) for found in answers for answer in found})
     caption_key = manifest.settings.caption_key
     side, remote = None if options.sheet is None else SIDE, options.sheet is not None or options.find == "text"
     contents = fetch(names, side, options.store, caption_key, remote=remote)
     answers = [[_with_contents(answer, contents) for answer in found] for found in answers]
-    titles = [*options.text, *map(str, options.image)]
+    shown = [
+        title if not promised or promised[place].matches else f"{title}: nothing here matches; the nearest:"
+        for place, title in enumerate(titles)
+    ]
     if options.sheet is not None:
         images: list[Pixels | None] = [
             Preprocess(size=(SIDE, SIDE)).decode(path, str(path)).numpy() for path in options.image
         ]
-        rows = [
+        lines = [
             Row(title, image, [_cell(rank, answer, contents) for rank, answer in enumerate(found, start=1)])
-            for title, image, found in zip(titles, [*[None] * len(options.text), *images], answers, strict=True)
+            for title, image, found in zip(shown, [*[None] * len(texts), *images], answers, strict=True)
         ]
-        write_atomic(options.sheet, contact_sheet(f"{folder.name}: nearest by {score}", rows))
+        write_atomic(options.sheet, contact_sheet(f"{folder.name}: nearest by {score}", lines))
     if options.json:
         entries = [
-            {"query": title, "answers": [_numbered(rank, answer) for rank, answer in enumerate(found, start=1)]}
-            for title, found in zip(titles, answers, strict=True)
+            {
+                "query": title,
+                **({name: getattr(promised[place], name) for name in ("matches", "contained")} if promised else {}),
+                "answers": [_numbered(rank, answer) for rank, answer in enumerate(found, start=1)],
+            }
+            for place, (title, found) in enumerate(zip(titles, answers, strict=True))
         ]
         return [json.dumps(entries, indent=1, ensure_ascii=False)]
-    tables = [answers_table(title, found) for title, found in zip(titles, answers, strict=True)]
+    tables = [answers_table(title, found) for title, found in zip(shown, answers, strict=True)]
+    if calibrated is not None:
+        each = dict(zip(kinds, promised, strict=True)).items()
+        what = "results" if options.contains_right is None else "it"
+        told = [f"{one.contained:.0%} of the {kind} queries that have a right image get {what}." for kind, one in each]
+        known = f"This holds for queries and images like those of {calibrated.subject.data}, and for no others."
+        tables.append([*told, known])
     return "\n\n".join("\n".join(table) for table in tables).split("\n")
+
+
+def _calibration(options: SearchOptions, model: Model, score: Score) -> SearchCalibration | None:
+    """The calibration that promises need; None if none is asked for."""
+    if options.contains_right is None and options.max_wrong is None:
+        return None
+    check(options.find == "image", "find", "must be image for a promise", options.find)
+    found = model.search_calibration
+    if found is None:
+        raise UserError("calibration", "must be given, or be beside the model; see prolip calibrate search")
+    check(found.score == score, "score", f"must be {found.score}, as in the calibration", score)
+    return found
+
+
+def promise(
+    calibrated: SearchCalibration, kind: QueryKind, rows: int, hits: list[Hit], options: SearchOptions
+) -> Promised:
+    """Keep of a query's nearest images, of a collection of so many rows, those that the promises of `options` need.
+
+    Raises:
+        UserError: a promise is out of range, or the calibration has no such queries.
+    """
+    asked = {"contains_right": options.contains_right, "max_wrong": options.max_wrong}
+    limits = calibrated.limits(kind, rows, **asked)
+    matching = [hit for hit in hits if hit.score >= limits.within and hits[0].score > limits.shown]
+    if len(matching) == options.k < rows and options.contains_right is not None:
+        logger.warning("%d results of a query may be too few for --contains_right: raise --k", options.k)
+    kept = matching or hits
+    scores = torch.tensor([hit.score for hit in kept], dtype=torch.float64)
+    return Promised(kept, calibrated.probability(kind, scores, rows).tolist(), len(matching), limits.contained)
 
 
 def _open_model(options: SearchOptions, manifest: Manifest) -> Model:
     source = options.checkpoint or manifest.checkpoint
     try:
-        model = load(source, tokenizer=options.tokenizer or manifest.tokenizer, device=options.device)
+        model = load(
+            source,
+            tokenizer=options.tokenizer or manifest.tokenizer,
+            device=options.device,
+            calibration=options.calibration,
+        )
     except (StartError, WeightsError) as error:
         if options.checkpoint is not None:
             raise
@@ -146,6 +223,8 @@ def _cell(rank: int, answer: Answer, contents: Mapping[Name, Contents]) -> Cell:
         lines.append(f"uncertainty {answer.uncertainty:.5f}")
     if answer.inclusion is not None:
         lines.append(f"inclusion {answer.inclusion:.2f}")
+    if answer.probability is not None:
+        lines.append(f"right with probability {answer.probability:.0%}")
     return Cell(f"{rank}. {answer.key}", contents.get((answer.source, answer.key)), [*lines, answer.source])
 
 
@@ -214,14 +293,16 @@ def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
     width = max(len(printable(name)) for name in ["key", *(answer.key for answer in answers)])
     lines = [
         printable(query),
-        f"  {'':>4}  {'key':{width}}  {'score':>8}  {'similarity':>10}  {'uncertainty':>11}  {'inclusion':>9}",
+        f"  {'':>4}  {'key':{width}}  {'score':>8}  {'similarity':>10}  {'uncertainty':>11}  {'inclusion':>9}"
+        + ("   right" if answers and answers[0].probability is not None else ""),
     ]
     for rank, answer in enumerate(answers, start=1):
         uncertainty = "-" if answer.uncertainty is None else f"{answer.uncertainty:.5f}"
         inclusion = "-" if answer.inclusion is None else f"{answer.inclusion:.2f}"
+        right = "" if answer.probability is None else f"{answer.probability:6.1%}  "
         lines.append(
             f"  {rank:>4}  {printable(answer.key):{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
-            f"{uncertainty:>11}  {inclusion:>9}  {described(answer.source, answer.file, answer.caption)}"
+            f"{uncertainty:>11}  {inclusion:>9}  {right}{described(answer.source, answer.file, answer.caption)}"
         )
     return lines
 

@@ -15,13 +15,17 @@ from tests.support.refusals import refusal_of
 from tests.support.shards import read_tar
 from tests.support.untrained_run import write_run
 
+from prolip.calibration.calibration import Subject
+from prolip.calibration.search import KnownQueries, SearchCalibration, save_search_calibration
+from prolip.cli import main
 from prolip.embeddings.config import SearchOptions, Stored
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.row_contents import Contents, fetch
-from prolip.embeddings.search import Hit, answers_table, look_up, nearest, run_search
+from prolip.embeddings.search import Hit, answers_table, look_up, nearest, promise, run_search
 from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian, inclusion_score
+from prolip.inference.load_model import load
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import retrieval_scores
 
@@ -195,3 +199,86 @@ def test_wrong_settings_are_named(lab, tmp_path, field, changes):
     filled = {name: one.format(lab=lab, tmp=tmp_path) if isinstance(one, str) else one for name, one in changes.items()}
     with refusal_of(field.format(lab=lab)):
         found_by(lab, **({"text": ("a",)} | filled))
+
+
+# ---- Promises -------------------------------------------------------------------------------------------------------
+
+
+def calibration(right: float, wrong: float, fingerprint: str = "digest", num_images: int = 4) -> SearchCalibration:
+    """The calibration of 39 text queries with the same scores, and of no image query."""
+    known = KnownQueries(
+        *torch.tensor([[right], [wrong]], dtype=torch.float64).repeat(1, 39), torch.tensor([2.0, -1.0]).double()
+    )
+    none = KnownQueries(*torch.zeros(3, 0).double())
+    subject = Subject("model", fingerprint, "photos", [], [])
+    return SearchCalibration(subject=subject, score="csd", num_images=num_images, text=known, image=none)
+
+
+HITS = [Hit(score, 0, row) for row, score in enumerate([0.9, 0.8, 0.7, 0.6])]
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong", "rows", "matches"),
+    [
+        ({"contains_right": 0.9}, 1, 4, 3),
+        ({"max_wrong": 0.1}, 0.89, 4, 4),
+        ({"max_wrong": 0.1}, 0.9, 4, 0),
+        ({"contains_right": 0.9, "max_wrong": 0.1}, 0.89, 4, 3),
+        ({"contains_right": 0.9, "max_wrong": 0.1}, 0.9, 4, 0),
+        ({"max_wrong": 0.1}, 0.5, 16, 4),
+        ({"max_wrong": 0.1}, 0.5, 17, 0),  # as 0.0235 of the known collection: there are too few queries
+    ],
+)
+def test_results_that_match_are_kept_or_else_the_nearest(asked, wrong, rows, matches):
+    found = promise(calibration(0.7, wrong), "text", rows, HITS, SearchOptions(embeddings="", **asked))
+    assert (found.matches, found.hits) == (matches, HITS[: matches or 4])
+    odds = [4 / rows * np.exp(2 * hit.score - 1) for hit in found.hits]
+    np.testing.assert_allclose(found.probabilities, [odd / (1 + odd) for odd in odds])
+
+
+def test_too_few_results_and_none_are_told(caplog):
+    asked = SearchOptions(embeddings="", contains_right=0.9, k=2)
+    assert promise(calibration(0.7, 1), "text", 4, HITS[:2], asked).matches == 2
+    assert "--k" in caplog.text
+    assert promise(calibration(0.7, 1), "text", 0, [], asked)[:3] == ([], [], 0)
+
+
+def test_a_file_of_queries_is_answered_with_promises(lab, tmp_path, capsys):
+    model = load(lab / "run", device="cpu")
+    plain = [entry["answers"] for entry in found_by(lab, text=("food", "an emoji"))]
+    scores = [answers[0]["score"] for answers in plain]
+    sure, unsure = (0, 1) if scores[0] > scores[1] else (1, 0)
+    save_search_calibration(calibration(0, min(scores), model.fingerprint(), 7), tmp_path / "file")
+    (tmp_path / "queries").write_text("food\n\n an emoji\n")
+    asked = {"queries": tmp_path / "queries", "calibration": tmp_path / "file", "max_wrong": 0.1}
+    found = found_by(lab, **asked, sheet=tmp_path / "sheet.html")
+    assert [entry["query"].strip() for entry in found] == ["food", "an emoji"]
+    assert (found[sure]["matches"], found[unsure]["matches"]) == (len(plain[0]), 0)
+    assert [len(entry["answers"]) for entry in found] == [len(answers) for answers in plain]
+    first = found[sure]["answers"][0]
+    assert first["probability"] == pytest.approx(1 / (1 + 2 * np.exp(1 - 2 * first["score"]))), "twice the images"
+    page = (tmp_path / "sheet.html").read_text()
+    assert page.count("right with probability") == 2 * len(plain[0])
+    assert page.count("nothing here matches; the nearest:") == 1
+    words = f"search --embeddings {lab}/out --device cpu --calibration {tmp_path}/file --max_wrong 0.1 --text"
+    assert main([*words.split(), "food", "--text", "an emoji"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("nothing here matches; the nearest:") == 1
+    assert "like those of photos, and for no others" in told
+
+
+def test_promises_that_nothing_backs_are_refused(lab, tmp_path):
+    file, other = tmp_path / "file", tmp_path / "other"
+    save_search_calibration(calibration(0, 0, load(lab / "run", device="cpu").fingerprint()), file)
+    save_search_calibration(calibration(0, 0), other)
+    asked = {"text": ("a",), "max_wrong": 0.1, "calibration": file}
+    for field, changes in (
+        ("calibration", {"calibration": None}),
+        (str(other), {"calibration": other}),
+        ("score", {"score": "mean"}),
+        ("find", {"find": "text"}),
+        ("max_wrong", {"max_wrong": 1.5}),
+        ("calibration", {"text": (), "image": (lab / "images" / "some.where" / "red.tif",)}),
+    ):
+        with refusal_of(field):
+            found_by(lab, **(asked | changes))
