@@ -19,7 +19,7 @@ from prolip.data import DataError, StoreConfig
 from prolip.data.samples import file_name
 from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.inputs import NAMED, Input, Started, embed_input, open_input, plan_inputs
-from prolip.errors import UserError, check, check_at_least
+from prolip.errors import UserError, check, check_at_least, printable
 from prolip.files import atomic_file, check_writable
 from prolip.inference.config import ClassifyOptions
 from prolip.inference.encoder import Encoder
@@ -68,6 +68,8 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
                 "source": [source.source] * len(rows.keys),
                 "key": rows.keys,
             }
+            if out.suffix == ".csv":
+                columns |= {name: [*map(_in_csv, columns[name])] for name in ("image", "source", "key")}
             yield pa.table({name: column for name, column in columns.items() if column is not None})
 
     with tqdm(desc="classified", unit="image", file=sys.stderr) as bar, atomic_file(out) as temporary:
@@ -79,6 +81,11 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
             for table in chain([first], rest):
                 writer.write_table(table)
     return [f"classified: {bar.n:,} images; unreadable: {bad:,}", *named[:NAMED]]
+
+
+def _in_csv(name: str) -> str:
+    """A name without control characters, and with a ' before what a spreadsheet would take for a formula."""
+    return "'" * name.startswith(("=", "+", "-", "@")) + printable(name)
 
 
 def _opened_ahead(inputs: Sequence[Input], encoder: Encoder) -> Iterator[Started | None]:

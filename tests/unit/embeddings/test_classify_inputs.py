@@ -62,6 +62,17 @@ def test_the_table_has_the_answers_of_the_model_for_each_image(lab, monkeypatch,
     assert rows["label"] == model.classify("mine", LABELS, templates=["my {}"], progress=False).labels
 
 
+def test_names_in_a_csv_are_no_formulas_and_no_codes(lab, tmp_path):
+    (tmp_path / "=cmd\x1b[31m.png").write_bytes((lab / "mine" / LABELS[0] / "000.png").read_bytes())
+    for form, read, shown in (
+        ("csv", pyarrow.csv.read_csv, "'=cmd\\u001b[31m.png"),
+        ("parquet", pq.read_table, "=cmd\x1b[31m.png"),
+    ):
+        out = str(tmp_path / f"made.{form}")
+        assert command(lab, str(tmp_path), "--labels", "a", "--out", out) == 0
+        assert read(out)["key"].to_pylist() == read(out)["image"].to_pylist() == [shown]
+
+
 @pytest.mark.parametrize(
     ("words", "field"),
     [
