@@ -54,7 +54,12 @@ def write_selection(path: str | Path, chosen: Iterable[Chosen]) -> int:
     with (
         _local_file(str(path)) as temporary,
         pq.ParquetWriter(
-            temporary, _SCHEMA, compression="zstd", use_dictionary=False, column_encoding=encodings
+            temporary,
+            _SCHEMA,
+            compression="zstd",
+            use_dictionary=False,
+            column_encoding=encodings,
+            write_page_checksum=True,
         ) as writer,
     ):
 
@@ -101,7 +106,7 @@ def read_selection(path: str | Path, having: str = "") -> Iterator[Chosen]:
     folder, name = folder_of(str(path))
     seen = set[str]()
     try:
-        with folder.open(name) as stream, pq.ParquetFile(stream) as file:
+        with folder.open(name) as stream, pq.ParquetFile(stream, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
                 if having and having not in file.read_row_group(group, ["source"])[0].to_pylist():
                     continue
@@ -126,6 +131,8 @@ def read_selection(path: str | Path, having: str = "") -> Iterator[Chosen]:
 
 
 def _numbers(scalar: Any) -> Any:
+    if scalar.values is not None and scalar.values.null_count:
+        raise ValueError("rows and repeats: must be numbers")
     return None if scalar.values is None else scalar.values.to_numpy(zero_copy_only=False)
 
 

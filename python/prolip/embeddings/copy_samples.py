@@ -159,5 +159,5 @@ def copy_samples(chosen: Chosen, shard: Path, target: Path, store: StoreConfig) 
 
 
 def _check_unchanged(chosen: Chosen, stamp: str, count: int) -> None:
-    if chosen.stamp not in {"", stamp} or chosen.rows[-1] >= count:
+    if chosen.stamp not in {"", stamp} or (chosen.rows >= count).any():
         raise DataError(f"{chosen.source}: must be unchanged since its samples were chosen")

@@ -1,4 +1,5 @@
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,16 @@ def test_files_are_combined_in_turn(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "column", [("rows", [[3, 3]]), ("rows", [["x"]]), ("repeats", [[1, 0]]), ("repeats", [[1]]), ("source", [None])]
+    "column",
+    [
+        ("rows", [[3, 3]]),
+        ("rows", [["x"]]),
+        ("rows", [[1, None]]),
+        ("repeats", [[1, 0]]),
+        ("repeats", [[1]]),
+        ("repeats", [[1, None]]),
+        ("source", [None]),
+    ],
 )
 def test_what_is_no_selection_is_refused(tmp_path, column):
     columns = {"source": ["a.tar"], "stamp": [""], "rows": [[1, 2]], "repeats": [[1, 2]]}
@@ -101,3 +111,14 @@ def test_a_source_that_occurs_twice_is_refused_and_named(tmp_path):
     with pytest.raises(UserError, match=r"a\.tar") as error:
         list(read_selection(tmp_path / "chosen"))
     assert error.value.field == "selection"
+
+
+def test_a_damaged_file_is_refused_or_reads_the_same(tmp_path):
+    chosen = {(f"{source}.tar", row * row): 1 + row % 2 for source in range(4) for row in range(9)}
+    whole = write(tmp_path / "chosen", chosen).read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "chosen").write_bytes(damaged)
+        with suppress(UserError):
+            assert contents(list(read_selection(tmp_path / "chosen"))) == chosen, f"byte {place}"

@@ -4,6 +4,8 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings, strategies as st
 from tests.support.embed_options import options
@@ -13,7 +15,7 @@ from tests.support.shards import read_tar, write_tar
 
 from prolip.cli import main
 from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig, shard_regions
-from prolip.data.selection import Chosen, read_selection, write_selection
+from prolip.data.selection import _SCHEMA, Chosen, read_selection, write_selection
 from prolip.embeddings.config import CopyOptions
 from prolip.embeddings.copy_samples import copy_samples, run_copy
 from prolip.embeddings.embed_inputs import run_embed
@@ -56,6 +58,8 @@ def test_a_stopped_copy_resumes_and_selections_are_not_mixed(lab, tmp_path):
         run_copy(CopyOptions(selection=str(select(lab / "out", tmp_path / "other", keep_count=12)), out=out))
     with refusal_of("shards"):
         run_copy(CopyOptions(selection=str(chosen), out=tmp_path / "new", shards=(str(lab / "lines.txt"),)))
+    pq.write_table(pa.table({"source": [str(data)], "stamp": [""], "rows": [[]], "repeats": [None]}, _SCHEMA), chosen)
+    assert "0 chosen samples; 1 shards copied" in run_copy(CopyOptions(selection=str(chosen), out=tmp_path / "none"))[0]
     write_selection(chosen, [])
     with refusal_of("selection"):
         run_copy(CopyOptions(selection=str(chosen), out=tmp_path / "new"))
