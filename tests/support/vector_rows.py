@@ -55,6 +55,5 @@ def write_parts(
         plan=[],
         complete=True,
         parts=files,
-        rows=dict.fromkeys(items, count),
     ).write(Folder(str(folder)))
     return folder

@@ -139,7 +139,7 @@ def run_dedupe(options: DedupeOptions) -> list[str]:
 
 def _dedupe(options: DedupeOptions, scratch: Path) -> list[str]:
     manifest, parts = complete_parts(Folder(options.embeddings), options.by)
-    total = manifest.rows[options.by]
+    total = sum(part.count or 0 for part in parts)
     stride = total * manifest.dim // _SAMPLED | 1
     # A row's number is that of its part, times 2^32, plus its place in the source.
     row_type = np.dtype([("row", "i8"), ("total_var", "f4"), ("cluster", "i4"), ("mean", "i2", manifest.dim)])

@@ -71,7 +71,7 @@ class PartNotes:
     source: str
     """The shard, folder or text file, without secrets."""
     stamp: str
-    """Changes if the source's contents change; the same for every copy. "" if unknown."""
+    """As in `prolip.data.selection`; the same for every copy."""
     weights: str = ""
     """Digest of the model's tensors; "" in older parts."""
     rows: int
