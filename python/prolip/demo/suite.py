@@ -12,8 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from prolip.calibration.calibration import Subject, fit_calibration, save_calibration
 from prolip.calibration.config import CALIBRATION_FILE
 from prolip.calibration.fitting import label_shares, log_prior
@@ -47,7 +45,7 @@ from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskRe
 from prolip.evaluation.uncertainty import accuracy_figures, blurred, hide_patches, view_of
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.inference.classify import weigh
-from prolip.inference.model import Model, of_prolip
+from prolip.inference.model import Model, untrained
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.hierarchy import string_ids
@@ -55,7 +53,6 @@ from prolip.metrics.prompts import unweighted_classifiers
 from prolip.metrics.retrieval import RECALL_AT, chance_recall, first_ranks, rank_candidates, retrieval_scores
 from prolip.metrics.uncertainty import more_uncertain
 from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
-from prolip.models import ProLIP
 from prolip.report.charts import weight_chart
 from prolip.report.page import gallery
 
@@ -127,13 +124,9 @@ def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteRes
     """Measure a ProLIP model, with the values of an untrained one as baselines, and calibrate its run."""
     check(options.precision == "fp32", "precision", "must be fp32 for the emoji suite", options.precision)
     check(model.has_variances, "checkpoint", "must have variances", model.name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = ProLIP(model.require_prolip().config)
-    untrained = of_prolip(network, model.require_tokenizer(), "untrained", model.device, keep_ratio=model.keep_ratio)
     names = set_names(options.split)
     samples = {name: read_set(options.data, name) for name in (*names, TRAINED)}
-    embedded, before = (embed_sets(one, samples, names) for one in (model, untrained))
+    embedded, before = (embed_sets(one, samples, names) for one in (model, untrained(model)))
     found, by_key = measure(embedded), {row.key: row.value for row in measure(before).rows}
     rows = [dataclasses.replace(row, baselines={"untrained": by_key[row.key], **row.baselines}) for row in found.rows]
     charts = [Chart(group=heading, text=text, svg="") for heading, text in TEXTS.items()]

@@ -1,5 +1,4 @@
 from .calibrate import run_calibrate as run_calibrate, run_calibration as run_calibration
-from .classification import run_zero_shot as run_zero_shot
 from .config import (
     CalibrateOptions as CalibrateOptions,
     CalibrateSearchOptions as CalibrateSearchOptions,
@@ -44,3 +43,4 @@ from .reweight import (
 )
 from .run import run_suite as run_suite
 from .uncertainty import run_uncertainty as run_uncertainty
+from .zero_shot import run_zero_shot as run_zero_shot

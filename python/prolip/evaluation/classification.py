@@ -1,11 +1,10 @@
-"""Zero-shot classification of a data set, and the suite `zero_shot` of the user's own images.
+"""Zero-shot classification of a data set.
 
 N images, C classes, K prompts per class, D dimensions, T best classes.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -14,10 +13,8 @@ import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions
-from prolip.evaluation.config import ZeroShotOptions
-from prolip.evaluation.datasets import DataSet, class_opener, embed_set, read_labels
-from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import evaluate_data
+from prolip.evaluation.datasets import DataSet, embed_set, read_labels
+from prolip.evaluation.results import Row, row_of_items
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.prompts import encode_prompts
@@ -25,34 +22,10 @@ from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregat
 
 ACCURACY, WITH_VARIANCES = "accuracy", "accuracy, with class variances"
 NUM_TOP = 5
-_NUM_SHOWN = 10
-"""Maximum number of classes and of confusions among the main figures."""
+NUM_SHOWN = 10
+"""Maximum number of classes, or of confusions, among the main figures."""
 _TEXTS, _ROWS = 512, 4096
 """Prompts and images that are processed at a time."""
-
-
-def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> SuiteResult:
-    """Accuracy beside that of always answering the largest class, recall by class, and the most frequent confusions."""
-
-    def measure(name: str, data: DataSet) -> TaskResult:
-        classifier = build_classifier(model, data.classnames, data.templates)
-        images, labels = embed_labelled(model, data, options.batch_size)
-        answers, classes = answer(images, classifier, with_var=model.has_csd), data.classnames
-        names = [f"{label} #{place}" if classes.count(label) > 1 else label for place, label in enumerate(classes)]
-        best = answers.top[:, 0]
-        right = best == labels
-        rows = accuracy_rows(name, answers, labels)
-        rows.append(row_of_items(name, "always the largest class", labels == labels.mode().values, main=True))
-        rows += class_rows(name, "recall of {}", right, labels, names)
-        wrong = Counter(zip(labels[~right].tolist(), best[~right].tolist(), strict=True))
-        rows += [
-            row_of_items(name, f"{names[label]} taken for {names[other]}", best[labels == label] == other, main=True)
-            for (label, other), _ in wrong.most_common(_NUM_SHOWN)
-        ]
-        return TaskResult(rows=rows)
-
-    opened = class_opener(options, options.templates)
-    return evaluate_data("zero_shot", model, options.data, cache, opened, measure, {}, "figures with variances")
 
 
 def embed_labelled(model: Model, data: DataSet, batch_size: int) -> tuple[Gaussian, Tensor]:
@@ -130,7 +103,7 @@ def class_rows(task: str, metric: str, items: Tensor, labels: Tensor, names: Seq
     """
     found = {metric.format(names[place]): items[labels == place].double() for place in set(labels.tolist())}
     lowest = sorted(found, key=lambda name: float(found[name].mean()))
-    return [row_of_items(task, name, found[name], main=name in lowest[:_NUM_SHOWN]) for name in lowest]
+    return [row_of_items(task, name, found[name], main=name in lowest[:NUM_SHOWN]) for name in lowest]
 
 
 def hits_of(best: Tensor, labels: Tensor) -> Tensor:

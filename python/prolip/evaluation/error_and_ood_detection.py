@@ -428,32 +428,28 @@ def decision_charts(
     task: str, scores: Mapping[str, Tensor], before: Tensor, after: Tensor, correct: Tensor
 ) -> list[Chart]:
     """Wrong answers by share answered, for each score f64 [N]; accuracy by confidence, for two logits [N, C]."""
-    diagonal = torch.tensor([0.0, 1.0])
     risk = {name: risk_curve(scores[name], correct) for name in _DRAWN if name in scores}
-    reliability = {"agreement": (diagonal, diagonal)}
-    for name, logits in {"own scale": before, "temperature": after}.items():
-        reliability[name] = reliability_curve(logits.double().softmax(dim=1).amax(dim=1), correct, 10)
-    wrong = f"Wrong answers among those given, for {task}, if only the least uncertain images are answered."
-    accuracy = f"Accuracy by confidence, for {task}, in ten bins of equally many images."
-    drawn = {
-        "wrong answers by share answered": line_chart(
-            "Risk and coverage", wrong, _lines(risk), x_label="share answered", y_scale="from zero", percent=True
-        ),
-        "accuracy by confidence": line_chart(
-            "Reliability",
-            accuracy,
-            _lines(reliability),
-            x_label="confidence",
-            y_scale="share",
-            percent=True,
-            marks=True,
-        ),
-    }
-    texts = (wrong, accuracy)
+    text = f"Wrong answers among those given, for {task}, if only the least uncertain images are answered."
+    drawn = line_chart(
+        "Risk and coverage", text, _lines(risk), x_label="share answered", y_scale="from zero", percent=True
+    )
     return [
-        Chart(group=task, title=title, text=text, svg=svg)
-        for text, (title, svg) in zip(texts, drawn.items(), strict=True)
+        Chart(group=task, title="wrong answers by share answered", text=text, svg=drawn),
+        reliability_chart(task, {"own scale": (before, correct), "temperature": (after, correct)}),
     ]
+
+
+def reliability_chart(task: str, answers: Mapping[str, tuple[Tensor, Tensor]]) -> Chart:
+    """Accuracy by confidence, for named pairs of logits [N, C] and whether the answers are right, bool [N]."""
+    diagonal = torch.tensor([0.0, 1.0])
+    curves = {"agreement": (diagonal, diagonal)}
+    for name, (logits, correct) in answers.items():
+        curves[name] = reliability_curve(logits.double().softmax(dim=1).amax(dim=1), correct, 10)
+    text = f"Accuracy by confidence, for {task}, in ten bins of equally many images."
+    drawn = line_chart(
+        "Reliability", text, _lines(curves), x_label="confidence", y_scale="share", percent=True, marks=True
+    )
+    return Chart(group=task, title="accuracy by confidence", text=text, svg=drawn)
 
 
 def _lines(curves: Mapping[str, tuple[Tensor, Tensor]]) -> list[Line]:

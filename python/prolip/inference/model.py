@@ -340,6 +340,15 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+def untrained(model: Model) -> Model:
+    """A ProLIP model of the same architecture with random weights, always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = ProLIP(model.require_prolip().config)
+    tokenizer, keep_ratio = model.require_tokenizer(), model.keep_ratio
+    return of_prolip(network, tokenizer, "untrained", model.device, keep_ratio=keep_ratio, precision=model.precision)
+
+
 def of_prolip(
     model: ProLIP,
     tokenizer: Tokenizer | None,

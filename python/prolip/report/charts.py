@@ -107,10 +107,11 @@ def line_chart(
     return _svg(title, description, height, body) + _legend([line.name for line in lines])
 
 
-def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: str) -> str:
+def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: str, *, bars: bool = False) -> str:
     """Draw a dot on the bar of its interval for each row, below the row's label, and a vertical line at zero.
 
-    Rings are drawn and explained only if a row has an untrained value.
+    With `bars`, a bar from zero to the value instead, with its interval as a thin line and the value as text. Rings are
+    drawn and explained only if a row has an untrained value.
     """
     row_height = 38.0
     height = TOP + row_height * len(rows) + BOTTOM
@@ -123,12 +124,18 @@ def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: s
         y = TOP + row_height * place
         label = row.label if len(row.label) <= 52 else f"{row.label[:51]}…"
         body += f'<text class="label" x="14" y="{y + 14:.1f}">{escape(label)}</text>'
+        if bars:
+            body += (
+                f'<text class="label" x="{WIDTH - RIGHT}" y="{y + 14:.1f}" text-anchor="end">{row.value:.0f}</text>'
+                f'<line class="spread whole s0" x1="{axis(0.0):.1f}" x2="{axis(row.value):.1f}" y1="{y + 26:.1f}" '
+                f'y2="{y + 26:.1f}"/>'
+            )
         if math.isfinite(row.low + row.high):
             ends = f'x1="{axis(row.low):.1f}" x2="{axis(row.high):.1f}"'
-            body += f'<line class="spread s0" {ends} y1="{y + 26:.1f}" y2="{y + 26:.1f}"/>'
+            body += f'<line class="{"whisker" if bars else "spread s0"}" {ends} y1="{y + 26:.1f}" y2="{y + 26:.1f}"/>'
         if math.isfinite(row.untrained):
             body += f'<circle class="ring" cx="{axis(row.untrained):.1f}" cy="{y + 26:.1f}" r="5.5"/>'
-        if math.isfinite(row.value):
+        if math.isfinite(row.value) and not bars:
             body += _mark(0, axis(row.value), y + 26)
     rings = any(math.isfinite(row.untrained) for row in rows)
     key = '<ul class="legend"><li><span class="key ring-key"></span>untrained</li></ul>'

@@ -14,6 +14,7 @@ class Card(NamedTuple):
     """A share as a large number with a bar."""
 
     label: str
+    metric: str
     share: float
     baselines: dict[str, float]
     """Shares to compare with, by name; the first is drawn as a ring on the bar, the others as lines."""
@@ -66,6 +67,12 @@ def html_environment(package: str = "prolip.report") -> Environment:
     style, _, _ = PackageLoader("prolip.report", "html").get_source(environment, "style.css")
     environment.globals["style"] = Markup(style)
     return environment
+
+
+def matrix(heads: Sequence[str], percents: Sequence[Sequence[int]]) -> str:
+    """Draw whole percentages, with the same heads of rows and columns, as HTML for a `Figure`."""
+    rows = [*zip(heads, percents, strict=True)]
+    return html_environment().get_template("matrix.html.j2").render(rows=rows)
 
 
 class Tile(NamedTuple):

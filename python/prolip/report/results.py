@@ -42,15 +42,15 @@ def result_tables(results: Json) -> dict[str, list[list[str]]]:
 def result_sections(results: Json) -> list[Section]:
     """A suite's results: main figures, differences between models, charts, notes, all other figures.
 
-    Charts and figures of a group share a section. Figures that have baselines are drawn, main figures with several
-    baselines as cards. A chart without svg is the section's text.
+    Charts and figures of a group share a section. Figures that have baselines are drawn, main figures as cards,
+    and their table comes after the charts. A chart without svg is the section's text.
     """
     suite, (first, *others), tables = results["suite"], results["models"], result_tables(results)
     figures = results["figures"]
     cards = [
-        Card(figure["task"], figure["value"][first], figure["baselines"])
+        Card(figure["task"], figure["metric"], figure["value"][first], figure["baselines"])
         for figure in figures
-        if figure["main"] and len(figure.get("baselines", {})) > 1
+        if figure["main"] and figure.get("baselines") and figure["value"][first] is not None
     ]
     differences = []
     for other in others:
@@ -80,13 +80,14 @@ def result_sections(results: Json) -> list[Section]:
         ]
         if len(rows) > 1:
             by_heading.setdefault(heading, []).append(Figure(title, _chart(title, rows, "%")))
-    minor = tables.get(REST, [])
+    main, minor = tables.get(MAIN, []), tables.get(REST, [])
     notes = [f"{model}: {note}" for model, lines in results["notes"].items() for note in lines]
     sections = [
-        Section(f"{suite}: main figures", RANGES, cards=cards, table=tables.get(MAIN, ())),
+        Section(f"{suite}: main figures", RANGES, cards=cards, table=() if cards else main),
         Section(f"Differences from {first}", figures=differences),
         *(Section(heading, texts.get(heading, ""), figures=drawn) for heading, drawn in by_heading.items()),
         Section(f"{suite}: notes", notes=notes),
+        Section(f"{suite}: table of main figures", RANGES, table=main if cards else ()),
         Section(f"{suite}: all other figures", RANGES, table=minor, fold=len(minor) > _LONG),
     ]
     return [section for section in sections if any(section[2:]) or section.title in texts]

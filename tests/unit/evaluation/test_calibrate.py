@@ -21,8 +21,11 @@ from prolip.cli import main
 from prolip.data import DataError, StoreConfig
 from prolip.errors import UserError
 from prolip.evaluation.calibrate import Calibrated, calibrate, report_lines
+from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import open_classes
+from prolip.evaluation.error_and_ood_detection import reliability_chart
+from prolip.evaluation.zero_shot import calibration_charts
 from prolip.inference.model import Model
 from prolip.metrics.reliability import measure_pairs, measure_reliability
 
@@ -73,6 +76,19 @@ def test_calibrate_reports_before_and_after(calibrated):
     assert any("warning" in line for line in report_lines(reversed_pairs, OPTIONS))
     alone = found._replace(evidence=found.evidence._replace(pair_logits=None))
     assert len(report_lines(alone, OPTIONS)) == len(lines) - 6, "nothing about single pairs without a bias"
+
+
+def test_zero_shot_shows_probabilities_before_and_after(lab, model, calibrated):
+    """Classes may be in another order."""
+    chosen = dataclasses.replace(calibrated.calibration, prior=[0.7, 0.2, 0.1], temperature=1.7)
+    images, truth = embed_labelled(model, open_classes(str(lab / "mine"), StoreConfig(), ()), 128)
+    logits = calibrated.evidence.logits
+    sides = {"before": logits, "after": (logits + torch.tensor([0.7, 0.2, 0.1]).log()) / 1.7}
+    expected = reliability_chart("t", {name: (some, some.argmax(1) == truth) for name, some in sides.items()})
+    known = dataclasses.replace(model, calibration=chosen)
+    (found,) = calibration_charts(known, "t", LABELS[::-1], images, 2 - truth)
+    assert found.svg == expected.svg
+    assert calibration_charts(known, "t", ["animals", "food", "tea"], images, truth) == []
 
 
 def test_calibrate_passes_its_settings_on(lab, model):

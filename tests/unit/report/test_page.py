@@ -97,9 +97,9 @@ def test_results_become_cards_tables_charts_and_notes():
     assert result_sections(newer) == result_sections(older)
     colon = newer | {"figures": [], "charts": {"m": [named(chart, "a: b", "c: d")]}}
     assert [(one.title, one.figures[0].title) for one in result_sections(colon) if one.figures] == [("a: b", "c: d")]
-    main_figures, head, notes, rest = result_sections(older)
-    assert main_figures.cards == [("t", 0.5, {"untrained": 0.2, "coin": 0.5})]
-    assert main_figures.table[1] == ["t", "accuracy", "4", "50.00", "untrained 20.00, coin 50.00"]
+    main_figures, head, notes, table, rest = result_sections(older)
+    assert main_figures.cards == [("t", "accuracy", 0.5, {"untrained": 0.2, "coin": 0.5})]
+    assert table.table[1] == ["t", "accuracy", "4", "50.00", "untrained 20.00, coin 50.00"]
     assert (head.title, head.text) == ("Head", "how")
     assert [drawn.title for drawn in head.figures] == ["two", "one"]
     assert notes.notes == ["m: n"]
@@ -108,11 +108,12 @@ def test_results_become_cards_tables_charts_and_notes():
 
 def test_only_a_long_table_without_main_figures_is_folded():
     many = [figure(f"t{place}", 0.5) for place in range(60)]
+    cards = [one | {"main": True, "baselines": {"coin": 0.5}} for one in many]
     folds = [
         [section.fold for section in result_sections(results() | {"figures": figures, "charts": {}, "notes": {}})]
-        for figures in ([one | {"main": True} for one in many] + many[:9], many)
+        for figures in ([one | {"main": True} for one in many] + many[:9], cards, many)
     ]
-    assert folds == [[False, False], [True]]
+    assert folds == [[False, False], [False, False], [True]]
 
 
 def test_the_report_of_a_run_has_results_that_name_it_curves_and_settings(tmp_path, monkeypatch):

@@ -1,0 +1,142 @@
+"""Suite `zero_shot`: how well a model classifies the user's own images, with charts to look at.
+
+N images, C classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prolip.data.class_names import class_places
+from prolip.evaluation.classification import (
+    NUM_SHOWN,
+    accuracy_rows,
+    answer,
+    build_classifier,
+    class_rows,
+    embed_labelled,
+    embed_prompts,
+)
+from prolip.evaluation.config import ZeroShotOptions
+from prolip.evaluation.datasets import DataSet, class_opener, embed_set, read_labels
+from prolip.evaluation.error_and_ood_detection import reliability_chart
+from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.run import evaluate_data
+from prolip.evaluation.uncertainty import accuracy_figures
+from prolip.gaussian import Gaussian
+from prolip.inference.classify import weigh
+from prolip.inference.model import Model, untrained
+from prolip.metrics.statistics import share_interval
+from prolip.metrics.zero_shot import zero_shot_logits
+from prolip.report.charts import Spread, interval_chart
+from prolip.report.page import matrix
+
+_DRAWN = 20
+"""Maximum number of classes in a chart."""
+_MAX_UNTRAINED = 5_000
+"""Maximum number of images that an untrained model embeds as well."""
+
+
+def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> SuiteResult:
+    """Accuracy beside the largest class's share and an untrained model's, recall by class, and confusions.
+
+    Charts show recall, confusions, accuracy by uncertainty, and probabilities before and after the model's calibration.
+    """
+    is_run = model.prolip is not None and (Path(model.name) / "checkpoints").is_dir()
+
+    def measure(name: str, data: DataSet) -> TaskResult:
+        classes = data.classnames
+        images = embed_set(model, data, options.batch_size, "cls")
+        labels, classifier = read_labels(data, images), build_classifier(model, classes, data.templates)
+        answers = answer(images.gaussian, classifier, with_var=model.has_csd)
+        best = answers.top[:, 0]
+        right = best == labels
+        names = [f"{label} #{place}" if classes.count(label) > 1 else label for place, label in enumerate(classes)]
+        baselines = {"largest class": float(labels.bincount().max() / len(labels))}
+        if is_run and len(labels) <= _MAX_UNTRAINED:
+            baselines = {"untrained": _accuracy(untrained(model), data, options.batch_size), **baselines}
+        accuracy, *others = accuracy_rows(name, answers, labels)
+        recall = class_rows(name, "recall of {}", right, labels, names)
+        wrong = Counter(zip(labels[~right].tolist(), best[~right].tolist(), strict=True))
+        confusions = [
+            row_of_items(name, f"{names[label]} taken for {names[other]}", best[labels == label] == other, main=True)
+            for (label, other), _ in wrong.most_common(NUM_SHOWN)
+        ]
+        logits = zero_shot_logits(images.gaussian.mean, classifier.weight, logit_scale=model.logit_scale)
+        uncertainty = images.gaussian.total_var if model.has_variances else 1 - logits.softmax(dim=1).amax(dim=1)
+        charts = [recall_chart(name, recall)]
+        if len(wrong) > 0:
+            charts.append(confusion_chart(name, labels, best, names))
+        if len(labels) >= 20:
+            bins = min(10, len(labels) // 10)
+            charts += accuracy_figures(name, uncertainty.double(), logits, labels, bins).charts
+        charts += calibration_charts(model, name, classes, images.gaussian, labels)
+        rows = [replace(accuracy, baselines=baselines), *others, *recall, *confusions]
+        return TaskResult(rows=rows, charts=charts)
+
+    opened, fitted = class_opener(options, options.templates), model.calibration
+    settings = {"calibration": fitted and [*fitted.subject, float(fitted.held.score.sum())]}
+    return evaluate_data("zero_shot", model, options.data, cache, opened, measure, settings, "figures with variances")
+
+
+def _accuracy(model: Model, data: DataSet, batch_size: int) -> float:
+    images, labels = embed_labelled(model, data, batch_size)
+    answers = answer(images, build_classifier(model, data.classnames, data.templates), with_var=False)
+    return float((answers.top[:, 0] == labels).double().mean())
+
+
+def recall_chart(name: str, recall: Sequence[Row]) -> Chart:
+    """The lowest recalls, as bars."""
+    rows = [
+        Spread(row.metric.removeprefix("recall of "), *(100 * end for end in share_interval(row.value, row.num_items)))
+        for row in recall[:_DRAWN]
+    ]
+    text = (
+        f"Share of a class's images that are answered right, with its 95 % interval, for {_of(len(rows), len(recall))}."
+    )
+    return Chart(group=name, title="recall", text=text, svg=interval_chart("Recall", text, rows, "%", bars=True))
+
+
+def confusion_chart(name: str, labels: Tensor, best: Tensor, names: Sequence[str]) -> Chart:
+    """How often each class gets each answer, i64 [N] each; those that are mistaken for each other side by side."""
+    present = labels.bincount(minlength=len(names)) > 0
+    mistakes = sum(some[labels != best].bincount(minlength=len(names)) for some in (labels, best)) * present
+    drawn = mistakes.argsort(descending=True, stable=True)[: min(_DRAWN, int(present.sum()))]
+    shares = torch.stack([(best[labels == place, None] == drawn).double().mean(dim=0) for place in drawn])
+    linked = shares + shares.T + 1e-6  # each class with every other, so that no eigenvalue but the first is zero
+    # The second eigenvector of the Laplacian (Fiedler's) puts linked classes close together.
+    order = torch.linalg.eigh(linked.sum(dim=1).diag() - linked).eigenvectors[:, :2][:, -1].argsort(stable=True)
+    percents = (100 * shares[order][:, order]).round().int().tolist()
+    text = (
+        "Rows: the class. Columns: the answer, in percent of the class's images. Classes that are mistaken for each "
+        f"other are neighbours. The table has {_of(len(drawn), int(present.sum()))}."
+    )
+    return Chart(
+        group=name, title="answers by class", text=text, svg=matrix([names[k] for k in drawn[order]], percents)
+    )
+
+
+def calibration_charts(
+    model: Model, name: str, classes: Sequence[str], images: Gaussian, labels: Tensor
+) -> list[Chart]:
+    """Accuracy by confidence before and after the model's calibration, if it has one for these classes."""
+    calibration = model.calibration
+    places = class_places(classes, calibration.labels) if calibration else [-1]
+    if calibration is None or -1 in places:
+        return []
+    truth, subject = torch.tensor(places)[labels], calibration.subject
+    before = weigh(images, embed_prompts(model, subject.labels, subject.templates), None, model.similarity)
+    after = calibration.with_prior(before).logits / calibration.temperature
+    pairs = {name: (some, some.argmax(dim=1) == truth) for name, some in (("before", before.logits), ("after", after))}
+    chart = reliability_chart(name, pairs)
+    return [replace(chart, title="calibration: accuracy by confidence")]
+
+
+def _of(some: int, every: int) -> str:
+    return f"all {every} classes" if some == every else f"{some} of {every} classes"
