@@ -40,7 +40,7 @@ def start_heads(adapter: Adapter, start: Logits) -> None:
 
 
 def forward(adapter: Adapter, batch: PairRows) -> ProLIPOutput:
-    """Return the Gaussians of a batch of pairs and of their masked views."""
+    """The Gaussians of a batch of pairs and of their masked views."""
     text: Gaussian = adapter.text(batch.text[None])
     masked_image = None if batch.masked_image is None else adapter.image(batch.masked_image)
     masked_text = None if batch.masked_text is None else adapter.text(batch.masked_text[None])
@@ -53,9 +53,6 @@ def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossCon
 
     Args:
         adapter: started by `start_heads`.
-        pairs: the frozen embeddings.
-        config: how to train.
-        loss: weights and forms of the terms.
 
     Raises:
         RuntimeError: the loss is not finite.

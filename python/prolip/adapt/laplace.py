@@ -37,7 +37,7 @@ class Factors(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """The posterior of a tower's map, in the form that its head uses."""
+    """A tower's map, in the form that its head uses."""
 
     directions: Tensor
     """[D, D], eigenvectors u of A, one per column."""
@@ -50,7 +50,7 @@ class Posterior(NamedTuple):
 def fit_laplace(
     adapter: Adapter, batches: Iterable[PairRows], scale: float, bias: float | None
 ) -> tuple[Posterior, Posterior]:
-    """Fill the adapter's heads with the posteriors of images and texts, and return these; one pass over the batches.
+    """Fill the adapter's heads with the posteriors of images and texts, and return these, in one pass.
 
     Args:
         adapter: with the method `laplace`.
@@ -72,7 +72,7 @@ def fit_laplace(
 def kronecker_factors(
     batches: Iterable[PairRows], dim: int, scale: float, bias: float | None
 ) -> tuple[Factors, Factors]:
-    """The factors of images and of texts, summed over batches."""
+    """Of images and of texts, summed over batches."""
     sums = [torch.zeros(dim, dim, dtype=torch.float64) for _ in range(4)]
     count = 0
     for batch in batches:

@@ -1,7 +1,4 @@
-"""Cached embeddings of image-text pairs, streamed (.npz files are read whole). N pairs, D embedding.
-
-Batches are drawn from a buffer of a few thousand rows, which is refilled from files in a random order.
-"""
+"""Cached embeddings of image-text pairs, streamed (.npz files are read whole). N pairs, D embedding."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ from prolip.folders import Folder
 BLOCK = 1024
 """Rows that are read from a file at a time."""
 BUFFER = 16_384
-"""Rows to draw batches from."""
+"""Rows to draw batches from; they are refilled from files in a random order."""
 NAMES: tuple[Kind, Kind] = ("image", "text")
 """Arrays of a .npz file and columns of a Parquet file, one row per pair."""
 
@@ -58,7 +55,7 @@ class Table:
     blocks: Callable[[int], Iterator[tuple[Any, Any]]]
     """Yields images and texts in order, [N, D] with at most the given number of rows."""
     first_key: str | None = None
-    """Key of the first row, in a folder of `prolip embed`."""
+    """Of the first row, in a folder of `prolip embed`."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Pairs:
         held: list[PairRows] = []
 
         def whole_batches(kept: int) -> Iterator[PairRows]:
-            """Shuffle the rows held, and yield whole batches of them until about `kept` are left."""
+            """Yield whole batches of the rows held, shuffled, until about `kept` are left."""
             columns = [None if column[0] is None else torch.cat(column) for column in zip(*held, strict=True)]
             pool = PairRows(*columns)  # type: ignore[arg-type]
             pool = pool.rows(torch.randperm(len(pool.image), generator=generator))
@@ -115,11 +112,7 @@ class Pairs:
 
 
 def _unit(rows: Any, path: str, dim: int) -> Tensor:
-    """Rows of unit norm, f32 [N, D].
-
-    Raises:
-        UserError: a row has another dimension, is not finite, or is zero.
-    """
+    """Rows of unit norm, f32 [N, D]; a UserError if they are not finite, zero or of another dimension."""
     try:
         with np.errstate(over="ignore"):  # infinity is refused below
             tensor = torch.from_numpy(np.array(rows, dtype=np.float32))
@@ -158,16 +151,12 @@ def open_pairs(sources: Sequence[str], masked: Sequence[str] = ()) -> Pairs:
 
 
 def is_folder(source: str) -> bool:
-    """Whether a source is a folder, here or in an object store."""
+    """Here or in an object store."""
     return Folder(source).is_remote or Path(source).is_dir()
 
 
 def _tables(name: str, option: str) -> Iterator[Table]:
-    """The tables of a source, which an option names.
-
-    Raises:
-        UserError: it is not a source of pairs.
-    """
+    """The tables of a source, which an option names."""
     source = Path(name)
     if is_folder(name):
         for image, text in paired_parts(Folder(name)):

@@ -80,7 +80,7 @@ def run_adapt(options: AdaptOptions) -> list[str]:
 
 
 def similarity_lines(adapter: Adapter, origin: Origin) -> list[str]:
-    """Return lines about the change of scale and bias, with a warning if similarities hardly matter any more."""
+    """Lines about the change of scale and bias, with a warning if similarities hardly matter any more."""
     scale, own = adapter.logit_scale.exp().item(), adapter.logit_bias
     bias = "no bias" if own is None else f"bias {own.item():.2f}"
     before = "none" if origin.bias is None else f"{origin.bias:.2f}"
@@ -97,7 +97,6 @@ def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) 
     size = min(options.heads.batch_size, pairs.count)
 
     def batches(rows: int) -> Iterator[PairRows]:
-        """Random batches of about that many pairs."""
         return islice(pairs.batches(size, seed=0), max(1, rows // size))
 
     scale, bias = origin.scale, origin.bias

@@ -34,14 +34,14 @@ class Logits(NamedTuple):
 
 
 def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
-    """Return the scale, and with a bias also the bias, that minimise the contrastive loss of the batches.
+    """The scale, and with a bias also the bias, that minimise the contrastive loss of the batches.
 
     With a bias, this is SigLIP's loss. Without one, it is CLIP's, the mean of both softmaxes over a batch. Both are
     convex. Logs a warning if the pairs determine the scale poorly.
 
     Args:
         batches: pairs; each image is compared with the texts of its batch.
-        with_bias: whether to fit a bias, with SigLIP's loss.
+        with_bias: fit a bias, with SigLIP's loss.
     """
     similarities = [batch.image.double() @ batch.text.double().T for batch in batches]
     images = sum(map(len, similarities))
@@ -66,12 +66,12 @@ def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
 
 
 def sigmoid_loss(similarity: Tensor, logits: Tensor) -> Tensor:
-    """SigLIP's loss of similarities [B, B] with scale and bias [2], summed over images."""
+    """SigLIP's, of similarities [B, B] with scale and bias [2], summed over images."""
     values = logits[0] * similarity + logits[1]
     return F.softplus(values).sum() - values.diagonal().sum()
 
 
 def softmax_loss(similarity: Tensor, logits: Tensor) -> Tensor:
-    """CLIP's loss of similarities [B, B] with a scale [1], summed over images."""
+    """CLIP's, of similarities [B, B] with a scale [1], summed over images."""
     values = logits[0] * similarity
     return 0.5 * (values.logsumexp(1).sum() + values.logsumexp(0).sum()) - values.diagonal().sum()

@@ -62,19 +62,19 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """A file in a checkpoint: bytes and checksum."""
+    """Bytes and checksum of a file."""
 
     size: int
     crc32: int
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """The checkpoint after `step` steps."""
+    """After `step` steps."""
     return folder / f"step_{step:09d}"
 
 
 def partial_path(path: Path) -> Path:
-    """Path of a checkpoint while it is being written."""
+    """Where a checkpoint is while it is being written."""
     return path.with_name(f"{path.name}.partial")
 
 
@@ -84,7 +84,7 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def step_of(path: Path) -> int:
-    """The step in a checkpoint's name; links are followed."""
+    """From a checkpoint's name; links are followed."""
     match = _NAME.fullmatch(path.resolve().name)
     if match is None:
         raise CheckpointError(path, "a checkpoint's folder must be called step_N")
@@ -107,7 +107,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def patiently(path: Path, read: Callable[[], T]) -> T:
-    """Return the result of `read`, called again after an I/O error, which may be temporary.
+    """The result of `read`, called again after an I/O error, which may be temporary.
 
     Raises:
         StorageError: every attempt failed.
@@ -130,7 +130,7 @@ def patiently(path: Path, read: Callable[[], T]) -> T:
 
 
 def record(path: Path) -> FileRecord:
-    """Read a file's size and checksum."""
+    """A file's size and checksum."""
     with path.open("rb") as file:
         return FileRecord(crc32=crc32(file), size=file.tell())
 
@@ -169,10 +169,8 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def commit(path: Path, files: Mapping[str, FileRecord], best: Best | None) -> None:
-    """Turn the files at `partial_path(path)`, which must be on disk, into the checkpoint `path`.
-
-    The folder is renamed last, so a folder with this name is complete.
-    """
+    """Turn the files at `partial_path(path)`, which must be on disk, into the checkpoint `path`, by renaming the folder
+    last."""
     content = {
         "format": FORMAT,
         "files": {name: asdict(files[name]) for name in sorted(files)},
@@ -236,7 +234,7 @@ class Manifest:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a checkpoint so that it no longer counts, and return its new path."""
+    """Rename a checkpoint so that it no longer counts; returns its new path."""
     aside = path.with_name(path.name.replace("step_", "aside_"))
     shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)

@@ -15,9 +15,7 @@ LOCK = "lock.json"
 
 
 class RunLock:
-    """Locks a run's folder until the block ends or the process dies. All ranks create one; rank 0 has the lock.
-
-    The lock is that of `lock_file`.
+    """Locks a run's folder (`lock_file`) until the block ends or the process dies. All ranks create one; rank 0 locks.
 
     Raises:
         UserError: on all ranks, if another process holds the folder, or if a rank does not see what rank 0 wrote.

@@ -45,7 +45,7 @@ T = TypeVar("T")
 class Saver:
     """Writes checkpoints into a folder that all ranks see. All ranks create one, and save at the same steps.
 
-    Use it as a context manager: it waits for the last save.
+    A context manager that waits for the last save.
     """
 
     def __init__(
@@ -55,7 +55,6 @@ class Saver:
 
         Args:
             folder: folder of the checkpoints; no other process may save into it.
-            ranks: this process's rank.
             keep: recent checkpoints to keep, plus the best.
             after: the step that the run resumes from.
             preprocessing: stored beside the weights, so that a checkpoint is all that inference needs.
@@ -142,7 +141,7 @@ class Saver:
             raise CheckpointError(f"{path} could not be saved", failure)
 
     def _commit(self, share: TensorShare, path: Path, notes: Notes, best: Best | None, written: list[Written]) -> None:
-        """Complete the checkpoint on rank 0 from the files of all ranks."""
+        """On rank 0, from the files of all ranks."""
         partial = partial_path(path)
         files = {name: about for of_rank in written for name, about in of_rank.files.items()}
         check_visible(partial, files)
@@ -161,7 +160,7 @@ class Saver:
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
-    """Return the result of `work`, or why it failed. Nothing may be raised here, because other ranks wait."""
+    """The result of `work`, or why it failed. Nothing may be raised, because other ranks wait."""
     try:
         return work(), None
     except (OSError, RuntimeError, UserError) as error:  # torch's writers wrap some OSErrors

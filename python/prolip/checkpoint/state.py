@@ -127,7 +127,7 @@ class Checkpoint:
 def run_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None = None
 ) -> dict[str, Tensor]:
-    """The tensors of a run by name, not copied."""
+    """By name, not copied."""
     of_model: dict[str, Any] = get_model_state_dict(model)
     of_optimizer: dict[str, Any] = get_optimizer_state_dict(model, optimizer)
     tensors: dict[str, Tensor] = {_MODEL + name: tensor for name, tensor in of_model.items()}
@@ -140,12 +140,12 @@ def run_tensors(
 
 
 def rng_tensors(ranks: Ranks) -> dict[str, Tensor]:
-    """States of this rank's random generators, under names with the rank."""
+    """Under names with this rank."""
     return {f"{_RNG}{ranks.rank}.{device}": state for device, state in rng_state(ranks.device).items()}
 
 
 def rng_state(device: torch.device) -> dict[str, Tensor]:
-    """States of the random generators that this rank uses."""
+    """Those that this rank uses."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -153,7 +153,7 @@ def rng_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_rng(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Restore torch's random generators."""
+    """Undo `rng_state`."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -78,7 +78,7 @@ class TensorShare:
         return _names(tensors) == self._names
 
     def copy(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy this rank's share to the host, into reused memory, which is page-locked for a GPU."""
+        """Copy this rank's share to the host, into reused memory, page-locked for a GPU."""
         planner, devices = _planner(tensors), set()
         for item in self._plan.items:
             source = cast(Tensor, planner.resolve_data(item)).detach()
@@ -208,7 +208,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _member(kind: object, name: str) -> Enum:
-    """Return an enum's member. An early Python 3.11, such as Debian 12's, pickles it as a call of `getattr`."""
+    """An enum's member. An early Python 3.11, such as Debian 12's, pickles it as a call of `getattr`."""
     if not (isinstance(kind, type) and issubclass(kind, Enum)):
         shown = getattr(kind, "__name__", kind)
         raise pickle.UnpicklingError(f"it reads {shown}.{name}, and only members of enums may be read")

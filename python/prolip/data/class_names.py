@@ -9,17 +9,14 @@ _LISTED = 20
 
 
 def class_text(name: str) -> str:
-    """Return a class's name as the model reads it: with single spaces for "_" and "-", but for a "-" at the start."""
+    """A class's name as the model reads it: with single spaces for "_" and "-", but for a "-" at the start."""
     return " ".join(re.sub("_|(?<!^)-", " ", name).split())
 
 
 def class_places(labels: Iterable[str | int], names: Sequence[str], *, numbers: bool = False) -> list[int]:
-    """Return the place of each label in `names`, -1 if it has none. The same spelling comes before the same text.
+    """The place of each label in `names`, -1 if it has none. The same spelling comes before the same text.
 
-    Args:
-        labels: names of classes.
-        names: of C classes.
-        numbers: whether a label may also be a place, from 0.
+    With `numbers` a label may also be a place, from 0.
     """
     texts = {class_text(name): place for place, name in enumerate(names)}
     exact = {str(place): place for place in range(len(names) if numbers else 0)}
@@ -28,6 +25,6 @@ def class_places(labels: Iterable[str | int], names: Sequence[str], *, numbers: 
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names for a message; of many, the first ones."""
+    """For a message; of many, the first ones."""
     more = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -35,5 +35,5 @@ def _fixed(caption: str) -> str:
 
 
 def cleaner(how: str) -> Callable[[list[str]], list[str]]:
-    """Return the cleaning function with this name: lower, whitespace or canonicalize."""
+    """By name: lower, whitespace or canonicalize."""
     return {"lower": clean_lower, "whitespace": clean_whitespace, "canonicalize": clean_canonicalize}[how]

@@ -1,7 +1,4 @@
-"""Asynchronous copies from page-locked memory to a GPU.
-
-The compute stream and a copy stream run side by side.
-"""
+"""Copies from page-locked memory to a GPU, on a stream beside that of the computation."""
 
 from __future__ import annotations
 
@@ -64,5 +61,5 @@ class CudaEvent:
         self.event.synchronize()
 
     def seconds_until(self, later: CudaEvent) -> float:
-        """Return the seconds between two events on the device. Both must have passed."""
+        """On the device. Both must have passed."""
         return float(self.event.elapsed_time(later.event)) / 1000

@@ -79,7 +79,7 @@ class Source(Protocol):
         ...
 
     def stats(self) -> _Ready:
-        """Return an object with `ready`, the number of finished batches in the queue."""
+        """`ready` is the number of finished batches in the queue."""
         ...
 
 
@@ -101,7 +101,7 @@ class DeviceBatches:
         return self
 
     def __next__(self) -> DeviceBatch:
-        """Return the next batch; errors of the loader come after the batches before them."""
+        """Errors of the loader come after the batches before them."""
         self._first_request = self._first_request or time.perf_counter()
         batch = self._next_on_cpu() if self._transfer is None else self._next_on_gpu(self._transfer)
         self._last_return = time.perf_counter()
@@ -118,7 +118,7 @@ class DeviceBatches:
         return self._waited
 
     def stats(self) -> DeviceStats:
-        """Return where the time went so far."""
+        """Where the time went so far."""
         seconds = self._last_return - self._first_request
         return DeviceStats(batches=self._count, seconds=seconds, wait_seconds=self.wait_seconds)
 
@@ -219,13 +219,13 @@ class Normalise:
         return out
 
     def table(self) -> NDArray[np.uint8]:
-        """Return the bytes of each value of red, green and blue, [3, 256, width], for `BatchLoader.translated`."""
+        """The bytes of each value of red, green and blue, [3, 256, width], for `BatchLoader.translated`."""
         values = torch.arange(256, dtype=torch.uint8)[:, None].expand(-1, 3)
         return self(values).T[..., None].contiguous().view(torch.uint8).numpy()
 
 
 def _arrays(batch: Batch) -> list[NDArray[Any] | None]:
-    """Return the pixels, what else `PatchArrays` has, and the ids, in the dtypes of `DeviceBatch`."""
+    """The pixels, what else `PatchArrays` has, and the ids, in the dtypes of `DeviceBatch`."""
     images = batch.images if isinstance(batch.images, PatchArrays) else (batch.images, None, None, None)
     pixels, coords, grids, valid = images
     integers = (grids, batch.token_ids, batch.masked_token_ids, batch.kept_patches)

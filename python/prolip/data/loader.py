@@ -238,15 +238,15 @@ class BatchLoader:
 
 
 decode = _core.decode
-"""Return the pixels of an encoded image, uint8 [H, W, 3], as PIL's `convert("RGB")` gives them; else a DataError."""
+"""The pixels of an encoded image, uint8 [H, W, 3], as PIL's `convert("RGB")` gives them; else a DataError."""
 
 grid_of = _core.grid_of
-"""Return the grid (rows, columns) of an image of `height` x `width` pixels: the largest of at most `seq_len` patches
+"""The grid (rows, columns) of an image of `height` x `width` pixels: the largest of at most `seq_len` patches
 that has its aspect ratio, rounded up in both directions (timm's `get_image_size_for_seq`). It may enlarge the image."""
 
 preprocess_image = _core.preprocess_image
-"""Return the loader's evaluation transform of an encoded image, uint8 [size, size, 3]; see `docs/specification.md`."""
+"""The loader's evaluation transform of an encoded image, uint8 [size, size, 3]; see `docs/specification.md`."""
 
 preprocess_native = _core.preprocess_native
-"""Return the evaluation transform of a native model, uint8 [H, W, 3]: the whole encoded image, turned as its EXIF
+"""The evaluation transform of a native model, uint8 [H, W, 3]: the whole encoded image, turned as its EXIF
 orientation says, and resized to the grid of `grid_of` with Pillow's antialiased bicubic filter."""

@@ -62,7 +62,7 @@ def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> lis
 
 
 def read_label(key: str, member: bytes | None, path: str) -> str | int:
-    """Return the text or whole number at a dotted path in a sample's JSON."""
+    """The text or whole number at a dotted path in a sample's JSON."""
     values = values_at(key, member, path)
     if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], str | int):
         raise DataError(f"sample {key}: must have a text or number in its json at {path!r}")
@@ -70,7 +70,7 @@ def read_label(key: str, member: bytes | None, path: str) -> str | int:
 
 
 def values_at(key: str, member: bytes | None, path: str) -> list[Any]:
-    """Return all values at a dotted path of a sample's JSON member, as in `CaptionSource.key`; none without a member.
+    """All values at a dotted path of a sample's JSON member, as in `CaptionSource.key`; none without a member.
 
     Half a surrogate pair becomes U+FFFD, as in the loader: no text may have one.
 

@@ -118,7 +118,7 @@ def clip_merges(path: Path | None = None) -> bytes:
 
 
 def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the symbols of a byte-pair encoding like CLIP's, in the order of their ids, and its merges."""
+    """The symbols of a byte-pair encoding like CLIP's, in the order of their ids, and its merges."""
     lines = clip_merges(path).decode("utf-8").splitlines()[1 : 1 + _MAX_MERGES]
     merges = [(first, second) for first, second in (line.split() for line in lines if line.strip())]
     letters = byte_letters()

@@ -41,7 +41,7 @@ class Peers:
 
     @classmethod
     def with_number(cls, number: int) -> Peers:
-        """Return the object with this `number`, if something else still holds it."""
+        """The object with this `number`, if something else still holds it."""
         return _BY_NUMBER[number]
 
     def visit(self, own: Sequence[Tensor], visitor: Visitor, *, gathers: bool, with_grads: bool) -> list[Tensor] | None:

@@ -36,13 +36,11 @@ class Ranks:
     local_rank: int
     """Rank on this machine; also the number of its GPU."""
     world_size: int
-    """Processes in the job."""
     device: torch.device
-    """Device of this rank."""
     store: Store | None = field(default=None, repr=False, compare=False)
     """Key-value store that the ranks share; None in a single process."""
     timeout: timedelta = _TIMEOUT
-    """How long a rank waits for another one before it fails."""
+    """How long to wait for another rank before failing."""
     cores: int = field(default_factory=usable_cores)
     """This process's share of the machine's cores, at least 1."""
     waiting: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
@@ -50,7 +48,7 @@ class Ranks:
     busy). None in a single process."""
 
     def with_own_group(self) -> Ranks:
-        """Return the same ranks with a new `waiting` group, for concurrent exchanges. All ranks call this."""
+        """The same ranks with a new `waiting` group, for concurrent exchanges. All ranks call this."""
         if self.world_size == 1:
             return self
         group = dist.new_group(backend="gloo", timeout=self.timeout)
@@ -58,7 +56,7 @@ class Ranks:
         return replace(self, waiting=group)
 
     def gather(self, item: T) -> list[T]:
-        """Return the items of all ranks in order on rank 0, and [] on other ranks. All ranks call this."""
+        """The items of all ranks in order on rank 0, and [] on other ranks. All ranks call this."""
         if self.world_size == 1:
             return [item]
         items = [item] * self.world_size if self.rank == 0 else None
@@ -66,14 +64,14 @@ class Ranks:
         return items or []
 
     def all_gather(self, item: T) -> list[T]:
-        """Return the items of all ranks in order. All ranks call this."""
+        """The items of all ranks in order. All ranks call this."""
         items = [item] * self.world_size
         if self.world_size > 1:
             dist.all_gather_object(items, item, group=self.waiting)
         return items
 
     def scatter(self, items: list[T]) -> T:
-        """Return this rank's item of rank 0's list. All ranks call this; the others' lists do not count."""
+        """This rank's item of rank 0's list. All ranks call this; the others' lists do not count."""
         if self.world_size == 1:
             return items[0]
         received: list[Any] = [None]
@@ -90,7 +88,7 @@ class Ranks:
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """Return the device of this name: "auto" (a GPU if torch sees one), or a torch device, such as "cpu" or "cuda:1".
+    """The device of this name: "auto" (a GPU if torch sees one), or a torch device, such as "cpu" or "cuda:1".
 
     Raises:
         UserError: there is no such device, or torch cannot use it.
@@ -149,15 +147,9 @@ def meet() -> Ranks:
 
 
 def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
-    """Choose the device, and join the process group if there are several ranks; returns `ranks` with both.
+    """Choose the device ("auto", "cpu" or "cuda"), and join the process group if there are several ranks.
 
-    Args:
-        ranks: from `meet`.
-        device: "auto", "cpu" or "cuda".
-        timeout: how long a rank waits for another one before it fails.
-
-    Raises:
-        UserError: the device cannot be used.
+    Returns `ranks` with both.
     """
     own_device = find_device(device)
     on_gpu = own_device.type == "cuda"
@@ -214,12 +206,10 @@ def agree_on_name(store: Store, rank: int, world_size: int) -> str:
 
 
 def _share_of_cores(bound: set[int], of_all: Sequence[set[int]]) -> int:
-    """Return the number of cores for this process, at least 1: its share of each core, within the cgroup's quota.
-
-    A launcher may bind processes to cores of their own, or to those of their GPU's socket.
+    """This process's share of each core, summed, within the cgroup's quota, at least 1.
 
     Args:
-        bound: the cores that this process is bound to.
+        bound: the cores that this process is bound to: its own, or those of its GPU's socket.
         of_all: the same of all processes on this machine, this one included.
     """
     share = sum(1 / sum(core in cores for cores in of_all) for core in bound)

@@ -47,7 +47,7 @@ class Classification(NamedTuple):
 
 
 class Decide(NamedTuple):
-    """The decisions to make with a calibration."""
+    """What to decide with a calibration."""
 
     guarantee: float | None = None
     """Probability that a label set contains the right label; None for no sets."""
@@ -58,7 +58,7 @@ class Decide(NamedTuple):
 
     @property
     def asked(self) -> bool:
-        """Whether anything is to be decided."""
+        """Whether anything is."""
         return self.guarantee is not None or self.max_error is not None or self.per_label
 
 
@@ -76,11 +76,7 @@ NOTHING = Decide()
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Check the labels of a classifier.
-
-    Raises:
-        UserError: the list is empty or a string, a label occurs twice, or a label is not a string.
-    """
+    """Refuse labels of a classifier that are empty or a string, occur twice, or are no strings."""
     if isinstance(labels, str):
         raise UserError("labels", "must be a list", f"{labels!r}")
     if len(labels) == 0:  # also of an array
@@ -114,7 +110,7 @@ def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
 
 
 def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarity: Similarity) -> Evidence:
-    """Return the scores of embedded images for embedded labels.
+    """The scores of embedded images for embedded labels.
 
     A pair's logit is that of training: `scale * (mean . mean - (total_var + total_var) / 2) + bias`. For the softmax
     over labels, bias and the image's variance are left out: they cancel there.
@@ -123,8 +119,7 @@ def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarit
     sqrt(1 + pi / 8 * their variance) with the variance of the cosine (`cosine_moments`), so that softmax and sigmoid
     approximate their expected values (arXiv:2006.07584; BayesVLM, arXiv:2412.06014). One departure: BayesVLM also
     divides the mean by the expected lengths. That ranks labels of large variance lower, as the sampled distance does:
-    on the demo's subgroups 35 % of the answers were right instead of 45 %.
-
+    divides the mean by the expected lengths, which ranks labels of large variance lower, as the sampled distance does.
     Args:
         images: [N, D], unit means.
         prompts: [C, K, D], unit means.
@@ -191,11 +186,7 @@ def classification(
 
 
 def check_limits(decide: Decide) -> None:
-    """Check what is to be decided.
-
-    Raises:
-        UserError: a guarantee or limit is not between 0 and 1, or the guarantee that shall hold per label is missing.
-    """
+    """Check that a guarantee or limit is between 0 and 1, and that the guarantee that shall hold per label is given."""
     if decide.per_label and decide.guarantee is None:
         raise UserError("per_label", "needs guarantee")
     for name in ("guarantee", "max_error"):
@@ -205,11 +196,7 @@ def check_limits(decide: Decide) -> None:
 
 
 def require_calibration(calibration: Calibration | None) -> Calibration:
-    """Return a model's calibration.
-
-    Raises:
-        UserError: it has none.
-    """
+    """A model's calibration; a UserError if it has none."""
     if calibration is None:
         raise UserError("guarantee", "needs a calibrated model, as max_error does; see prolip calibrate")
     return calibration
@@ -255,7 +242,7 @@ def check_decision(
 def decided(
     found: Classification, labels: Sequence[str], evidence: Evidence, calibration: Calibration, decide: Decide
 ) -> Classification:
-    """Return the classification with calibrated probabilities and the requested decisions."""
+    """With calibrated probabilities and the requested decisions."""
     probabilities = (evidence.logits / calibration.temperature).softmax(dim=1)
     match = found.match
     if evidence.pair_logits is not None and calibration.pairs is not None:

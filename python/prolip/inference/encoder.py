@@ -86,7 +86,7 @@ class Encoded(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """A batch that the model has not seen yet."""
+    """Not yet seen by the model."""
 
     rows: Encoded
     pixels: Tensor | Patches | None
@@ -94,7 +94,7 @@ class _Prepared(NamedTuple):
 
 
 class _Ready(NamedTuple):
-    """What a thread of the pool has prepared."""
+    """Prepared by a thread of the pool."""
 
     pixels: Tensor | None
     size: tuple[int, int]
@@ -160,7 +160,7 @@ class Encoder:
         return BatchLoader(config)
 
     def of_loader(self, loader: BatchLoader) -> Iterator[Encoded]:
-        """Yield the rows of a loader; its threads begin at once."""
+        """The rows of a loader; its threads begin at once."""
         if not loader.config.image_size:
             return self.of_samples(map(_samples_of_batch, loader))
         device, preprocess = self.model.device, self.model.preprocess
@@ -176,11 +176,11 @@ class Encoder:
         )
 
     def of_samples(self, batches: Iterable[Sequence[Sample]]) -> Iterator[Encoded]:
-        """Yield the rows of batches of samples."""
+        """The rows of batches of samples."""
         return self._encoded(map(self._join, decoded_ahead(batches, self._prepare, self.threads)))
 
     def of_captions(self, captions: Sequence[str], first: int = 0) -> Iterator[Encoded]:
-        """Yield the rows of captions. Their keys are their places, counted from `first`."""
+        """The rows of captions. Their keys are their places, counted from `first`."""
         numbered = in_batches(enumerate(captions, first), self.batch_size)
         return self._encoded(
             _Prepared(
@@ -199,7 +199,7 @@ class Encoder:
         selection: str | None = None,
         max_bad_fraction: float = MAX_BAD_FRACTION,
     ) -> Iterator[Encoded]:
-        """Yield the rows of shards, of which at most this fraction may be unreadable.
+        """The rows of shards, of which at most this fraction may be unreadable.
 
         Raises:
             UserError: as for `loader`.
@@ -220,7 +220,7 @@ class Encoder:
             raise DataError(f"{shown}: {len(bad)} of {stats.samples} images are unreadable: {first}")
 
     def of_images(self, images: Images, store: StoreConfig | None = None) -> Iterator[Encoded]:
-        """Yield the rows of images of any kind, all of which must be readable.
+        """The rows of images of any kind, all of which must be readable.
 
         Raises:
             UserError: an image is not of a known kind, or there is no such file, folder or shard.
@@ -238,7 +238,6 @@ class Encoder:
     # ---- The pool ----
 
     def _prepare(self, sample: Sample) -> _Ready | Bad:
-        """Decode an image, and read its captions."""
         try:
             captions = []
             for key in self.caption_keys:
@@ -292,7 +291,7 @@ class Encoder:
 
 
 def joined(batches: Iterable[Encoded]) -> Encoded:
-    """Return all rows of some batches as one."""
+    """All rows of some batches as one."""
     every = [*batches]
     some = [rows for rows in every if rows.keys] or every[:1] or [Encoded([], [], [], {})]
     texts, ids = (
@@ -321,7 +320,7 @@ def _samples_of_batch(batch: Batch) -> list[Sample]:
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield the items in lists of at most `size`."""
+    """Lists of at most `size`."""
     rest = iter(items)
     while some := [*islice(rest, size)]:
         yield some
@@ -330,12 +329,9 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def decoded_ahead(
     batches: Iterable[Sequence[Item]], decode: Callable[[Item], Decoded], num_threads: int
 ) -> Iterator[list[tuple[Item, Decoded]]]:
-    """Yield batches of items, each with what `decode` returned for it in a thread. Threads work one batch ahead.
+    """Batches of items, each with what `decode` returned for it in a thread, one batch ahead.
 
-    Args:
-        batches: the batches.
-        decode: runs in a thread.
-        num_threads: number of threads; 0 for the cores that this process may use.
+    `num_threads` 0 stands for the cores that this process may use.
     """
     waiting: deque[list[tuple[Item, Future[Decoded]]]] = deque()
 

@@ -32,7 +32,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def on_cpu(gaussian: Gaussian) -> Gaussian:
-    """The same Gaussians on the CPU in float32."""
+    """On the CPU in float32."""
     return Gaussian(gaussian.mean.float().cpu(), gaussian.log_var.float().cpu())
 
 
@@ -41,7 +41,7 @@ def progress_bar(what: str, total: int | None, progress: bool | None) -> tqdm[An
 
     Args:
         what: what is counted.
-        total: how many there are; None if unknown.
+        total: None if unknown.
         progress: whether to show it; None shows it on a terminal if the work takes more than two seconds.
     """
     return tqdm(

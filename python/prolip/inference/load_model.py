@@ -152,7 +152,7 @@ def _open(
 
 
 def adapted(frozen: Model, adapter: Adapter, name: str) -> Model:
-    """Return the frozen model with the adapter's Gaussians, scale and bias, on the frozen model's device.
+    """The frozen model with the adapter's Gaussians, scale and bias, on the frozen model's device.
 
     Args:
         frozen: any model; its variances, if any, are not used.

@@ -211,7 +211,7 @@ class Model:
         prior: Sequence[float] | Tensor | None = None,
         progress: bool | None = None,
     ) -> Callable[[Gaussian], Classification]:
-        """Return the function that classifies embedded images, [N, D], for any number of batches; see `classify`."""
+        """The function that classifies embedded images, [N, D], for any number of batches; see `classify`."""
         check_labels(labels)
         known = labels
         if decide.asked:
@@ -229,7 +229,7 @@ class Model:
         )
 
     def parts(self) -> Parts:
-        """Return the network, the image preprocessing and the tokenizer, for a loop of your own."""
+        """The network, the image preprocessing and the tokenizer, for a loop of your own."""
         return Parts(self.network, self.preprocess, self.tokenize)
 
     @contextmanager
@@ -273,7 +273,7 @@ class Model:
         return self.encode_images(np.zeros((8, 8), np.uint8), progress=False).mean.shape[1]
 
     def require_prolip(self) -> ProLIP:
-        """Return the network of a ProLIP model.
+        """The network of a ProLIP model.
 
         Raises:
             UserError: it is a model of open_clip, or an adapted one.
@@ -283,7 +283,7 @@ class Model:
         return self.network
 
     def require_tokenizer(self) -> Tokenizer:
-        """Return the tokenizer of a ProLIP model.
+        """The tokenizer of a ProLIP model.
 
         Raises:
             UserError: it is unknown, or it is a model of open_clip.
@@ -318,7 +318,7 @@ def missing_csd(model: Model) -> str:
 
 
 def as_captions(texts: str | Sequence[str]) -> list[str]:
-    """Return the captions as a list.
+    """The captions as a list.
 
     Raises:
         UserError: there is none, or one is not a string.

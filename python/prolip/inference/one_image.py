@@ -25,7 +25,7 @@ _NO_VARIANCES = "the model has no variances: uncertainty and inclusion are unkno
 
 
 def run_classify(options: ClassifyOptions) -> list[str]:
-    """Classify an image, and return the lines to print, the most probable label first.
+    """Classify an image; returns the lines to print, the most probable label first.
 
     Raises:
         UserError: the model or a label cannot be used, or there is no such image.
@@ -69,11 +69,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
 def open_classifier(
     options: ClassifyOptions, labels: Sequence[str]
 ) -> tuple[Model, Sequence[str], Callable[[Gaussian], Classification]]:
-    """Open the model; return it, the labels, by default those of its calibration, and its classifier of images.
-
-    Raises:
-        UserError: the model, a label or a setting cannot be used.
-    """
+    """Open the model; returns it, the labels, by default those of its calibration, and its classifier of images."""
     decide = Decide(options.guarantee, options.per_label, options.max_error)
     check_limits(decide)  # and the rest, before a model is opened, which takes longer
     check(labels or decide.asked, "labels", "give at least one, or guarantee or max_error for those of the calibration")
@@ -90,7 +86,7 @@ def open_classifier(
 
 
 def run_compare(options: CompareOptions) -> list[str]:
-    """Compare an image with texts, and return the lines to print, the nearest text first.
+    """Compare an image with texts; returns the lines to print, the nearest text first.
 
     Raises:
         UserError: the model cannot be used, there is no text, or there is no such image.
@@ -135,7 +131,7 @@ def _lines(
     decided: Mapping[str, Any] | None = None,
     further: Sequence[str] = (),
 ) -> list[str]:
-    """The rows as JSON with the decisions, or as a table with further lines, below a line about the image."""
+    """As JSON with the decisions, or as a table with further lines, below a line about the image."""
     if options.json:
         found = {"image": options.image, "checkpoint": options.checkpoint, "uncertainty": uncertainty, name: rows}
         return [json.dumps(found | dict(decided or {}), indent=1, ensure_ascii=False)]

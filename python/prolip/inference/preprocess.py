@@ -60,7 +60,7 @@ class Preprocess:
 
     @classmethod
     def of_config(cls, config: ModelConfig) -> Preprocess:
-        """Return the preprocessing of an architecture."""
+        """The preprocessing of an architecture."""
         vision = config.vision
         return cls(
             size=vision.height_and_width,
@@ -70,13 +70,13 @@ class Preprocess:
         )
 
     def native(self, batch_size: int) -> NativeConfig | None:
-        """Return the loader's setting for batches of this size; None for square images."""
+        """The loader's setting for batches of this size; None for square images."""
         if self.image_seq_len is None:
             return None
         return NativeConfig(patch_size=self.patch_size).of_one_length(self.image_seq_len, batch_size)
 
     def settings(self) -> dict[str, Any]:
-        """Return what a model's architecture does not say, as plain values."""
+        """What a model's architecture does not say, as plain values."""
         return {
             "size": list(self.size),
             "resize_mode": self.resize_mode,
@@ -86,7 +86,7 @@ class Preprocess:
         }
 
     def __call__(self, image: AnyImage) -> Tensor:
-        """Return the network's input for an image, f32 [3, H, W], normalised, on the CPU.
+        """The network's input for an image, f32 [3, H, W], normalised, on the CPU.
 
         Raises:
             UserError: it is not an image of a known kind, or there is no such file.
@@ -95,7 +95,6 @@ class Preprocess:
         return self._normalised(self.decode(image))
 
     def _normalised(self, decoded: Tensor) -> Tensor:
-        """What `decode` returns as f32 [3, H, W]."""
         if decoded.dtype != torch.uint8:
             return decoded.float()
         return Normalise(self.mean, self.std, torch.float32, decoded.device)(decoded).permute(2, 0, 1)
@@ -118,11 +117,7 @@ class Preprocess:
     def decode(self, image: AnyImage, name: str | None = None) -> Tensor:
         """Decode, resize and crop an image: u8 [H, W, 3], or f32 [3, H, W] by the model's own transform.
 
-        What `__call__` returned stays as it is. Errors call the image `name`, or by its path.
-
-        Raises:
-            UserError: it is not an image of a known kind, or there is no such file.
-            DataError: it cannot be decoded.
+        What `__call__` returned stays as it is. Errors, as there, call the image `name`, or by its path.
         """
         name = name or (str(os.fspath(image)) if isinstance(image, str | os.PathLike) else "the image")
         if isinstance(image, Tensor) and image.is_floating_point():
@@ -170,7 +165,7 @@ class Preprocess:
 
 
 def square(image: AnyImage, side: int) -> Pixels:
-    """The central square of an image at `side` pixels, for people to look at. Errors as for `Preprocess.decode`."""
+    """The central square of an image, for people to look at. Errors as for `Preprocess.decode`."""
     return Preprocess(size=(side, side)).decode(image).numpy()
 
 
@@ -188,11 +183,7 @@ def image_settings(config: ModelConfig) -> dict[str, Any]:
 
 
 def check_image_settings(stored: Mapping[str, Any] | None, config: ModelConfig, source: str) -> None:
-    """Check that images are prepared as when the model was saved; a model without settings is not checked.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Check that images are prepared as when the model was saved; a model without settings is not checked."""
     expected = image_settings(config)
     if stored is not None and stored != expected:
         key = next((key for key in expected if stored.get(key) != expected[key]), "images")
@@ -200,16 +191,12 @@ def check_image_settings(stored: Mapping[str, Any] | None, config: ModelConfig, 
 
 
 def check_image_file(path: str | Path) -> None:
-    """Check that an image file exists, before a model is opened, which takes longer.
-
-    Raises:
-        UserError: it does not, or is a folder.
-    """
+    """Check that an image file exists, before a model is opened, which takes longer."""
     check(Path(path).is_file(), path, "no such image file")
 
 
 def _as_bytes(image: AnyImage, name: str, turned: bool = False) -> bytes:
-    """Return the image as an encoded file; decoded pixels become a PNG, so that the loader's own code resizes them.
+    """The image as an encoded file; decoded pixels become a PNG, so that the loader's own code resizes them.
 
     If `turned`, pixels of Pillow's are turned as EXIF says. A file keeps its tag.
     """
@@ -234,7 +221,7 @@ def _as_bytes(image: AnyImage, name: str, turned: bool = False) -> bytes:
 
 
 def _as_pil(image: AnyImage, name: str) -> Image.Image:
-    """Return the image in RGB. As in the loader, it is converted before resizing: palette indices cannot be resized."""
+    """The image in RGB. As in the loader, it is converted before resizing: palette indices cannot be resized."""
     if isinstance(image, np.ndarray | Tensor):
         image = Image.fromarray(_as_array(image, name))
     if isinstance(image, Image.Image) and 0 in image.size:
@@ -252,7 +239,7 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
 
 
 def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
-    """Pixels as u8 [H, W, 3] or [H, W]."""
+    """As u8 [H, W, 3] or [H, W]."""
     is_tensor = isinstance(image, Tensor)
     form = "uint8 [3, H, W] or [1, H, W], or float [3, H, W] from model.preprocess"
     if not is_tensor:
@@ -268,11 +255,7 @@ def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
 
 
 def square_image_size(model: ProLIP) -> int:
-    """Side of the model's images in pixels.
-
-    Raises:
-        UserError: the images are not square.
-    """
+    """In pixels; a UserError if they are not square."""
     size = model.config.vision.image_size
     if not isinstance(size, int):
         raise UserError("vision.image_size", "images must be square", size)

@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 
     key: str
     place: int
-    """Its place in the source, from 0."""
+    """From 0."""
     image: Any
     """`AnyImage`; anything else is an error of this sample."""
     members: Mapping[str, bytes | None] = MappingProxyType({})
@@ -67,7 +67,7 @@ def _named(text: str, place: int, name: str) -> Iterator[Sample | str]:
 
 
 def count_images(images: Images) -> int | None:
-    """The number of images for a progress bar; None if it is not known before they are read."""
+    """For a progress bar; None if it is not known before they are read."""
     if _is_one(images) or not isinstance(images, Sequence):
         return None
     return None if any(isinstance(item, str | os.PathLike) and is_many(item) for item in images) else len(images)
@@ -80,6 +80,6 @@ def _is_one(images: Images) -> bool:
 
 
 def is_many(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a folder, shards or an address, and not of an image."""
+    """Whether a name is that of a folder, shards or an address, not of an image."""
     text = os.fspath(name)
     return bool(_SHARDS.search(text)) or "://" in text or os.path.isdir(text)

@@ -32,11 +32,7 @@ are cleaned and the padding id."""
 
 
 def check_tokenizer(tokenizer: str | Path | None) -> None:
-    """Check that a tokenizer that the user names exists, before its model is downloaded.
-
-    Raises:
-        UserError: it is neither "clip" nor a file.
-    """
+    """Check that a tokenizer that the user names exists, before its model is downloaded."""
     if tokenizer is not None and tokenizer != "clip" and not Path(tokenizer).is_file():
         raise UserError("tokenizer", "must be `clip` or the file of a tokenizer.json", tokenizer)
 
@@ -50,13 +46,7 @@ def warn_of_unknown_words(tokenizer: Tokenizer | None, texts: Sequence[str]) -> 
 def choose_tokenizer(
     source: Source, text: TextConfig, chosen: str | Path | None = None, beside: Path | None = None
 ) -> TokenizerConfig:
-    """Return the tokenizer of a model.
-
-    Args:
-        source: the model.
-        text: its text tower.
-        chosen: see `prolip.load`.
-        beside: see `prolip.load`.
+    """The tokenizer of a model; `chosen` and `beside` as in `prolip.load`.
 
     Raises:
         UserError: it is unknown, or cannot be downloaded.
@@ -81,10 +71,9 @@ def choose_tokenizer(
 
 
 def stored_tokenizer(source: Source, beside: Path | None = None) -> TokenizerConfig | None:
-    """Return the tokenizer that is stored with a model's weights; None if there is none.
+    """The tokenizer that is stored with a model's weights; None if there is none.
 
     Args:
-        source: the model.
         beside: where to look for the file of an older run, whose checkpoints only say where it was.
 
     Raises:
@@ -109,11 +98,7 @@ def stored_tokenizer(source: Source, beside: Path | None = None) -> TokenizerCon
 
 
 def own_tokenizer(source: str, text: TextConfig) -> TokenizerConfig | None:
-    """Return the tokenizer that a model was trained with, at its context length; None if its files do not say.
-
-    Args:
-        source: any source of `prolip.load`.
-        text: the model's text tower.
+    """The tokenizer that any source of `prolip.load` was trained with, at its context length; None if it does not say.
 
     Raises:
         DownloadError: it is named, and cannot be downloaded.
@@ -144,7 +129,7 @@ def _of_open_clip(named: str, text: TextConfig) -> TokenizerConfig | None:
 
 
 def open_clip_config(named: str) -> dict[str, Any]:
-    """Return open_clip's configuration of a model (NAME/TAG, hf-hub:... or local-dir:...); empty if it has none."""
+    """open_clip's configuration of a model (NAME/TAG, hf-hub:... or local-dir:...); empty if it has none."""
     if named.startswith("local-dir:"):
         file: Path | None = Path(named.removeprefix("local-dir:")) / OPEN_CLIP_CONFIG
     elif named.startswith(HUB_PREFIX):
@@ -155,7 +140,7 @@ def open_clip_config(named: str) -> dict[str, Any]:
 
 
 def _saved_for_transformers(file: Path) -> dict[str, Any]:
-    """Return `clean` and `pad_id` that a `ProLIPTokenizer` saved beside its tokenizer.json; nothing of another one."""
+    """`clean` and `pad_id` that a `ProLIPTokenizer` saved beside its tokenizer.json; nothing of another one."""
     beside = file.with_name(_TOKENIZER_SETTINGS)
     saved = read_json(beside) if beside.is_file() else {}
     if not saved.keys() >= {"clean", "pad_id"}:
@@ -190,7 +175,7 @@ def _file_or_clip(path: Path | None, text: TextConfig) -> TokenizerConfig:
 
 
 def inference_files(tokenizer: TokenizerConfig, model: ModelConfig) -> Preprocessing:
-    """Return what is stored with a model for inference: its tokenizer, with the file, and how images are prepared.
+    """What is stored with a model for inference: its tokenizer, with the file, and how images are prepared.
 
     Raises:
         UserError: the file is not a tokenizer.
@@ -209,11 +194,7 @@ def inference_files(tokenizer: TokenizerConfig, model: ModelConfig) -> Preproces
 
 
 def check_same_tokenizer(checkpoint: Checkpoint, now: Preprocessing, path: Path | None) -> None:
-    """Check that a run resumes with the tokenizer's file that it began with. Another `path` is fine.
-
-    Raises:
-        UserError: the file has other content, so that its ids mean other tokens.
-    """
+    """Refuse to resume with a tokenizer of other content, whose ids mean other tokens. Another `path` is fine."""
     for name, content in now.files.items():
         if name in checkpoint.manifest.files and (checkpoint.path / name).read_bytes() != content:
             raise UserError(

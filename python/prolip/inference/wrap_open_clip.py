@@ -77,7 +77,7 @@ def _tokenize(tokenizer: Callable[[list[str]], Tensor], captions: str | Sequence
 
 
 def _open_clip_preprocess(settings: dict[str, Any]) -> Preprocess:
-    """The preprocessing of an open_clip model; without `transform` if the loader gives the same pixels."""
+    """Without `transform` if the loader gives the same pixels."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     config = PreprocessCfg(**settings)

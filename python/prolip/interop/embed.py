@@ -50,7 +50,7 @@ class Embed:
     """Threads that decode; 0 for this process's share of the cores."""
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the columns of the batch without `bytes`, and the results.
+        """The columns of the batch without `bytes`, and the results.
 
         - `mean`: f32 [N, D].
         - `total_var`: f32 [N], the uncertainty.

@@ -77,7 +77,7 @@ class Epochs:
         return self.num_batches * self._config.batch_size * self._world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration start at the beginning of this epoch."""
+        """Make the next iteration start at the beginning of an epoch."""
         self._start, self._last, self._whole = Cursor(epoch=epoch), None, True
 
     def __iter__(self) -> Iterator[DeviceBatch]:
@@ -113,15 +113,15 @@ class Epochs:
         self._position = self._start
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position after the last batch, as plain values for a checkpoint."""
+        """The position after the last batch, as plain values for a checkpoint."""
         return (self._last or self._start).to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the next iteration resume at the position that `state_dict` returned."""
+        """Make the next iteration resume where `state_dict` was called."""
         self._start, self._last, self._whole = Cursor.from_dict(state), None, False
 
     def stats(self) -> DeviceStats | None:
-        """Return where the time went since the last restart; None before the first iteration."""
+        """Where the time went since the last restart; None before the first iteration."""
         return None if self._batches is None else self._batches.stats()
 
     def close(self) -> None:

@@ -230,7 +230,7 @@ def _with_options(card: ModelCard, options: ExportOptions) -> ModelCard:
 
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:
-    """Return the model card of a run's checkpoint."""
+    """The model card of a run's checkpoint."""
     config = from_toml(checkpoint.notes.config)
     tokenizer, selection = config.data.tokenizer, config.data.selection
     chosen = () if selection is None else (selection,)

@@ -69,7 +69,7 @@ _IN_SINGLE_PRECISION = {
     *("ln_final", "text_projection", "text_uncertainty_projection"),
     "head",
 }
-"""Parts of the names of the towers' last layers, which compute the outputs."""
+"""Parts of the names of the towers' last layers."""
 _LARGEST_FILE = 2_000_000_000
 """A protobuf holds 2 GiB; weights of larger towers go into a file beside it."""
 
@@ -98,11 +98,7 @@ class _Tower(nn.Module):
 
 
 def save_onnx(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard, config: OnnxConfig) -> None:
-    """Write image.onnx, text.onnx, tokenizer.json and a model card.
-
-    Raises:
-        UserError: see `write_towers`.
-    """
+    """Write image.onnx, text.onnx, tokenizer.json and a model card; errors as for `write_towers`."""
     found = write_towers(model, folder, config)
     complete_tokenizer(tokenizer).save(str(folder / TOKENIZER_FILE))
     checked = {name: f"{one.mean:.1e} in a mean, {one.log_var:.1e} in a log variance" for name, one in found.items()}
@@ -219,7 +215,7 @@ def _difference(path: Path, tower: nn.Module, inputs: dict[str, Tensor]) -> Diff
 
 
 def _maximum(found: Any, expected: Any) -> float:
-    """Return the maximum difference; equal infinities, the log variances of points, differ by 0."""
+    """The maximum difference; equal infinities, the log variances of points, differ by 0."""
     with np.errstate(invalid="ignore"):
         return float(np.where(found == expected, 0.0, np.abs(found - expected)).max())
 

@@ -80,7 +80,7 @@ class OpenClipLoader:
         self._named = find_spec("open_clip") is not None and find_spec("open_clip.task") is not None
 
     def __len__(self) -> int:
-        """Return the batches per epoch on this rank."""
+        """The batches per epoch on this rank."""
         return self.num_batches
 
     def __iter__(self) -> Iterator[tuple[Images, Tensor] | dict[str, Images]]:
@@ -91,7 +91,7 @@ class OpenClipLoader:
 
 
 def _images(images: Tensor | Patches) -> Images:
-    """Return what open_clip's towers take: of patches, timm's dictionary."""
+    """Of patches, timm's dictionary."""
     if isinstance(images, Tensor):
         return images
     return {
@@ -181,7 +181,7 @@ def read_transform(transform: Any) -> Transform:
 
 
 def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
-    """Return the settings of the loader's CLIP tokenizer, if it has the same ids as one of `open_clip.get_tokenizer`.
+    """The settings of the loader's CLIP tokenizer, if it has the same ids as one of `open_clip.get_tokenizer`.
 
     Raises:
         UserError: the ids differ.
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _jitter(transform: Any) -> tuple[float, float, float, float]:
-    """Return the strengths of torchvision's ColorJitter, which stores ranges around 1 (around 0 for hue)."""
+    """The strengths of torchvision's ColorJitter, which stores ranges around 1 (around 0 for hue)."""
     hue = transform.hue[1] if transform.hue else 0.0
     factors = (transform.brightness, transform.contrast, transform.saturation)
     brightness, contrast, saturation = (float(pair[1]) - 1.0 if pair else 0.0 for pair in factors)

@@ -32,7 +32,7 @@ _CLEANING: dict[str, tuple[normalizers.Normalizer, ...]] = {
 
 
 def json_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """Return the tokenizer of these settings for the `tokenizers` package, without padding and truncation.
+    """The tokenizer of these settings for the `tokenizers` package, without padding and truncation.
 
     It expects captions that are already cleaned (`config.clean`).
     """
@@ -82,7 +82,7 @@ def _clip(config: TokenizerConfig) -> Tokenizer:
 
 
 def sides(config: TokenizerConfig) -> tuple[Side, Side]:
-    """Return the sides on which the tokenizer pads and cuts, from its file or the tokenizer_config.json beside it."""
+    """The sides on which the tokenizer pads and cuts, from its file or the tokenizer_config.json beside it."""
     if config.kind == "clip" or config.path is None:
         return "right", "right"
     tokenizer = Tokenizer.from_file(str(config.path))

@@ -14,11 +14,7 @@ from prolip.interop.epochs import Epochs
 
 
 def _refuse(batch: Sequence[DeviceBatch], *, collate_fn_map: object = None) -> NoReturn:
-    """Refuse to collate batches into one; torch's own error would not say what is wrong.
-
-    Raises:
-        RuntimeError: always.
-    """
+    """Refuse to collate batches into one; torch's own error would not say what is wrong."""
     del batch, collate_fn_map
     raise RuntimeError("batch_size: must be None, because the items of a BatchDataset are batches")
 
@@ -48,19 +44,11 @@ class BatchDataset(Epochs, IterableDataset[DeviceBatch]):
         return super().__iter__()
 
     def __len__(self) -> int:
-        """Return the batches per epoch on this rank.
-
-        Raises:
-            TypeError: the length is unknown. (This is what torch expects of datasets without a length.)
-        """
+        """Batches per epoch on this rank; a TypeError if unknown, as torch expects of datasets without a length."""
         if self.num_batches is None:
             raise TypeError("shards: their length is unknown; make an index with `prolip data index`")
         return self.num_batches
 
     def __getstate__(self) -> NoReturn:
-        """Refuse to be pickled for a worker process.
-
-        Raises:
-            RuntimeError: always.
-        """
+        """Refuse to be pickled for a worker process."""
         raise RuntimeError("num_workers: must be 0, because a BatchDataset has threads of its own")

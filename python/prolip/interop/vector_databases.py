@@ -39,7 +39,7 @@ class VectorBlock(NamedTuple):
 
 
 def stored_vectors(items: Gaussian) -> Floats:
-    """Return the vectors to store, f32 [N, D + 1]: mean, total variance.
+    """The vectors to store, f32 [N, D + 1]: mean, total variance.
 
     If a mean's length is not exactly 1, a product is larger than 1 + total_var / 2 - CSD / 2 by (length^2 - 1) / 2.
 
@@ -50,7 +50,7 @@ def stored_vectors(items: Gaussian) -> Floats:
 
 
 def query_vectors(queries: Gaussian) -> Floats:
-    """Return the vectors to search with, f32 [Q, D + 1]: mean, -1/2.
+    """The vectors to search with, f32 [Q, D + 1]: mean, -1/2.
 
     The CSD of a result is 2 + queries.total_var - 2 * product.
 

@@ -29,16 +29,16 @@ class Side(NamedTuple):
 
     @classmethod
     def of(cls, items: Gaussian) -> Self:
-        """The means and total variances of Gaussians."""
+        """Of Gaussians."""
         return cls(items.mean, items.total_var)
 
     def rows(self, rows: Tensor) -> Side:
-        """The candidates at `rows`, i64 [G, n], of each group."""
+        """Those at `rows`, i64 [G, n], of each group."""
         return Side(self.mean.take_along_dim(rows[..., None], 1), self.total_var.take_along_dim(rows, 1))
 
 
 class Judge(NamedTuple):
-    """A model's view of all pairs of images and texts within each group."""
+    """A model's pair logits within each group."""
 
     image: Side
     text: Side

@@ -81,7 +81,7 @@ def _pair_sum(
     tile: int,
     training: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the loss summed over this rank's images and all ranks' texts, and its gradients if `training`.
+    """The loss summed over this rank's images and all ranks' texts, and its gradients if `training`.
 
     `image` and `text` are mean and total variance, `logit` is scale and bias. torch.compile does not trace the loops
     and exchanges inside an operator.
@@ -147,15 +147,13 @@ class _Visit:
         self.grad_scale = scale.new_zeros(())
 
     def local(self) -> None:
-        """Add the pairs within this rank."""
         self._add(self.text, None if self.grads is None else self.grads[1], own=True)
 
     def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
-        """Add the pairs with another rank's texts."""
         self._add(_Side(*tensors), None if grads is None else _Side(*grads), own=False)
 
     def gradients(self, returned: Sequence[Tensor] | None) -> list[Tensor]:
-        """Return the gradients of images, texts, scale and bias; `returned` are other ranks' for this rank's texts."""
+        """The gradients of images, texts, scale and bias; `returned` are other ranks' for this rank's texts."""
         if self.grads is None:
             return []
         image, text = self.grads
@@ -173,7 +171,7 @@ class _Visit:
         return [*image, *text, grad_scale + self.grad_scale, grad_bias]
 
     def _add(self, texts: _Side, grads: _Side | None, *, own: bool) -> None:
-        """Add the pairs with `texts`, whose gradients go into `grads`."""
+        """Their gradients go into `grads`."""
         shift = (-0.5 * self.scale) * texts.total_var
         for slot in range(len(texts.mean)):
             for start in range(0, texts.mean.shape[1], self.tile):
@@ -204,7 +202,7 @@ def _zeros_like(side: _Side) -> _Side:
 
 
 def _softplus_sum(x: Tensor) -> Tensor:
-    """Return the sum of ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|), with one logarithm for the product of many factors.
+    """The sum of ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|), with one logarithm for the product of many factors.
 
     A product is stored as its excess over 1, (1 + a)(1 + b) - 1 = a + b + ab, so small terms lose no digits.
     """

@@ -67,13 +67,8 @@ class ProlipLoss:
     """
 
     def __init__(self, config: LossConfig, peers: Peers, *, variance_units: tuple[float, float] = (1.0, 1.0)) -> None:
-        """Prepare the loss.
-
-        Args:
-            config: weights and forms of the terms.
-            peers: the ranks that share the batch.
-            variance_units: total variances of images and texts at the start, the units of the variances' own loss.
-        """
+        """Prepare the loss; `variance_units` are the total variances of images and texts at the start, the units of the
+        variances' own loss."""
         self.config = config
         self.peers = peers
         self._log_units = tuple(map(math.log, variance_units))
@@ -123,7 +118,7 @@ class ProlipLoss:
         return ppcl(image, text, scale, bias, self.peers, gathers=self._gathers)
 
     def _variances(self, image: Gaussian, text: Gaussian, scale: float) -> Tensor:
-        """Return the variances' own PPCL, at a fixed scale; the means are constants.
+        """The variances' own PPCL, at a fixed scale; the means are constants.
 
         With this bias, the match probabilities of an item that is orthogonal to all others sum to about one at first.
         """
@@ -142,7 +137,7 @@ class ProlipLoss:
         )
 
     def _masked(self, whole: Gaussian, masked: Gaussian | None) -> Tensor:
-        """Return the weighted inclusion of the first M items in their masked views; 0 if nothing is masked."""
+        """The weighted inclusion of the first M items in their masked views; 0 if nothing is masked."""
         if masked is None or masked.mean.numel() == 0:
             return whole.mean.new_zeros(())
         first = whole.rows(slice(0, masked.mean.shape[-2]))

@@ -3,8 +3,7 @@
 A class is a mixture of its prompts' Gaussians. Its weights are the most probable ones under a Dirichlet prior, given
 images that vote: those nearest to the mean prompt, or labelled ones (docs/specification.md, section 5).
 
-C classes, K prompts per class, D dimensions, N images, V images that vote for a class, S observations per class (V, or
-V times the draws).
+C classes, K prompts per class, D dimensions, N images, V images that vote for a class, S observations per class.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ class PromptWeights(NamedTuple):
     """i64 [C], rounds until each class converged."""
 
     def as_classifier(self) -> Classifier:
-        """Return the classifier in the form of `prolip.metrics.zero_shot`."""
+        """The classifier in the form of `prolip.metrics.zero_shot`."""
         return Classifier(self.classifier, self.variances)
 
     def to(self, device: torch.device) -> PromptWeights:
-        """The same weights on another device."""
+        """On another device."""
         return PromptWeights(*(tensor.to(device) for tensor in self))
 
 
@@ -59,7 +58,6 @@ def reweight_prompts(
     """Weight all prompts of all classes, on the device and in the dtype of `prompts`, but at least in float32.
 
     EM runs in float64, because the log-likelihoods of a class's prompts differ little.
-
     Args:
         prompts: [C, K, D], unit means.
         images: [N, D], unit means.
@@ -87,7 +85,7 @@ def reweight_prompts(
     def draw(classes: int) -> Tensor | None:
         if config.observations == "expected":
             return None
-        # By class, in float32 on the CPU: the numbers depend neither on chunks nor on device and dtype.
+        # By class, in float32 on the CPU: the numbers depend neither on blocks nor on device and dtype.
         return torch.stack([torch.randn(shape, generator=generator) for _ in range(classes)])
 
     chunks = []
@@ -104,17 +102,12 @@ def reweight_prompts(
 def reweight_from_voters(
     prompts: Gaussian, images: Gaussian, voters: Tensor, config: BprwConfig, noise: Tensor | None
 ) -> PromptWeights:
-    """Weight the prompts of some classes, given the voting images and the draws.
+    """Weight the prompts, [C, K, D], of some classes by voting images.
 
     Args:
-        prompts: [C, K, D].
-        images: [N, D].
-        voters: i64 [C, V], indices of images; -1 where a class has fewer.
-        config: the settings; `num_draws` and `observations` must match `noise`.
+        voters: i64 [C, V], indices of `images`, [N, D]; -1 where a class has fewer.
+        config: `num_draws` and `observations` must match `noise`.
         noise: standard normal draws, [C, V, J, D]; None for expected observations.
-
-    Raises:
-        UserError: variances are zero where the settings need them.
     """
     num_classes, num_prompts, dim = prompts.mean.shape
     block = _CPU_BLOCK if prompts.mean.device.type == "cpu" else _DEVICE_BLOCK
@@ -152,11 +145,7 @@ def reweight_from_voters(
 
 
 def nearest_images(prompts: Gaussian, images: Gaussian, count: int, rows_at_once: int = 256) -> Tensor:
-    """Indices of the `count` images nearest to each class's mean prompt by dot product, nearest first, i64 [C, count].
-
-    Raises:
-        UserError: there are fewer images.
-    """
+    """The `count` images nearest to each class's mean prompt by dot product, nearest first, i64 [C, count]."""
     if count > len(images.mean):
         raise UserError("num_neighbors", f"must be at most the number of images, {len(images.mean)}", count)
     directions = prompts.mean.mean(dim=1)
@@ -206,11 +195,7 @@ class Observations(NamedTuple):
 def gather_observations(prompts: Gaussian, images: Gaussian, voters: Tensor, noise: Tensor | None) -> Observations:
     """Samples of the voting images, mean + exp(log_var / 2) * noise; without noise, the images' Gaussians.
 
-    Args:
-        prompts: [C, K, D]; only their dtype and device are used.
-        images: [N, D].
-        voters: i64 [C, V], indices of images; -1 where a class has fewer.
-        noise: standard normal draws, [C, V, J, D], or None.
+    Arguments are those of `reweight_from_voters`; of `prompts` only dtype and device are used.
     """
     kind = prompts.mean
     present = (voters >= 0).to(kind)
@@ -223,11 +208,7 @@ def gather_observations(prompts: Gaussian, images: Gaussian, voters: Tensor, noi
 
 
 def component_vars(var: Tensor, config: BprwConfig) -> Tensor:
-    """Variances of the mixture's components: those of the prompts, scaled and floored, [C, K, D]; above 0.
-
-    Raises:
-        UserError: one is zero.
-    """
+    """Variances of the mixture's components: those of the prompts, scaled and floored, [C, K, D]; a UserError at 0."""
     scaled = config.var_multiplier * var + config.var_floor
     if config.multiplier_form == "official":
         scaled = config.var_multiplier * scaled

@@ -40,7 +40,7 @@ class CocoTruth(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """A measure's value for each query."""
+    """A measure of each query."""
 
     shares: Tensor
     """f64 [Q], each in [0, 1]."""
@@ -58,7 +58,7 @@ def evaluate_coco(
     truth: CocoTruth,
     score: Score = "csd",
 ) -> dict[str, float]:
-    """All measures of the four benchmarks, in [0, 1]: means of `coco_shares`, with its keys and errors."""
+    """Means over queries of `coco_shares`, with its arguments, keys and errors."""
     found = coco_shares(images, image_ids, captions, caption_ids, truth, score)
     return {
         key: value_of(mean, shares) if folds is None else value_of(mean_per_group, shares, folds)
@@ -74,7 +74,7 @@ def coco_shares(
     truth: CocoTruth,
     score: Score = "csd",
 ) -> dict[str, Shares]:
-    """All measures of the four benchmarks for each query.
+    """All measures of the four benchmarks for each query, in [0, 1].
 
     Keys are SET_DIRECTION_MEASURE: `coco_1k`, `coco_5k`, `cxc`, `eccv`; `image_to_text`, `text_to_image`; `R@1`, `R@5`,
     `R@10`, and for ECCV Caption `r_precision` and `map_at_r`.

@@ -37,7 +37,7 @@ class Traversal(NamedTuple):
 
 
 def string_ids(rows: Sequence[Sequence[str]]) -> Tensor:
-    """Number strings so that equal strings have equal ids, i64 [N, L]."""
+    """Numbers for strings, equal for equal strings, i64 [N, L]."""
     ids: dict[str, int] = {}
     return torch.tensor([[ids.setdefault(text, len(ids)) for text in row] for row in rows])
 
@@ -48,10 +48,7 @@ def mean_root(items: Gaussian) -> Tensor:
 
 
 def including_items(queries: Gaussian, items: Gaussian, form: InclusionForm = "official") -> Tensor:
-    """Index of the item, [T, D], that includes each query, [N, D], most, i64 [N].
-
-    By the released one-sided test (`official`) or by H (`exact`).
-    """
+    """The item, [T, D], that includes each query, [N, D], most: by the released one-sided test or by H, i64 [N]."""
     if form == "official":
         return most_including(queries, items)
     return inclusion_matrix(queries, items).argmax(dim=1)
@@ -76,7 +73,7 @@ def traverse(
         items: [N, L, D], unit means.
         item_ids: i64 [N, L]; equal ids are equal items.
         root: [D]; not used with config.root "inclusion".
-        including: result of `including_items`, for several walks; computed if None.
+        including: of `including_items`, for several walks; computed if None.
     """
     flat, flat_ids = items.flatten(), item_ids.flatten()
     if including is None and config.root != "text":
@@ -96,9 +93,9 @@ def traverse(
 
 
 def items_on_walk(queries: Tensor, items: Tensor, ends: Tensor, config: TraversalConfig) -> Tensor:
-    """Index of the item, [T, D], at each step from the one nearest to a query, [N, D], to its end, i64 [N, S].
+    """The item, [T, D], at each step from the one nearest to a query, [N, D], to its end, i64 [N, S].
 
-    `ends` are [N, D], or [1, D] for one end; the walk stops before it.
+    `ends` are [N, D], or [1, D] for all; the walk stops before them.
     """
     start = items[dot_products(queries, items).argmax(dim=1)]
     return visited_items(dot_products(start, items), dot_products(ends, items), config)
@@ -141,7 +138,7 @@ def entailment(items: Gaussian, item_ids: Tensor) -> dict[str, float]:
 
 
 def score_visited(visited: Tensor, own: Tensor) -> Traversal:
-    """Score the ids of the items visited, i64 [N, S], which may repeat, by those of the queries' own, i64 [N, L]."""
+    """Score visited ids, i64 [N, S], which may repeat, by those of the queries' own items, i64 [N, L]."""
     visited = visited.sort(dim=1).values
     new = torch.ones_like(visited, dtype=torch.bool)
     new[:, 1:] = visited[:, 1:] != visited[:, :-1]

@@ -1,8 +1,6 @@
 """Fit the mixing weights of fixed components by expectation-maximisation, for many mixtures at once.
 
-See docs/specification.md, section 5.
-
-C mixtures (classes), S observations, K components.
+See docs/specification.md, section 5. C mixtures (classes), S observations, K components.
 """
 
 from __future__ import annotations
@@ -102,7 +100,7 @@ def fit_weights(
 
 
 class _Live(NamedTuple):
-    """The mixtures that have not converged yet."""
+    """Mixtures that have not converged yet."""
 
     table: Tensor
     """[C, S, K], likelihoods relative to the largest of each observation, or their logarithms."""

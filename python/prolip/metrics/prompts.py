@@ -61,7 +61,7 @@ def kept_prompts(total_var: Tensor, limit: Tensor | float) -> Tensor:
 
 
 def filter_prompts(prompts: Gaussian, limit: Tensor | float) -> Classifier:
-    """The classifier of the kept prompts, in float32 at least: normalised mean of their means, mean of their variances.
+    """The classifier of the kept prompts, in float32 at least.
 
     Args:
         prompts: [C, K, D], unit means.
@@ -137,10 +137,6 @@ def fill_templates(templates: Sequence[str], classnames: Sequence[str]) -> list[
 def encode_prompts(
     templates: Sequence[str], classnames: Sequence[str], encode: Callable[[list[str]], Gaussian]
 ) -> Gaussian:
-    """Fill every template with every class name, and encode all prompts at once, [C, K, D].
-
-    Raises:
-        UserError: as for `fill_templates`.
-    """
+    """Encode all templates with all class names at once, [C, K, D]; errors as for `fill_templates`."""
     texts = [prompt for ensemble in fill_templates(templates, classnames) for prompt in ensemble]
     return encode(texts).unflatten(len(classnames), len(templates))

@@ -29,7 +29,7 @@ class Reliability(NamedTuple):
 
 
 def item_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The negative log-likelihood and the Brier score of each item, f64 [N] each, from logits [N, C] and labels."""
+    """The negative log-likelihood and the Brier score of each item, f64 [N] each."""
     logits = logits.double()
     target = F.one_hot(labels, logits.shape[1])
     return F.cross_entropy(logits, labels, reduction="none"), (logits.softmax(dim=1) - target).square().sum(dim=1)

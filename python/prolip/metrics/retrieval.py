@@ -96,10 +96,7 @@ def group_ranks(
     score: Score = "csd",
     block: int = 1024,
 ) -> Tensor:
-    """`first_ranks` where the candidates of a query's group are correct (see `same_group`), i64 [Q].
-
-    No [Q, C] matrix is in memory: for 100,000 captions and images, a mask would need 10 GB.
-    """
+    """`first_ranks` where the candidates of a query's group are correct, without a [Q, C] matrix in memory, i64 [Q]."""
     blocks = (slice(start, start + block) for start in range(0, max(1, len(queries.mean)), block))
     return torch.cat(
         [
@@ -169,9 +166,7 @@ def precision_at_r(
     *,
     num_correct: Tensor | None = None,
 ) -> RPrecision:
-    """R-precision and mAP@R of each query, for queries with many correct candidates (ECCV Caption, CxC).
-
-    Ties count against the query.
+    """R-precision and mAP@R of queries with many correct candidates (ECCV Caption, CxC). Ties count against the query.
 
     `num_correct`, i64 [Q], is each query's R if some correct answers are not candidates. Otherwise as `first_ranks`.
     """
@@ -206,7 +201,7 @@ def _check_pairs(queries: Gaussian, candidates: Gaussian, correct: Tensor) -> No
 def evaluate_retrieval(
     queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd"
 ) -> RetrievalResult:
-    """Recall at 1, 5 and 10 and the ranks of the first correct candidate; arguments and errors as for `first_ranks`."""
+    """Recall at 1, 5 and 10, and ranks of the first correct candidate; arguments and errors as for `first_ranks`."""
     ranks = first_ranks(queries, candidates, correct, score)
     return RetrievalResult(
         **{f"recall_at_{k}": float((ranks < k).double().mean()) for k in RECALL_AT},

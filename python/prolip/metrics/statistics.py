@@ -112,7 +112,7 @@ def ratio(parts: Tensor, sizes: Tensor, counts: Tensor) -> Tensor:
 
 
 def mean_of_chosen(items: Tensor, chosen: Tensor, counts: Tensor) -> Tensor:
-    """Mean of the chosen items (1; others 0). Models that choose differently still share resamples."""
+    """Mean of the chosen items (1; others 0), so that models that choose differently share resamples."""
     return ratio(items * chosen, chosen, counts)
 
 
@@ -247,7 +247,7 @@ def _sums(places: Tensor, weights: Tensor, size: int) -> Tensor:
 
 
 def _by_value(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of the weights of equal values, in ascending order, [R, U], and the place of each item's value, [N]."""
+    """Sums of the weights of equal values, ascending, [R, U], and the place of each item's value, [N]."""
     if bool(values.isnan().any()):
         raise ValueError("values: must not be NaN")
     distinct, place = torch.unique(values, return_inverse=True)

@@ -1,6 +1,6 @@
-"""Uncertainty against accuracy, and similarity under uncertainty.
+"""Uncertainty against accuracy, and similarity under uncertainty (docs/specification.md, section 9).
 
-See docs/specification.md, section 9. An item's uncertainty is the sum of its variances over dimensions. N items.
+An item's uncertainty is the sum of its variances over dimensions. N items.
 """
 
 from collections.abc import Sequence
@@ -72,9 +72,9 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: in
 
 
 def similarity_std(images: Gaussian, texts: Gaussian) -> Tensor:
-    """Standard deviation of z_image . z_text over independent samples of both Gaussians, [N, D] and [M, D], [N, M].
+    """Standard deviation of z_image . z_text over samples of both, [N, D] and [M, D], [N, M], in float32 at least.
 
-    In float32 at least. Var = sum_d (mean_a^2 var_b + mean_b^2 var_a + var_a var_b), as two matrix products.
+    Var = sum_d (mean_a^2 var_b + mean_b^2 var_a + var_a var_b), as two matrix products.
     """
     images, texts = images.at_least_float32(), texts.at_least_float32()
     var_a, var_b = images.var, texts.var

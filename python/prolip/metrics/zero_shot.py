@@ -14,8 +14,8 @@ from prolip.gaussian import Gaussian, dot_products
 from prolip.metrics.uncertainty import area_under_risk_coverage, expected_calibration_error, uncertainty_bins
 
 PUBLISHED_LOGIT_SCALE = 100.0
-"""Factor of zero-shot logits in the released evaluation (docs/specification.md, section 5), the same for all models. It
-changes no ranking. But the softmax of such logits is overconfident: it is not the model's own scale."""
+"""Factor of zero-shot logits in the released evaluation (docs/specification.md, section 5). It changes no ranking, but
+the softmax is overconfident: it is not the model's own scale."""
 
 
 class Classifier(NamedTuple):
@@ -64,14 +64,11 @@ def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
 def zero_shot_logits(
     image_mean: Tensor, weight: Tensor, total_var: Tensor | None = None, *, logit_scale: float
 ) -> Tensor:
-    """Return logit_scale * (mean . weight - total_var / 2), [N, C], in float32 at least.
-
-    Without `total_var`, the first term only.
-
+    """Logits logit_scale * (mean . weight - total_var / 2), [N, C], in float32 at least.
     Args:
         image_mean: [N, D], unit norm.
         weight: [C, D].
-        total_var: [C], each class's total variance; None to classify by means alone.
+        total_var: [C], each class's; None to classify by means alone.
         logit_scale: the model's own for probabilities (`Model.logit_scale`); `PUBLISHED_LOGIT_SCALE` for ranks.
     """
     logits = logit_scale * dot_products(image_mean, weight)

@@ -1,7 +1,6 @@
-"""Adapters, which turn embeddings of a frozen CLIP or SigLIP into Gaussians, and their two files.
+"""Adapters, which turn embeddings of a frozen CLIP or SigLIP into Gaussians, and their two files. D embedding.
 
-A head per tower reads an embedding of unit norm and returns a Gaussian. An adapter has its own similarity scale and
-bias. D embedding.
+A head per tower reads an embedding of unit norm. An adapter has its own similarity scale and bias.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class VarianceHead(nn.Module):
                 nn.init.zeros_(last.bias)
 
     def forward(self, features: Tensor) -> Gaussian:
-        """Return Gaussians [..., D] with means of unit norm, for embeddings [..., D] of unit norm."""
+        """Gaussians [..., D] with means of unit norm, for embeddings [..., D] of unit norm."""
         inner = self.norm(features)
         if self.hidden is not None:
             inner = F.gelu(self.hidden(inner))
@@ -67,7 +66,7 @@ class LaplaceHead(nn.Module):
         self.register_buffer("spread", torch.zeros(config.embed_dim, config.embed_dim))
 
     def forward(self, features: Tensor) -> Gaussian:
-        """Return Gaussians [..., D] for embeddings [..., D]; the means are the embeddings."""
+        """Gaussians [..., D] for embeddings [..., D], which are the means."""
         var = (features @ self.directions).square() @ self.spread
         return Gaussian(features, var.clamp_min(_SMALLEST_VAR).log())
 
@@ -76,7 +75,7 @@ class PointHead(nn.Module):
     """Leaves embeddings as they are: Gaussians of zero variance."""
 
     def forward(self, features: Tensor) -> Gaussian:
-        """Return points [..., D] for embeddings [..., D]."""
+        """Points [..., D] for embeddings [..., D]."""
         return Gaussian.point(features)
 
 
@@ -137,7 +136,7 @@ class AdaptedNetwork(nn.Module):
         return self.adapter.logit_bias
 
     def as_prolip(self) -> ProLIP:
-        """Return it on the CPU as one ProLIP network, whose towers end in the adapter's heads.
+        """On the CPU as one ProLIP network, whose towers end in the adapter's heads.
 
         Raises:
             StartError: the frozen network is of open_clip, and cannot be converted.
@@ -156,7 +155,7 @@ class _AdaptedTower(nn.Module):
         self.head = head
 
     def forward(self, inputs: Tensor) -> Gaussian:
-        """Return the Gaussians [B, D] of pixels or token ids."""
+        """The Gaussians [B, D] of pixels or token ids."""
         gaussian: Gaussian = self.head(normalised(self.encoder(inputs)).mean)
         return gaussian
 
@@ -173,14 +172,7 @@ class Frozen(NamedTuple):
 
 
 def save_adapter(adapter: Adapter, frozen: Frozen, folder: Path, notes: Mapping[str, Any]) -> None:
-    """Write adapter.safetensors (float32) and adapter.json.
-
-    Args:
-        adapter: the adapter.
-        frozen: the model whose embeddings it reads.
-        folder: the folder of both files.
-        notes: further entries of adapter.json, such as the training settings.
-    """
+    """Write adapter.safetensors (float32) and adapter.json, with `notes`, such as the training settings, as entries."""
     tensors = {name: tensor.detach().float().contiguous() for name, tensor in adapter.state_dict().items()}
     with atomic_file(folder / ADAPTER_WEIGHTS, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary)

@@ -78,4 +78,4 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         init_logit_bias=-10.0 + _DEMO_SCALE * _DEMO_DIM * math.exp(_DEMO_LOG_VAR),
     ),
 }
-"""Model configurations by name: the released ones, one at native aspect, and the demo's."""
+"""The released architectures, one at native aspect, and the demo's, by name."""

@@ -128,7 +128,7 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
 
 
 def _block_settings(block: Any, names: tuple[str, ...], where: str) -> tuple[int, bool, dict[str, Any]]:
-    """Return heads, whether the GELU is the quick one, and further settings of a tower, from its first block."""
+    """Heads, whether the GELU is the quick one, and further settings of a tower, from its first block."""
     linear, norm, activation, scale = (block.get_submodule(name) for name in names)
     kind = type(activation).__name__
     if kind not in {"GELU", "GELUTanh", "QuickGELU"}:
@@ -144,7 +144,7 @@ def _block_settings(block: Any, names: tuple[str, ...], where: str) -> tuple[int
 
 
 def mlp_ratio(hidden: int, width: int) -> float:
-    """Return the ratio that gives this hidden size."""
+    """The ratio that gives this hidden size."""
     ratio = round(hidden / width, 4)
     return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
 
@@ -161,7 +161,7 @@ def _first_block(transformer: Any, where: str) -> Any:
 
 
 def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, bool, State]:
-    """Convert open_clip's own vision transformer, whose tensors have the released names; [UNC] comes after [CLS]."""
+    """open_clip's own vision transformer, whose tensors have the released names; [UNC] comes after [CLS]."""
     if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
         raise StartError("image tower", "must be a vision transformer", type(visual).__name__)
     if visual.attn_pool is not None or visual.pool_type != "tok":
@@ -187,7 +187,7 @@ def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfi
 
 
 def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, bool, State]:
-    """Convert timm's vision transformer with attention pooling: other names, no [CLS], a bias on the patches."""
+    """timm's vision transformer with attention pooling: other names, no [CLS], a bias on the patches."""
     trunk = visual.trunk
     name, is_native = type(trunk).__name__, hasattr(trunk, "embeds")
     if name not in {"VisionTransformer", "NaFlexVit"} or trunk.attn_pool is None or trunk.num_prefix_tokens:

@@ -19,7 +19,7 @@ _GREY = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class _Tower:
-    """Settings of a tower, with the defaults of transformers, which config.json leaves out."""
+    """Settings of a tower, with the defaults of transformers."""
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -33,7 +33,7 @@ class _Tower:
     max_position_embeddings: int = 64
 
     def settings(self, uncertainty: bool) -> dict[str, Any]:
-        """Return what both our towers have."""
+        """What both our towers have."""
         return {
             "layers": self.num_hidden_layers,
             "width": self.hidden_size,
@@ -52,13 +52,9 @@ class _Config:
 
 
 def siglip2_config(given: JsonDict, *, uncertainty: bool = True) -> ModelConfig:
-    """Return the architecture in a config.json of transformers.
+    """The architecture in a config.json of transformers; without `uncertainty`, it has no [UNC] parts.
 
     The maximum number of patches is that of the position table: SigLIP 2's own image processor has the same.
-
-    Args:
-        given: content of the file.
-        uncertainty: add the [UNC] parts.
 
     Raises:
         UserError: a setting is not supported.
@@ -88,7 +84,7 @@ def siglip2_config(given: JsonDict, *, uncertainty: bool = True) -> ModelConfig:
 
 
 def siglip2_network(state: State, config: ModelConfig) -> ProLIP:
-    """Return the model of `siglip2_config` with the tensors of model.safetensors, in evaluation mode.
+    """The model of `siglip2_config` with the tensors of model.safetensors, in evaluation mode.
 
     Raises:
         StartError: a tensor is missing, or has no counterpart.

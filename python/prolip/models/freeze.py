@@ -24,13 +24,9 @@ Group = Sequence[nn.Module | nn.Parameter | None]
 
 
 def lock_parameters(model: ProLIP, config: LockConfig) -> None:
-    """Turn off the gradients of all parameters that must not train.
+    """Turn off the gradients of all parameters of a model (not wrapped) that must not train.
 
     Call it before wrapping the model for data parallelism, which waits for the gradients of all other parameters.
-
-    Args:
-        model: the model, not wrapped.
-        config: what to freeze.
 
     Raises:
         UserError: more groups should train than the tower has.

@@ -57,7 +57,7 @@ class ModelCard:
     """More tables by title, such as the settings of the loss."""
 
     def text(self, config: ModelConfig, num_parameters: int) -> str:
-        """Return the card as Markdown, with the hub's header."""
+        """The card as Markdown, with the hub's header."""
         facts = {
             "architecture": describe(config, num_parameters),
             "trained on": self.data,

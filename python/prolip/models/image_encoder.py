@@ -72,7 +72,7 @@ class ImageEncoder(nn.Module):
             return Gaussian(mean, self.uncertainty_proj(x[:, self.num_specials - 1]))
 
     def _embed(self, images: Tensor | Patches, kept_patches: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return [CLS], [UNC] and patches with their positions, [B, L, W], and which patches are real (None: all)."""
+        """[CLS], [UNC] and patches with their positions, [B, L, W], and which patches are real (None: all)."""
         valid, table = None, self.positional_embedding[self.num_specials :]
         if isinstance(images, Tensor) and not self.is_native:
             patches = self._cut(images)
@@ -96,7 +96,7 @@ class ImageEncoder(nn.Module):
         return tokens, valid
 
     def _cut(self, images: Tensor) -> Tensor:
-        """Cut images [B, 3, height, width] into whole patches [B, P, 3 * patch * patch], row-major."""
+        """Cut images [B, 3, height, width] into patches [B, P, 3 * patch * patch], row-major."""
         batch, size = images.shape[0], self.patch
         rows, columns = images.shape[-2] // size, images.shape[-1] // size
         if (rows, columns) != self.grid:
@@ -108,7 +108,7 @@ class ImageEncoder(nn.Module):
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, 3 * size * size)
 
     def _mask(self, tokens: Tensor, valid: Tensor | None) -> AttentionMask | None:
-        """Return which tokens each token attends to: no padding, and [UNC] only if it may be seen."""
+        """Which tokens each token attends to: no padding, and [UNC] only if it may be seen."""
         seen = None if valid is None else F.pad(valid, (self.num_specials, 0), value=True)[:, None, None]
         if self.hides_unc:
             length, unc = tokens.shape[1], self.num_specials - 1

@@ -99,11 +99,10 @@ def _changed(config: VisionConfig | TextConfig) -> JsonDict:
 
 
 def to_official_json(config: ModelConfig) -> JsonDict:
-    """Return `config` in the official form: settings that differ from the defaults, keys sorted.
+    """`config` in the official form: settings that differ from the defaults, keys sorted.
 
-    `final_norm`, `unc_seen`, `log_var_source`, the settings of native aspect and the pool_type "map" are not official.
-    Where they differ from the released models they are written under our names, so that the official code refuses the
-    file.
+    Settings without an official name are written under ours where they differ from the released models, so that the
+    official code refuses the file.
     """
     written: JsonDict = {
         "embed_dim": config.embed_dim,

@@ -29,8 +29,7 @@ def resize_image_positions(
     lacks come from `model_table`. If both have [CLS] and [UNC], the official form takes these from there, too.
 
     The number of special rows follows from that of all rows, because patches form a square. (The released loader knows
-    only squares of 14 and 16, and cannot read SigLIP's tables, which have no special rows.)
-
+    only squares of 14 and 16.)
     Args:
         checkpoint: [n, W], [1, n, W], or of patches alone [1, rows, columns, W].
         model_table: the model's initial table.
@@ -61,7 +60,7 @@ def resize_image_positions(
 
 
 def _resample_rows(rows: Tensor, count: int) -> Tensor:
-    """Interpolate `rows` [n, W] linearly to `count` rows, with half-pixel centres, clamped at the ends."""
+    """Linearly, [n, W] to [count, W], with half-pixel centres, clamped at the ends."""
     return F.interpolate(rows.T[None], count, mode="linear", align_corners=False)[0].T
 
 
@@ -108,7 +107,7 @@ def resize_token_table(checkpoint: Tensor, model_table: Tensor) -> Tensor:
 def grid_positions(
     table: Tensor, table_grid: tuple[int, int], coords: Tensor, grids: Tensor, mode: PositionMode
 ) -> Tensor:
-    """Return the positions of patches in grids of any size, as F.interpolate(antialias=True) gives for each grid.
+    """The positions of patches in grids of any size, as F.interpolate(antialias=True) gives for each grid.
 
     The filter is linear and separable: a patch has a weight per row and per column of the table, so all grids together
     take one matrix product.

@@ -36,7 +36,7 @@ class ProLIPOutput(NamedTuple):
 
 
 def normalised(raw: Gaussian) -> Gaussian:
-    """Return the same Gaussians, [..., D], with means of unit norm."""
+    """With means of unit norm, [..., D]."""
     return Gaussian(F.normalize(raw.mean, dim=-1, eps=1e-12), raw.log_var)
 
 
@@ -59,10 +59,7 @@ class ProLIP(nn.Module):
     def encode_image(
         self, images: Tensor | Patches, kept_patches: Tensor | None = None, *, normalize: bool = True
     ) -> Gaussian:
-        """Encode normalised pixels [B, 3, height, width], or patches, as Gaussians [B, D].
-
-        `kept_patches` as in `ImageEncoder`.
-        """
+        """Encode normalised pixels [B, 3, height, width], or patches, as Gaussians [B, D]; see `ImageEncoder`."""
         raw: Gaussian = self.visual(images, kept_patches)
         return normalised(raw) if normalize else raw
 

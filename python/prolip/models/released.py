@@ -122,10 +122,10 @@ _MODELS = (
 
 
 def list_models() -> list[ReleasedModel]:
-    """Return the released models, in the order of docs/model-zoo.md."""
+    """The released models, in the order of docs/model-zoo.md."""
     return list(_MODELS)
 
 
 def find_released(name: str) -> ReleasedModel | None:
-    """Return the released model with this name, with or without its owner; None if there is none."""
+    """The released model with this name, with or without its owner; None if there is none."""
     return next((model for model in _MODELS if name in {model.name, model.repository}), None)

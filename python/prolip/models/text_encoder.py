@@ -62,7 +62,7 @@ class TextEncoder(nn.Module):
             nn.init.constant_(self.text_uncertainty_projection.bias, config.init_unc_bias)
 
     def _tokens(self, token_ids: Tensor) -> Tensor:
-        """Tokens, [UNC] and [CLS] with their position embeddings, [B, L + specials, W]."""
+        """With their position embeddings, [B, L + specials, W]."""
         batch, length = token_ids.shape
         if length > self.context_length:
             raise ValueError(f"{length} tokens do not fit the context of {self.context_length}")
@@ -96,7 +96,7 @@ class TextEncoder(nn.Module):
             return Gaussian(mean, self.text_uncertainty_projection(x[:, self._unc_row] if from_unc else mean))
 
     def _mask(self, tokens: Tensor) -> AttentionMask | None:
-        """Return which tokens each token attends to: none after it if causal, and [UNC] only if it may be seen."""
+        """Which tokens each token attends to: none after it if causal, and [UNC] only if it may be seen."""
         if not self.is_causal and not self.hides_unc:
             return None
         length = tokens.shape[1]

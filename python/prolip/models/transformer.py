@@ -32,7 +32,7 @@ class AttentionMask(NamedTuple):
     """The query of the hidden token, which attends to all keys; None if it is not among the queries."""
 
     def of_rows(self, rows: slice) -> AttentionMask:
-        """Return the mask for some of the queries."""
+        """The mask for some of the queries."""
         length = self.allowed.shape[-2]
         if length == 1:  # the same keys for all queries
             return self
@@ -73,7 +73,7 @@ def attend_fused(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask 
 
 
 def _without(tokens: Tensor, token: int) -> Tensor:
-    """Return all tokens [..., L, W] but one; as a view if that one is the first or the last."""
+    """All tokens [..., L, W] but one; a view if that one is the first or the last."""
     before, after = tokens[..., :token, :], tokens[..., token + 1 :, :]
     if token == 0:
         return after
@@ -123,7 +123,7 @@ class _SelfAttention(torch.autograd.Function):
 
     @staticmethod
     def by_head(packed: Tensor, heads: int) -> tuple[Tensor, ...]:
-        """Return scaled queries, keys and values as copies, each [B * H, L, W/H]."""
+        """Scaled queries, keys and values as copies, each [B * H, L, W/H]."""
         batch, length, _ = packed.shape
         parts = packed.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = parts.clone(memory_format=torch.contiguous_format).flatten(1, 2).unbind(0)
@@ -131,7 +131,7 @@ class _SelfAttention(torch.autograd.Function):
 
 
 def hide_token(mask: Tensor, token: int) -> Tensor:
-    """Return `mask` [L, L] with `token` hidden from all other tokens."""
+    """`mask` [L, L] with `token` hidden from all other tokens."""
     hidden = mask.clone()
     hidden[:, token] = False
     hidden[token, token] = True
@@ -156,10 +156,7 @@ class Attention(nn.Module):
         return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None) -> Tensor:
-        """Attention outputs of the tokens `rows` (all if None), [B, L', W].
-
-        `mask` says which tokens each token attends to (to all if None).
-        """
+        """Attention outputs of the tokens `rows`, [B, L', W], to those that `mask` allows; None for all."""
         width = x.shape[-1]
         if rows is None:
             packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
@@ -178,7 +175,6 @@ class Attention(nn.Module):
         return self._attend(probe.expand(x.shape[0], -1, -1), x, mask)
 
     def _attend(self, query: Tensor, x: Tensor, mask: AttentionMask | None) -> Tensor:
-        """Attention of projected queries [B, Lq, W] to the tokens `x`."""
         width = x.shape[-1]
         key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
         (split,) = self._split(query, 1)
@@ -243,7 +239,7 @@ class Block(nn.Module):
         self.ls_2 = nn.Identity() if scale is None else LayerScale(width, scale)
 
     def forward(self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None) -> Tensor:
-        """Return the tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`."""
+        """The tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`."""
         normed = self.ln_1(x)
         x = x if rows is None else x[:, rows]
         x = x + self.ls_1(self.attn(normed, rows, mask))
@@ -278,11 +274,11 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList(Block(config, activation) for _ in range(config.layers))
 
     def blocks(self) -> list[Block]:
-        """The blocks, from first to last."""
+        """From first to last."""
         return [block for block in self.resblocks if isinstance(block, Block)]
 
     def forward(self, x: Tensor, rows: slice | None, mask: AttentionMask | None = None) -> Tensor:
-        """Return the tokens `rows` (all if None) after all blocks, [B, L', W]; `mask` as in `Attention`.
+        """The tokens `rows` (all if None) after all blocks, [B, L', W]; `mask` as in `Attention`.
 
         The last block computes queries and MLP for these alone. Every `recompute_every`-th block, from the first,
         stores only its input, and computes everything else again in the backward pass.

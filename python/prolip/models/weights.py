@@ -1,7 +1,7 @@
 """Reads checkpoints into a model: the hub's layout, released training checkpoints, and our own.
 
 Loading is strict: an error names each tensor that is missing, unexpected or misshapen, with its nearest match. Pickles
-may hold only tensors and plain containers (`weights_only=True`).
+may hold only tensors and plain containers.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ class WeightsError(UserError):
 def read_folder(folder: Path, *, uncertainty: bool = True) -> tuple[State, ModelConfig]:
     """Read a folder in the hub's layout, or with SigLIP 2 in that of transformers, which is converted.
 
-    Args:
-        folder: the folder.
-        uncertainty: add the [UNC] parts to a converted model.
+    `uncertainty` adds the [UNC] parts to a converted model.
 
     Raises:
         WeightsError: a file is missing or is not a checkpoint.
@@ -79,11 +77,7 @@ def read_folder(folder: Path, *, uncertainty: bool = True) -> tuple[State, Model
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds a JSON object.
-
-    Raises:
-        WeightsError: the file holds something else.
-    """
+    """Read a JSON object; a WeightsError for anything else."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

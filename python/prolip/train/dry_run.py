@@ -51,11 +51,7 @@ _RESIZABLE = ("vision.image_size", "text.context_length", "text.vocab_size")
 
 
 def peak(options: Assumption, config: TrainConfig) -> float:
-    """Return the peak FLOPs per second of the assumed GPU in the run's precision.
-
-    Raises:
-        UserError: the peak is not known.
-    """
+    """Peak FLOPs per second of the assumed GPU in the run's precision; a UserError if unknown."""
     flops = peak_flops(options.gpu, config.arithmetic)
     if flops is None:
         known = ", ".join(known_cards(config.arithmetic))
@@ -64,11 +60,7 @@ def peak(options: Assumption, config: TrainConfig) -> float:
 
 
 def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float) -> float:
-    """Return the GPU-hours of the whole run.
-
-    Raises:
-        UserError: `mfu` or `gpus` is out of range, or the GPU's peak is not known.
-    """
+    """GPU-hours of the whole run."""
     check_at_least(1, gpus=options.gpus)
     check(0 < options.mfu <= 1, "mfu", "must be above 0 and at most 1", options.mfu)
     samples = config.total_steps * config.samples_per_step
@@ -76,7 +68,7 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
 
 
 def flops_per_sample(config: TrainConfig) -> float:
-    """Return the FLOPs per sample that devices execute, on any number of devices."""
+    """On any number of devices."""
     return mean_step_flops(config).total / config.samples_per_step
 
 
@@ -84,7 +76,7 @@ def flops_per_sample(config: TrainConfig) -> float:
 
 
 def run_recipes(options: RecipesOptions) -> Iterator[str]:
-    """Yield the lines of the list, or of one recipe."""
+    """Lines of the list, or of one recipe."""
     if options.names:
         config = load_config([*options.names, *_NO_SHARDS])
         yield to_toml(dataclasses.replace(config, data=dataclasses.replace(config.data, shards=()))).rstrip("\n")
@@ -124,7 +116,7 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
 
 
 def count(number: float) -> str:
-    """Format a number with a unit: 1.28 B, 150 M, 12 k."""
+    """With a unit: 1.28 B, 150 M, 12 k."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.4g} {unit}"
@@ -169,7 +161,7 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _cost(config: TrainConfig, options: DryRunOptions) -> Generator[str, None, float]:
-    """Yield lines about the run's cost, and return its seconds."""
+    """Lines about the run's cost; returns its seconds."""
     counts, flops = count_parameters(trained_model(config)), flops_per_sample(config)
     hours, limit = gpu_hours(options, config, flops), peak(options, config)
     config.loader(options.gpus)  # checks that the batch divides evenly

@@ -286,7 +286,7 @@ def write_row(run: Run, meter: Meter, logs: MetricsLog, output: ProLIPOutput, gr
 
 
 def evaluated_model(run: Run) -> ProLIP:
-    """Return the model to evaluate: with averaged weights if any, not sharded, not compiled."""
+    """The model to evaluate: with averaged weights if any, not sharded, not compiled."""
     average = None if run.ema is None else run.ema.state_dict()
     return whole_model(run.model, average, copied=run.config.parallel.compiles(run.ranks.device.type))
 

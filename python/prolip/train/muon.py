@@ -33,7 +33,7 @@ class MuonWithAdamW(torch.optim.AdamW):
     def __init__(
         self, groups: Iterable[dict[str, Any]], ranks: Ranks, dtype: torch.dtype = torch.float32, **settings: Any
     ) -> None:
-        """Prepare the optimizer; `dtype` is that of the products that orthogonalise, `settings` are AdamW's."""
+        """`dtype` is that of the products that orthogonalise, `settings` are AdamW's."""
         super().__init__(groups, **settings)
         self._ranks = ranks
         self._dtype = dtype
@@ -66,7 +66,7 @@ class MuonWithAdamW(torch.optim.AdamW):
             matrix.grad = gradient
 
     def _orthogonal(self, directions: Sequence[Tensor], matrices: _Matrices) -> list[Tensor]:
-        """Orthogonalise `directions`, each rank every `world_size`-th of them; the same result on all ranks."""
+        """Each rank orthogonalises every `world_size`-th direction; all get all results."""
         counts = [group["muon"] for _, group in matrices]
         rank, world_size = self._ranks.rank, self._ranks.world_size
         own = _orthogonalize_all(directions[rank::world_size], counts[rank::world_size], self._dtype)
@@ -114,7 +114,7 @@ def _rounds(matrices: _Matrices, num_ranks: int) -> Iterator[_Matrices]:
 
 
 def _orthogonalize_all(directions: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
-    """Orthogonalise parameters of `counts` matrices each, in `dtype`, those of one size together."""
+    """Parameters of `counts` matrices each, in `dtype`, those of one size together."""
     split = [
         matrix.view(count, -1, matrix.shape[-1]).to(dtype) for matrix, count in zip(directions, counts, strict=True)
     ]
@@ -147,7 +147,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def _sharded_like(whole: Tensor, matrix: Tensor) -> Tensor:
-    """Return this rank's part of `whole` as a sharded tensor, without communication."""
+    """This rank's part of `whole` as a sharded tensor, without communication."""
     if not isinstance(matrix, DTensor):
         return whole
     mesh = matrix.device_mesh

@@ -32,7 +32,7 @@ _FUSED_NAME = ".attn.in_proj_weight"
 
 
 def decays(name: str, ndim: int) -> bool:
-    """Whether weight decay applies to a parameter. Like the released code, it searches for words in the name."""
+    """Whether weight decay applies to a parameter, by words in its name like the released code."""
     return ndim >= 2 and not any(word in name for word in _NO_DECAY_NAMES)
 
 
@@ -73,7 +73,7 @@ def make_optimizer(
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
-    """Return the learning rate of `step` (from 0), before any factor (docs/specification.md, section 8)."""
+    """The learning rate of `step` (from 0), before any factor (docs/specification.md, section 8)."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":
@@ -198,7 +198,7 @@ class LossScaler:
         return overflowed
 
     def state_dict(self) -> dict[str, float]:
-        """Return the scale and the number of finite steps in a row."""
+        """The scale and the number of finite steps in a row."""
         return {"scale": self.scale.item(), "good_steps": float(self._good_steps.item())}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
@@ -225,7 +225,7 @@ class Ema:
             get_ema_multi_avg_fn(kept)(average, current, step)  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages by parameter name, not copied."""
+        """The averages by parameter name, not copied."""
         return dict(self._average)
 
 

@@ -63,7 +63,7 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
 
 
 def compile_loss(loss: Loss, config: ParallelConfig, ranks: Ranks) -> Loss:
-    """Return the loss, compiled if the blocks are and this torch can compile it."""
+    """Compile the loss if the blocks are compiled and this torch can."""
     if config.compiles(ranks.device.type) and torch.__version__ >= _COMPILES_LOSS:
         return torch.compile(loss, dynamic=False)
     return loss

@@ -143,7 +143,7 @@ class Validation:
 
 
 def whole_model(model: ProLIP, average: Mapping[str, Tensor] | None = None, *, copied: bool = False) -> ProLIP:
-    """Return a model with whole tensors, which each rank can run without the others. All ranks call this.
+    """A model with whole tensors, which each rank can run without the others. All ranks call this.
 
     Args:
         model: the trained model, whose parameters may be sharded.
@@ -196,7 +196,7 @@ def _loader_config(job: ValidationJob, training: LoaderConfig, seq_len: int | No
 
 
 def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str]:
-    """Return the label of each sample: its member .cls, or a value in its JSON."""
+    """The label of each sample: its member .cls, or a value in its JSON."""
     if job.class_key != CLASS_MEMBER:
         return [str(read_label(key, member, job.class_key)) for key, member in zip(keys, members["json"], strict=True)]
     labels = [(member or b"").decode("utf-8", "replace").strip() for member in members[CLASS_MEMBER]]
@@ -206,7 +206,7 @@ def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[s
 
 
 def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> Tensor:
-    """Return the class index of each label, i64 [N]: a name, or with a file of names a number from 0."""
+    """The class index of each label, i64 [N]: a name, or with a file of names a number from 0."""
     places = class_places(labels, names, numbers=job.classnames is not None)
     for key, label, place in zip(keys, labels, places, strict=True):
         if place < 0:

@@ -26,8 +26,8 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     """Write shards to `out` from all images below `config.images`; hidden files and folders are skipped.
 
     Raises:
-        UserError: `images` has no image, too many bad ones, or none with the requested kind of caption; most of its
-            class folders are named like splits; or `out` holds other files.
+        UserError: `images` has no usable image or too many bad ones; most of its class folders are named like splits;
+            or `out` holds other files.
     """
     check(config.images.is_dir(), "images", "must be a folder", config.images)
     candidates = [candidate_of(path, config) for path in find_images(config.images)]
@@ -61,9 +61,9 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
 
 
 def find_images(source: Path) -> list[Path]:
-    """List the image files below a folder, by extension, sorted. Hidden files and folders are skipped.
+    """The image files below a folder, by extension, sorted. Hidden files and folders are skipped.
 
-    Links are followed. A broken link is listed, so that the error of reading it names it.
+    A broken link is listed, so that the error of reading it names it.
     """
     return sorted(_images_below(source, ()))
 
@@ -87,7 +87,7 @@ def _name(path: Path, source: Path) -> str:
 
 
 def candidate_of(path: Path, config: FolderConfig) -> Candidate:
-    """Return an image below `config.images` with its caption and record, or why it has none."""
+    """An image below `config.images` with its caption and record, or why it has none."""
     name = _name(path, config.images)
     record: dict[str, object] = {"path": name}
     captions, problem = [], ""

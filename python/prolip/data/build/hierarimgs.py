@@ -1,8 +1,4 @@
-"""Write the table of HierarImgs from COCO's annotations: captions, and four images of each from general to specific.
-
-These hierarchies are ours, not the paper's: the categories of the objects in the images are nested, one, two and three
-of those in the caption's own image, which comes last.
-"""
+"""Write the table of HierarImgs from COCO's annotations: captions, and images of each from general to specific."""
 
 from __future__ import annotations
 

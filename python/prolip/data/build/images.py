@@ -70,7 +70,7 @@ class EncodedImage(NamedTuple):
 
 
 def read_image(path: Path, max_side: int | None) -> EncodedImage:
-    """Read an image in a format that the loader reads: the file's own bytes if possible, else PNG.
+    """An image in a format that the loader reads: the file's own bytes if possible, else PNG.
 
     It is decoded once, to find damage now. EXIF orientation is ignored, as in training.
     """
@@ -98,7 +98,7 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
 
 
 def _check_grey_values(image: Image.Image) -> None:
-    """Check the values of an image of deeper grey than 8 bits, which are cut in RGB, not scaled."""
+    """Values of an image of deeper grey than 8 bits are cut in RGB, not scaled."""
     if image.mode[0] not in "IF":
         return
     _, largest = image.getextrema()
@@ -127,7 +127,7 @@ def open_image(data: bytes | Path, *, any_size: bool = False) -> Image.Image:
 
 
 def check_pixels(image: Image.Image, any_size: bool = False) -> None:
-    """Check that an image, which need not be decoded yet, has at most `MAX_PIXELS`."""
+    """At most `MAX_PIXELS`, known before it is decoded."""
     if math.prod(image.size) > MAX_PIXELS and not any_size:
         raise ValueError(
             f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}; prolip data build scales "
@@ -154,7 +154,6 @@ def write_images(
     converted: Counter[str] = Counter()
 
     def read(some: Iterable[tuple[int, Candidate]]) -> Iterator[Sample]:
-        """Yield samples of the candidates that can be read."""
         for place, candidate in some:
             image, problem = None, candidate.problem
             if not problem:

@@ -63,7 +63,7 @@ class BuildSummary:
 
     @classmethod
     def from_record(cls, out: Path, record: Json, notes: Sequence[str], *, already_built: bool, seconds: float) -> Self:
-        """Return the summary of a folder with this dataset.json."""
+        """The summary of a folder with this dataset.json."""
         samples, shards = record["samples"], record["shards"]
         assert isinstance(samples, dict), "written by finish"
         assert isinstance(shards, dict), "written by finish"
@@ -110,7 +110,7 @@ class ShardFolder:
 
 
 def dump_json(value: object, indent: int | None = None) -> str:
-    """Serialise a value as JSON for a shard."""
+    """As JSON for a shard."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
@@ -180,7 +180,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def read_complete(out: Path, fingerprint: str) -> dict[str, object] | None:
-    """Return the record of a folder if it has this fingerprint and every file has the recorded size; else None."""
+    """The record of a folder if it has this fingerprint and every file has the recorded size; else None."""
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
         whole = record["fingerprint"] == fingerprint and all(

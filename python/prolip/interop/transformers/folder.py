@@ -90,7 +90,7 @@ def _write_card(model: ProLIP, folder: Path, card: ModelCard) -> None:
 
 
 def transformers_tokenizer(config: TokenizerConfig) -> ProLIPTokenizer:
-    """Return the tokenizer of these settings for transformers."""
+    """The tokenizer of these settings for transformers."""
     backend = json_tokenizer(config)
     padding_side, truncation_side = sides(config)
     ours = Tokenizer(config)

@@ -64,7 +64,7 @@ class ProLIPConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     def model_config(self) -> ModelConfig:
-        """Return the same settings as prolip's dataclass.
+        """The same settings as prolip's dataclass.
 
         Raises:
             UserError: a setting is unknown or not supported.

@@ -160,7 +160,7 @@ class ProLIPProcessor(ProcessorMixin):
         return_tensors: str | None = None,
         **_unused: Any,
     ) -> BatchFeature:
-        """Return what the image processor returns, for given images, and `input_ids` of given texts."""
+        """What the image processor returns, for given images, and `input_ids` of given texts."""
         data: dict[str, Any] = {}
         if text is not None:
             data.update(self.tokenizer(text, return_tensors=return_tensors))

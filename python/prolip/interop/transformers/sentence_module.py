@@ -63,7 +63,7 @@ class ProLIPEncoder(InputModule):
         return ["text", "image"]
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_unused: Any) -> dict[str, Any]:
-        """Return the model's inputs for a batch of texts or of images."""
+        """The model's inputs for a batch of texts or of images."""
         modality = infer_batch_modality(inputs, supported_modalities=self.modalities)
         items = [item[modality] if isinstance(item, dict) else item for item in inputs]
         if modality == "text":

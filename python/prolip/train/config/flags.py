@@ -28,7 +28,7 @@ def list_flags(options: Any) -> set[str]:
 def gather(
     arguments: Sequence[str], lists: Collection[str], short: Mapping[str, str] | None = None
 ) -> dict[str, list[str]]:
-    """Return the words of each flag, itself first, and under "" the words before the first flag.
+    """The words of each flag, itself first, and under "" the words before the first flag.
 
     Args:
         arguments: words of a command line.

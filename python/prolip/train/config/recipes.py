@@ -72,7 +72,7 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
 
 
 def from_toml(text: str) -> TrainConfig:
-    """Return the settings that `to_toml` wrote; a UserError if another version of prolip did."""
+    """The settings that `to_toml` wrote; a UserError if another version of prolip did."""
     table = tomllib.loads(text)
     _drop(table, "data.native.packed")  # of an older run; its images are padded now
     base = TrainConfig(model=ARCHITECTURES.get(table.get("architecture", ""), TrainConfig().model))
@@ -365,7 +365,7 @@ def _fill_in(config: TrainConfig, given: set[str], origin: _Origin) -> TrainConf
 
 @cache
 def _needed_rows(config: TokenizerConfig) -> int | None:
-    """Return the rows that a tokenizer needs in a token table; None if it cannot be opened, which is reported later."""
+    """The rows that a tokenizer needs in a token table; None if it cannot be opened, which is reported later."""
     from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 
     try:

@@ -160,7 +160,7 @@ class TrainConfig:
         return f"{self.samples_per_step:,.0f} samples on average ({', '.join(kinds)})"
 
     def epochs(self, num_samples: int | None) -> str:
-        """Return how often the run reads each of `num_samples` samples, for its first log line; "" if unknown."""
+        """How often the run reads each of `num_samples` samples, for its first log line; "" if unknown."""
         return "" if not num_samples else f", {self.samples_seen / self.choose.keep / num_samples:,.1f} epochs"
 
     def validate(self) -> None:
@@ -263,7 +263,7 @@ class TrainConfig:
             raise UserError("data.mask.mask_id", f"must be below model.text.vocab_size, {rows}", mask.mask_id)
 
     def loader(self, world_size: int) -> LoaderConfig:
-        """Return the settings of the training loader on one of `world_size` ranks.
+        """The settings of the training loader on one of `world_size` ranks.
 
         Raises:
             UserError: the batch does not divide evenly among the ranks.

@@ -140,7 +140,7 @@ class EmaConfig:
         check_at_least(1, **{"ema.every": self.every})
 
     def kept(self, step: int) -> float | None:
-        """Return the decay of the update after `step` steps; None if that step makes no update."""
+        """The decay of the update after `step` steps; None if that step makes no update."""
         updates, rest = divmod(step, self.every)
         if rest:
             return None

@@ -42,11 +42,11 @@ _OTHER_CARDS = frozenset({"laptop", "ti", "super", "d", "mig", "max", "mobile"})
 
 
 def peak_flops(device_name: str, precision: Arithmetic) -> float | None:
-    """Return a device's peak FLOPs per second; None if the table lacks the device or the precision.
+    """A device's peak FLOPs per second; None if the table lacks the device or the precision.
 
     Args:
-        device_name: as returned by `torch.cuda.get_device_name`.
-        precision: arithmetic of matrix products. With `allow_tf32`, fp32 products are "tf32".
+        device_name: as `torch.cuda.get_device_name` returns it.
+        precision: with `allow_tf32`, fp32 products are "tf32".
     """
     words = set(re.split(r"[^a-z0-9]+", device_name.lower()))
     if words & _OTHER_CARDS:
@@ -57,7 +57,7 @@ def peak_flops(device_name: str, precision: Arithmetic) -> float | None:
 
 
 def known_cards(precision: Arithmetic) -> list[str]:
-    """List the cards whose peak in this precision is known."""
+    """Cards whose peak in this precision is known."""
     return sorted(names.upper() for names, *peaks in _PEAKS if _of(peaks, precision) is not None)
 
 

@@ -58,7 +58,7 @@ def step_flops(
     accumulate: int = 1,
     recompute_every: int = 0,
 ) -> StepFlops:
-    """Count the FLOPs of one process's training step.
+    """FLOPs of one process's training step.
 
     Args:
         model: the unwrapped model, on any device. `requires_grad` says which parameters are trained.
@@ -79,7 +79,7 @@ def step_flops(
 
 
 def mean_step_flops(config: TrainConfig, world_size: int = 1) -> StepFlops:
-    """Count the FLOPs of a step of a run on one of its processes; with native images, of the mean step."""
+    """FLOPs of a step of a run on one of its processes; with native images, of the mean step."""
     kinds = [
         step_flops(
             trained_model(kind),
@@ -153,7 +153,7 @@ def _count(
 
 
 def _equal_blocks(model: ProLIP, tower: str, recompute_every: int) -> list[list[int]]:
-    """Places of the blocks of a tower, grouped by cost: neighbours that are trained and recomputed alike."""
+    """Places of a tower's blocks, grouped by cost: neighbours that are trained and recomputed alike."""
     blocks = getattr(model, tower).transformer.blocks()
 
     def kind(place: int) -> tuple[object, ...]:

@@ -12,13 +12,13 @@ from prolip.train.config import TrainConfig
 
 
 def blank(config: ModelConfig) -> ProLIP:
-    """Build a model on the meta device: it has sizes and names, but no memory and no values."""
+    """A model on the meta device: it has sizes and names, but no memory and no values."""
     with torch.device("meta"):
         return ProLIP(config)
 
 
 def trained_model(config: TrainConfig) -> ProLIP:
-    """Build the run's model on the meta device, with its locked parameters locked."""
+    """The run's model on the meta device, with its locked parameters locked."""
     model = blank(config.model)
     lock_parameters(model, config.lock)
     return model
@@ -47,7 +47,7 @@ class Parameters(NamedTuple):
 
 
 def count_parameters(model: ProLIP) -> Parameters:
-    """Count the parameters of a model by part."""
+    """By part of the model."""
     parts = dict.fromkeys(Parameters._fields, 0)
     for name, parameter in model.named_parameters():
         if name.startswith((*UNC_VECTORS, *LOG_VAR_HEADS)):

@@ -67,7 +67,7 @@ def pick_examples(
 
 
 def image_of(images: Tensor | Patches, place: int) -> Tensor:
-    """Return one image, [3, H, W]."""
+    """[3, H, W]"""
     if isinstance(images, Tensor):
         return images[place]
     return images.rows(slice(place, place + 1)).images(math.isqrt(images.patches.shape[-1] // 3))[0]

@@ -122,7 +122,7 @@ class MetricsLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file; none if it doesn't exist. A line that a crash has damaged is skipped."""
+    """The rows of a JSONL file; none if it doesn't exist. A line that a crash has damaged is skipped."""
     if not path.is_file():
         return []
     rows: list[dict[str, Any]] = []

@@ -71,7 +71,7 @@ class Meter:
         self._sums += torch.stack([*terms, terms.total.new_zeros(()) if gap is None else gap]).detach()
 
     def row(self, step: int, samples: int, output: ProLIPOutput, grad_norm: Tensor, lr: float) -> dict[str, float]:
-        """Return a row of metrics. All ranks call this. It is the same on every rank, but for times and speeds.
+        """A row of metrics. All ranks call this. It is the same on every rank, but for times and speeds.
 
         Loss terms are means over steps and ranks; the arguments are those of the last step. `loader/STAGE` is the mean
         number of threads per rank in a stage, `loader/ready` the number of finished batches in the queue. `bad/REASON`

@@ -33,16 +33,16 @@ class RunRecord(NamedTuple):
     """Rows of metrics.jsonl."""
 
     def column(self, name: str) -> list[tuple[float, float]]:
-        """Return the values of a metric as (samples seen, value)."""
+        """Values of a metric as (samples seen, value)."""
         return [(row["samples"], row[name]) for row in self.rows if name in row and "samples" in row]
 
     def latest(self, name: str) -> float | None:
-        """Return the last value of a metric; None if there is none."""
+        """Last value of a metric; None if there is none."""
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
 
 def run_runs(options: RunsOptions) -> list[str]:
-    """Return the lines of the table, and write the page of curves if one is requested.
+    """Lines of the table; also writes the page of curves if one is requested.
 
     Raises:
         UserError: a folder has no run, the page would have more runs than colours, or no run has a requested metric.
@@ -74,11 +74,7 @@ def run_runs(options: RunsOptions) -> list[str]:
 
 
 def find_runs(folders: Sequence[Path]) -> list[RunRecord]:
-    """Find the runs in folders or in their subfolders, each once.
-
-    Raises:
-        UserError: a folder is not a run and has none.
-    """
+    """Find the runs in folders or in their subfolders, each once; a UserError if there is none."""
     found: dict[Path, None] = {}
     for folder in folders:
         logs = [*folder.glob("metrics.jsonl")] or sorted(folder.glob("*/metrics.jsonl"))
@@ -104,7 +100,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def _summary(run: RunRecord, metrics: Sequence[str]) -> dict[str, Any]:
-    """Return a row of the table, as plain values by column; None for missing values."""
+    """A row of the table, as plain values by column; None for missing values."""
     samples, seconds = run.latest("samples"), run.latest("time_s")
     rate = samples / seconds if samples is not None and seconds else None
     line: dict[str, Any] = {"run": run.name, "steps": run.latest("step"), "of": run.total_steps, "samples": samples}
