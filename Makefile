@@ -26,9 +26,10 @@ test: test-rust test-python ## cargo test, then pytest over both layers
 
 # In release mode the crates that the extension needs are compiled once for all targets here, if they have the same features: so
 # prolip-python is named, which has no tests. Our own are compiled again, with the checks of a debug build.
-CHECKED := --release $(foreach crate,prolip-jpeg prolip-loader,$(foreach check,debug-assertions overflow-checks,--config profile.release.package.$(crate).$(check)=true))
+CRATES := prolip-jpeg prolip-image prolip-loader
+CHECKED := --release $(foreach crate,$(CRATES),$(foreach check,debug-assertions overflow-checks,--config profile.release.package.$(crate).$(check)=true))
 test-rust: $(VENV)/.ready-test
-	cargo test --locked $(CHECKED) --package prolip-jpeg --package prolip-loader --package prolip-python --features pyo3/extension-module
+	cargo test --locked $(CHECKED) $(CRATES:%=--package %) --package prolip-python --features pyo3/extension-module
 
 # Three tests at a time for every two cores, because many wait for processes that they have started. Whoever has none left
 # takes some of another's.
@@ -93,9 +94,9 @@ bench-kernels: $(VENV)/.ready-demo
 coverage: $(VENV)/.ready-test ## lines that the tests run, of both layers, in coverage/ (needs cargo-llvm-cov)
 	mkdir -p coverage
 	$(BIN)/python -m pytest --cov=prolip --cov-report=html:coverage/python
-	cargo llvm-cov --locked --package prolip-jpeg --package prolip-loader --html --output-dir coverage/rust
+	cargo llvm-cov --locked $(CRATES:%=--package %) --html --output-dir coverage/rust
 	@{ echo '## Python'; $(BIN)/python -m coverage report --format=markdown; \
-	  echo '## Rust'; echo '```'; cargo llvm-cov report --locked --package prolip-jpeg --package prolip-loader --summary-only; echo '```'; } > coverage/summary.md
+	  echo '## Rust'; echo '```'; cargo llvm-cov report --locked $(CRATES:%=--package %) --summary-only; echo '```'; } > coverage/summary.md
 
 FUZZ_MINUTES ?= 10
 FUZZ_TARGETS ?=

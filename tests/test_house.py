@@ -180,10 +180,12 @@ UNSAFE = {
     "jpeg/src/kernels": "SIMD kernels of JPEG, and who calls them once the processor is known",
     "jpeg/src/tests.rs": "libjpeg-turbo, which the tests compare with",
     "loader/src/os.rs": "advice about memory",
-    "loader/src/image/augment": "SIMD kernels of resizing and colours, and who calls them once the processor is known",
+    "image/src/kernels": "SIMD kernels of resizing and colours, and who calls them once the processor is known",
+    "image/src/resize.rs": "calls them",
+    "image/src/by_simd.rs": "calls them",
     "loader/src/pipeline/row_slots.rs": "rows of one batch written by several threads",
-    "loader/src/image/decode/jpeg.rs": "libjpeg-turbo",
-    "loader/src/image/decode/webp.rs": "libwebp",
+    "image/src/decode/jpeg.rs": "libjpeg-turbo",
+    "image/src/decode/webp.rs": "libwebp",
     "python/src/batch.rs": "numpy arrays over the loader's memory",
 }
 

@@ -6,12 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use prolip_loader::config::AugmentConfig;
-use prolip_loader::image::augment::{
-    Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, apply, draw,
-    evaluate, gray, resize_box,
+use prolip_image::{
+    CropBox, Decoder, Rgb8, Scratch, adjust_brightness, adjust_contrast, adjust_hue,
+    adjust_saturation, apply, evaluate, gray, resize_box,
 };
-use prolip_loader::image::{CropBox, Decoder, Rgb8};
+use prolip_loader::config::AugmentConfig;
+use prolip_loader::image::draw;
 use prolip_loader::rng::{SampleRng, stream};
 
 const SIZE: u32 = 224;

@@ -6,10 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
+use prolip_image::{AugmentDraw, CropBox, Decoder, Rgb8, Scratch, apply};
 use prolip_jpeg::simd::{Level, at, runnable};
 use prolip_loader::config::AugmentConfig;
-use prolip_loader::image::augment::{Scratch, apply, draw};
-use prolip_loader::image::{CropBox, Decoder, Rgb8};
+use prolip_loader::image::draw;
 use prolip_loader::rng::{SampleRng, stream};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -60,7 +60,7 @@ fn decode(thread: &mut Thread, bytes: &[u8], choose: impl FnOnce(u32, u32) -> Cr
     decoder.decode_part(bytes, image, choose).unwrap();
 }
 
-fn drawn(number: u64, width: u32, height: u32) -> prolip_loader::image::augment::AugmentDraw {
+fn drawn(number: u64, width: u32, height: u32) -> AugmentDraw {
     let mut rng = SampleRng::new(0, 0, number, stream::AUGMENT);
     draw(&AUGMENT, width, height, &mut rng)
 }

@@ -6,7 +6,7 @@
 //! order      which samples make which batch        archive   tar headers, samples, the index, reading
 //! text       captions, token ids, masks
 //!    │
-//! image      headers, decoding and augmentation
+//! image      the pixels of samples, by the crate `prolip-image`
 //! remote     downloads: HTTP, object stores, the hub, commands; retries, cache, prefetch
 //!    │
 //! shards     paths, addresses and patterns

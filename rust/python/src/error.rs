@@ -1,6 +1,7 @@
 //! Converts the loader's errors to Python exceptions. No other file does.
 
-use prolip_loader::error::{ConfigError, DecodeError, Error, TokenizeError};
+use prolip_image::DecodeError;
+use prolip_loader::error::{ConfigError, Error, TokenizeError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use numpy::{PyArray1, PyArray3, PyArrayMethods};
+use prolip_image::{self as image, CropBox, Decoder, Rgb8, Scratch};
 use prolip_loader::config::MAX_PIXELS;
 use prolip_loader::error::ConfigError;
-use prolip_loader::image::augment::{self, Scratch};
-use prolip_loader::image::{self, CropBox, Decoder, Rgb8, check_level};
+use prolip_loader::image::check_level;
 use pyo3::prelude::*;
 
 use crate::config::read;
@@ -28,7 +28,7 @@ pub fn preprocess_image<'py>(
     let pixels = py.detach(|| {
         let image = decoded(data, false)?;
         let mut pixels = vec![0; size as usize * size as usize * 3];
-        augment::evaluate(&image, size, &mut Scratch::default(), &mut pixels);
+        image::evaluate(&image, size, &mut Scratch::default(), &mut pixels);
         Ok::<_, PyErr>(pixels)
     })?;
     to_array(py, pixels, size as usize, size as usize)
@@ -92,7 +92,7 @@ pub fn resized<'py>(
     let (columns, rows) = (width as usize, height as usize);
     let mut pixels = vec![0; columns * rows * 3];
     let scratch = &mut Scratch::default();
-    py.detach(|| augment::resize_box(image, part, width, height, scratch, &mut pixels));
+    py.detach(|| image::resize_box(image, part, width, height, scratch, &mut pixels));
     to_array(py, pixels, rows, columns)
 }
 

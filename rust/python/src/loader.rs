@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use numpy::{PyReadonlyArray1, PyReadonlyArray3};
 use parking_lot::Mutex;
-use prolip_loader::image::ValueTable;
+use prolip_image::ValueTable;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Dataset, Next, Pipeline, Selection};
 use prolip_loader::shards::{Chosen, Location};

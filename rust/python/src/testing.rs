@@ -5,8 +5,7 @@ use numpy::{
     PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3,
     PyUntypedArrayMethods,
 };
-use prolip_loader::image::augment::{self, JitterDraw};
-use prolip_loader::image::{CropBox, Rgb8};
+use prolip_image::{CropBox, JitterDraw, Rgb8};
 use prolip_loader::text::mask::{self, Padding};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -41,7 +40,7 @@ pub fn colour_jitter<'py>(
     order: [u8; 4],
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
     let jitter = JitterDraw { brightness, contrast, saturation, hue, order };
-    changed(py, &image, |pixels| augment::colour_jitter(pixels, &jitter))
+    changed(py, &image, |pixels| prolip_image::colour_jitter(pixels, &jitter))
 }
 
 /// Return an image in grey, with three equal channels.
@@ -50,7 +49,7 @@ pub fn gray<'py>(
     py: Python<'py>,
     image: PyReadonlyArray3<'py, u8>,
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    changed(py, &image, augment::gray)
+    changed(py, &image, prolip_image::gray)
 }
 
 /// Return the first `num_masked` rows of ids, int32 `[M, L]`, with each token replaced by `mask_id` whose draw is below `prob`.

@@ -4,9 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use prolip_jpeg::simd::{at, runnable};
+use prolip_image::{Rgb8, Scratch, apply, evaluate};
 use prolip_loader::config::AugmentConfig;
-use prolip_loader::image::Rgb8;
-use prolip_loader::image::augment::{Scratch, apply, draw, evaluate};
+use prolip_loader::image::draw;
 use prolip_loader::rng::SampleRng;
 
 /// More columns than a vector has, and some.

@@ -6,13 +6,14 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use prolip_image::DecodeError;
 
 use super::grouping::{Sample, Span};
 use super::index::{Index, Shard};
 use super::raw_members::RawMembers;
 use super::tar::{FileSource, Part, Scratch, Source, TarReader};
 use crate::buffer::first_bytes;
-use crate::error::{DecodeError, IndexError, SampleError, TarError};
+use crate::error::{IndexError, SampleError, TarError};
 use crate::os::{read_exact_at, read_up_to};
 use crate::remote::ShardProvider;
 use crate::shards::{BLOCK, Regions, SampleId, Stamp};

@@ -1,7 +1,6 @@
 //! All errors of the loader. Each names the shard, the sample or the setting.
 
 mod archive;
-mod image;
 mod printable;
 mod remote;
 mod sample;
@@ -11,7 +10,6 @@ use std::any::Any;
 use std::path::PathBuf;
 
 pub use archive::{IndexError, TarError};
-pub use image::DecodeError;
 pub(crate) use printable::Printable;
 pub use remote::FetchError;
 pub use sample::{Reason, SampleError};

@@ -1,9 +1,9 @@
 //! Why one sample cannot be used, and the reasons that are counted.
 
 use super::archive::{IndexError, TarError};
-use super::image::DecodeError;
 use super::remote::FetchError;
 use super::text::JsonError;
+use prolip_image::DecodeError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {

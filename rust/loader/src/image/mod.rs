@@ -1,17 +1,9 @@
-//! Images: decoding, augmentation, and the evaluation transform. All pixels equal Pillow's.
+//! Images of samples: what is drawn of each, and its pixels in a batch.
 
-pub mod augment;
-mod decode;
-mod grid;
-mod orientation;
+mod draw;
 mod prepare;
-mod rgb;
 mod simd;
-mod value_table;
 
-pub use decode::Decoder;
-pub use grid::grid_of;
+pub use draw::{draw, draw_native};
 pub(crate) use prepare::ImagePreparer;
-pub use rgb::{CropBox, Rgb8};
 pub use simd::{check_level, level_names};
-pub use value_table::ValueTable;

@@ -1,10 +1,11 @@
 //! Turns an encoded image into its pixels in a batch: decodes the crop, then augments it or applies the evaluation transform.
 
-use super::augment::{self, AugmentDraw, Scratch};
-use super::decode::Decoder;
-use super::rgb::{CropBox, Rgb8};
+use prolip_image::{
+    AugmentDraw, CropBox, DecodeError, Decoder, Rgb8, Scratch, apply, apply_in_patches, evaluate,
+};
+
+use super::draw;
 use crate::config::LoaderConfig;
-use crate::error::DecodeError;
 use crate::rng::SampleRng;
 
 /// Decodes and transforms images. Each thread has its own.
@@ -33,8 +34,8 @@ impl<'config> ImagePreparer<'config> {
     ) -> Result<Decoded<'_>, DecodeError> {
         let (config, mut draw) = (self.config, None);
         let draw_of = match config.native {
-            Some(_) => augment::draw_native,
-            None => augment::draw,
+            Some(_) => draw::draw_native,
+            None => draw::draw,
         };
         let choose = |width, height| {
             let Some(augment) = &config.augment else {
@@ -60,8 +61,8 @@ impl Decoded<'_> {
     /// Writes `size` x `size` pixels of packed RGB.
     pub fn write(&self, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
         match &self.draw {
-            Some(draw) => augment::apply(self.pixels, draw, [size; 2], scratch, out),
-            None => augment::evaluate(self.pixels, size, scratch, out),
+            Some(draw) => apply(self.pixels, draw, [size; 2], scratch, out),
+            None => evaluate(self.pixels, size, scratch, out),
         }
     }
 
@@ -76,26 +77,18 @@ impl Decoded<'_> {
     pub fn write_patches(
         &self,
         patch: u32,
-        (rows, columns): (u32, u32),
+        grid: (u32, u32),
         scratch: &mut Scratch,
         out: &mut [u8],
     ) {
-        let mut pixels = std::mem::take(&mut scratch.image);
-        pixels.resize(out.len(), 0);
-        let size = [columns * patch, rows * patch];
         let nothing = AugmentDraw { crop: self.part(), jitter: None, gray: false };
-        let draw = self.draw.as_ref().unwrap_or(&nothing);
-        augment::apply(self.pixels, draw, size, scratch, &mut pixels);
-        let (side, run) = (patch as usize, patch as usize * 3);
-        let line = columns as usize * run;
-        let strips = pixels.chunks_exact(line * side);
-        for (strip, out) in strips.zip(out.chunks_exact_mut(line * side)) {
-            for (y, line) in strip.chunks_exact(line).enumerate() {
-                for (out, run) in out.chunks_exact_mut(run * side).zip(line.chunks_exact(run)) {
-                    out[y * run.len()..][..run.len()].copy_from_slice(run);
-                }
-            }
-        }
-        scratch.image = pixels;
+        apply_in_patches(
+            self.pixels,
+            self.draw.as_ref().unwrap_or(&nothing),
+            patch,
+            grid,
+            scratch,
+            out,
+        );
     }
 }

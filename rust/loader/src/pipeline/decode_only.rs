@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::bad_samples::BadSamples;
+use prolip_image::{Decoder, Rgb8};
+
 use crate::archive::index::{Index, OpenOptions};
 use crate::archive::{RawMembers, Reader, WantedMembers};
 use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{ConfigError, Error};
-use crate::image::{Decoder, Rgb8};
 use crate::order::ShardList;
 use crate::shards::Location;
 

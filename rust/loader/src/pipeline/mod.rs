@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use prolip_image::ValueTable;
+
 pub use array_pool::{BatchArrays, Lease};
 pub use bad_samples::BadSamples;
 pub use batch::Batch;
@@ -29,7 +31,6 @@ pub use state::Next;
 pub use stats::{LoaderStats, Stage, StageStats};
 
 use crate::error::Error;
-use crate::image::ValueTable;
 use crate::order::Cursor;
 use crate::remote::ShardProvider;
 use state::Shared;

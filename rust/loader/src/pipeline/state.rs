@@ -16,9 +16,10 @@ use super::dataset::Dataset;
 use super::planner::Planner;
 use super::row_slots::RowSlots;
 use super::stats::{Counters, LoaderStats, Stage};
+use prolip_image::ValueTable;
+
 use crate::archive::OpenFiles;
 use crate::error::Error;
-use crate::image::ValueTable;
 use crate::order::{BatchPlan, Cursor};
 use crate::remote::ShardProvider;
 

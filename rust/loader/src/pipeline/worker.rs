@@ -12,11 +12,12 @@ use super::dataset::Dataset;
 use super::row_slots::RowSlot;
 use super::state::{BatchInProgress, FinishedBatch, Outcome, Shared};
 use super::stats::Stage;
+use prolip_image::{Scratch, grid_of};
+
 use crate::archive::Reader;
 use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDraw};
 use crate::error::{Error, SampleError};
-use crate::image::augment::Scratch;
-use crate::image::{ImagePreparer, grid_of};
+use crate::image::ImagePreparer;
 use crate::order::{BatchPlan, NeededShard};
 use crate::rng::{SampleRng, stream};
 use crate::shards::{Location, SampleId};

@@ -15,7 +15,6 @@ mod compressed;
 mod download;
 mod download_unpack;
 mod failures;
-mod fuzz_findings;
 mod hostile_server;
 mod index;
 mod mask;

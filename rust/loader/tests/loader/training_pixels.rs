@@ -3,23 +3,23 @@
 use std::collections::HashSet;
 
 use crate::common::{AUGMENT, archive, config, member, open, png, read_all};
-use prolip_loader::config::{AugmentConfig, LastBatch, LoaderConfig};
-use prolip_loader::image::augment::{
-    Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, draw, gray,
-    resize_box,
+use prolip_image::{
+    Decoder, Rgb8, Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation,
+    gray, resize_box,
 };
-use prolip_loader::image::{Decoder, Rgb8, check_level, level_names};
+use prolip_loader::config::{AugmentConfig, LastBatch, LoaderConfig};
+use prolip_loader::image::{check_level, draw, level_names};
 use prolip_loader::order::Cursor;
 use prolip_loader::rng::{SampleRng, stream};
 
 const SIZE: u32 = 8;
 const ENCODED: [(&str, &[u8]); 6] = [
-    ("jpg", include_bytes!("../data/420.jpg")),
-    ("jpeg", include_bytes!("../data/progressive.jpg")),
-    ("JPG", include_bytes!("../data/cmyk.jpg")),
-    ("webp", include_bytes!("../data/lossy.webp")),
-    ("png", include_bytes!("../data/alpha.png")),
-    ("jpg", include_bytes!("../data/motion.jpg")),
+    ("jpg", include_bytes!("../../../image/tests/data/420.jpg")),
+    ("jpeg", include_bytes!("../../../image/tests/data/progressive.jpg")),
+    ("JPG", include_bytes!("../../../image/tests/data/cmyk.jpg")),
+    ("webp", include_bytes!("../../../image/tests/data/lossy.webp")),
+    ("png", include_bytes!("../../../image/tests/data/alpha.png")),
+    ("jpg", include_bytes!("../../../image/tests/data/motion.jpg")),
 ];
 
 /// The pixels of a sample in an epoch. `place` is its shard and its index in the shard.

@@ -1,12 +1,14 @@
 //! Inputs found by fuzzing that were once handled wrongly, each with the right result.
 
-use prolip_loader::image::{Decoder, Rgb8};
+#![allow(missing_docs, clippy::unwrap_used)]
 
-const PROGRESSIVE: &[u8] = include_bytes!("../data/progressive.jpg");
-const BASELINE: &[u8] = include_bytes!("../data/420.jpg");
+use prolip_image::{Decoder, Rgb8};
+
+const PROGRESSIVE: &[u8] = include_bytes!("data/progressive.jpg");
+const BASELINE: &[u8] = include_bytes!("data/420.jpg");
 /// A JPEG without Huffman tables, like a frame of Motion JPEG: those of the standard apply. Pillow's pixels are beside it.
-const MOTION: &[u8] = include_bytes!("../data/motion.jpg");
-const MOTION_PIXELS: &[u8] = include_bytes!("../data/motion.rgb");
+const MOTION: &[u8] = include_bytes!("data/motion.jpg");
+const MOTION_PIXELS: &[u8] = include_bytes!("data/motion.rgb");
 
 fn without(jpeg: &[u8], marker: u8) -> Vec<u8> {
     let (mut kept, mut rest) = (jpeg[..2].to_vec(), &jpeg[2..]);

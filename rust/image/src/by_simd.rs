@@ -4,10 +4,10 @@
 macro_rules! by_simd {
     ($kernel:ident($($argument:expr),*)) => {{
         #[cfg(target_arch = "aarch64")]
-        use $crate::image::augment::kernels::neon;
+        use $crate::kernels::neon;
         #[cfg(target_arch = "x86_64")]
-        use $crate::image::augment::kernels::{avx2, avx512};
-        use $crate::image::augment::portable;
+        use $crate::kernels::{avx2, avx512};
+        use $crate::portable;
         use prolip_jpeg::simd::{Level, level};
         match level() {
             #[cfg(target_arch = "x86_64")]
@@ -23,4 +23,4 @@ macro_rules! by_simd {
         }
     }};
 }
-pub(super) use by_simd;
+pub(crate) use by_simd;

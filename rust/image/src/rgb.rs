@@ -1,11 +1,9 @@
 //! An image in memory as packed RGB pixels.
 
-use image::metadata::Orientation;
-use image::{DynamicImage, RgbImage};
 pub use prolip_jpeg::CropBox;
 
-use crate::buffer::first_bytes;
 use crate::error::DecodeError;
+use prolip_jpeg::buffer::first_bytes;
 
 /// An image of packed 8-bit RGB pixels, rows from top to bottom. Its buffer is reused, so decoding into the same value again
 /// does not allocate.
@@ -42,14 +40,23 @@ impl Rgb8 {
         self.buffer
     }
 
-    pub(super) fn turn(&mut self, orientation: Orientation) {
-        let (width, height) = (self.width, self.height);
-        let pixels = std::mem::take(self).into_pixels();
-        let image = RgbImage::from_raw(width, height, pixels).unwrap_or_default();
-        let mut image = DynamicImage::from(image);
-        image.apply_orientation(orientation);
-        (self.width, self.height) = (image.width(), image.height());
-        self.buffer = image.into_bytes();
+    /// Turns the image as its EXIF orientation says, 1 to 8.
+    pub(super) fn turn(&mut self, orientation: u32) {
+        let (width, height) = (self.width as usize, self.height as usize);
+        let is_transposed = orientation > 4;
+        let (from_right, from_bottom) =
+            (matches!(orientation, 2 | 3 | 7 | 8), matches!(orientation, 3 | 4 | 6 | 7));
+        let source = std::mem::take(self).into_pixels();
+        let source = source.as_chunks::<3>().0;
+        let (columns, rows) = if is_transposed { (height, width) } else { (width, height) };
+        let turned = self.reshape(columns as u32, rows as u32).as_chunks_mut::<3>().0;
+        for (place, pixel) in turned.iter_mut().enumerate() {
+            let (row, column) = (place / columns, place % columns);
+            let (x, y) = if is_transposed { (row, column) } else { (column, row) };
+            let x = if from_right { width - 1 - x } else { x };
+            let y = if from_bottom { height - 1 - y } else { y };
+            *pixel = source[y * width + x];
+        }
     }
 
     /// As [`Self::reshape`], but returns `length` bytes, of which those after the pixels are not part of the image.

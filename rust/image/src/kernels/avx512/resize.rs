@@ -10,9 +10,9 @@
 use std::arch::x86_64::*;
 
 use super::{load, load_16, load_up_to_4, repeat, store, store_first, store_first_16};
-use crate::image::augment::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
-use crate::image::augment::crop_rows::CropRows;
-use crate::image::augment::passes::Passes;
+use crate::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
+use crate::crop_rows::CropRows;
+use crate::passes::Passes;
 
 const LANES: usize = 16;
 /// Possible numbers of samples, largest first. All but the first are whole pixels.
@@ -32,7 +32,7 @@ struct Step {
 }
 
 #[derive(Debug, Default)]
-pub(in crate::image::augment) struct Buffers {
+pub(crate) struct Buffers {
     steps: Vec<Step>,
     digits: Vec<[i32; DIGITS]>,
     between: Vec<u8>,
@@ -46,7 +46,7 @@ struct Plan<'a> {
     samples: usize,
 }
 
-pub(in crate::image::augment) fn fits(width: u32) -> bool {
+pub(crate) fn fits(width: u32) -> bool {
     width as usize * 3 >= 64
 }
 
@@ -173,7 +173,7 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")]
-pub(in crate::image::augment) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
+pub(crate) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
     let Passes { source, columns, rows, columns_first } = passes;
     if columns_first {
         columns_then_rows(source, columns, rows, buffers, out);

@@ -5,8 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use prolip_loader::error::DecodeError;
-use prolip_loader::image::{Decoder, Rgb8};
+use prolip_image::{DecodeError, Decoder, Rgb8};
 
 const SIDE: u32 = 9216;
 

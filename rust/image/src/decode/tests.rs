@@ -9,7 +9,7 @@ const LIMIT: u64 = 1 << 20;
 
 macro_rules! data {
     ($name:literal) => {
-        include_bytes!(concat!("../../../tests/data/", $name)).as_slice()
+        include_bytes!(concat!("../../tests/data/", $name)).as_slice()
     };
 }
 

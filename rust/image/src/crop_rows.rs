@@ -1,6 +1,6 @@
 //! The rows of a crop, for the resize kernels.
 
-use crate::image::rgb::{CropBox, Rgb8};
+use crate::rgb::{CropBox, Rgb8};
 
 #[derive(Clone, Copy)]
 pub(super) struct CropRows<'a> {

@@ -11,7 +11,7 @@ use super::kernels::neon;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::{avx2, avx512};
 use super::passes::Passes;
-use crate::image::rgb::{CropBox, Rgb8};
+use crate::rgb::{CropBox, Rgb8};
 
 /// Reused buffers: the weights, the rows between the two passes, and an image that is cut into patches.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Scratch {
     columns: Coefficients,
     rows: Coefficients,
     between: Vec<u8>,
-    pub(in crate::image) image: Vec<u8>,
+    pub(crate) image: Vec<u8>,
     vectors: kernels::Buffers,
     #[cfg(target_arch = "x86_64")]
     avx512: avx512::resize::Buffers,

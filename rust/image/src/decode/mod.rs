@@ -8,7 +8,6 @@ mod jpeg;
 mod png;
 mod webp;
 
-use image::metadata::Orientation;
 use prolip_jpeg::simd::{Level, level};
 use prolip_jpeg::{JpegDecoder, JpegHeader};
 
@@ -72,7 +71,7 @@ impl Decoder {
         choose: impl FnOnce(u32, u32) -> CropBox,
     ) -> Result<CropBox, DecodeError> {
         let orientation = orientation(bytes);
-        if orientation == Orientation::NoTransforms {
+        if orientation == 1 {
             return self.decode_part(bytes, into, choose);
         }
         self.decode(bytes, into)?;

@@ -1,0 +1,57 @@
+//! Augmentation of training images. The pixels equal bit for bit what torchvision's `RandomResizedCrop`, `ColorJitter` and
+//! `RandomGrayscale` give on PIL images with the same parameters.
+
+use crate::resize::{Scratch, resize_box};
+use crate::{
+    CropBox, Rgb8, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, gray,
+};
+
+/// The factors of a colour jitter and their order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct JitterDraw {
+    /// Factor of brightness; 1 changes nothing. `None` if it is not configured.
+    pub brightness: Option<f32>,
+    pub contrast: Option<f32>,
+    pub saturation: Option<f32>,
+    /// Hue shift in turns, from -0.5 to 0.5.
+    pub hue: Option<f32>,
+    /// The order: 0 brightness, 1 contrast, 2 saturation, 3 hue.
+    pub order: [u8; 4],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AugmentDraw {
+    pub crop: CropBox,
+    pub jitter: Option<JitterDraw>,
+    /// Whether the image is converted to grey.
+    pub gray: bool,
+}
+
+/// Applies an augmentation: crop, bicubic resize to `width` x `height`, colour jitter, grey. Writes `width * height * 3` bytes of
+/// packed RGB.
+pub fn apply(
+    image: &Rgb8,
+    draw: &AugmentDraw,
+    [width, height]: [u32; 2],
+    scratch: &mut Scratch,
+    out: &mut [u8],
+) {
+    resize_box(image, draw.crop, width, height, scratch, out);
+    if let Some(jitter) = &draw.jitter {
+        colour_jitter(out, jitter);
+    }
+    if draw.gray {
+        gray(out);
+    }
+}
+
+pub fn colour_jitter(pixels: &mut [u8], jitter: &JitterDraw) {
+    for step in jitter.order {
+        match step {
+            0 => jitter.brightness.into_iter().for_each(|factor| adjust_brightness(pixels, factor)),
+            1 => jitter.contrast.into_iter().for_each(|factor| adjust_contrast(pixels, factor)),
+            2 => jitter.saturation.into_iter().for_each(|factor| adjust_saturation(pixels, factor)),
+            _ => jitter.hue.into_iter().for_each(|shift| adjust_hue(pixels, shift)),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Encoded images to the pixels that a model takes, equal to Pillow's to the bit. No threads and no global state: the caller
+//! hands in the buffers.
+//!
+//! ```
+//! use prolip_image::{Decoder, Rgb8, Scratch, evaluate};
+//!
+//! /// 224 x 224 pixels, packed RGB.
+//! fn prepare(bytes: &[u8]) -> Option<Vec<u8>> {
+//!     let mut image = Rgb8::default();
+//!     Decoder::new(1 << 26).decode(bytes, &mut image).ok()?;
+//!     let mut pixels = vec![0; 224 * 224 * 3];
+//!     evaluate(&image, 224, &mut Scratch::default(), &mut pixels);
+//!     Some(pixels)
+//! }
+//! assert!(prepare(b"GIF89a").is_none());
+//! ```
+//!
+//! ```text
+//! fit, augment   what becomes of a decoded image, from the operations below
+//! decode         JPEG, PNG and WebP to packed RGB       orientation   the turn that EXIF says
+//! resize         by two passes of weighted sums         coefficients  their weights
+//! colour, gray, hue   colour jitter                     value_table   values to normalised floats
+//! grid, patches  images at their own aspect ratio       kernels       one file per set of vector instructions
+//! ```
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod augment;
+mod by_simd;
+mod coefficients;
+mod colour;
+mod crop_rows;
+mod decode;
+mod error;
+mod fit;
+mod gray;
+mod grid;
+mod hue;
+mod kernels;
+mod orientation;
+mod passes;
+mod patches;
+mod portable;
+mod resize;
+mod rgb;
+mod slope;
+mod value_table;
+
+pub use augment::{AugmentDraw, JitterDraw, apply, colour_jitter};
+pub use colour::{adjust_brightness, adjust_contrast, adjust_saturation};
+pub use decode::Decoder;
+pub use error::DecodeError;
+pub use fit::evaluate;
+pub use gray::gray;
+pub use grid::grid_of;
+pub use hue::adjust_hue;
+pub use patches::apply_in_patches;
+pub use resize::{Scratch, resize_box};
+pub use rgb::{CropBox, Rgb8};
+pub use value_table::ValueTable;
+
+#[cfg(test)]
+mod tests;
