@@ -56,7 +56,7 @@ class UserError(ValueError):
         super().__init__(self.field, self.rule, value)  # what pickle passes
 
     def within(self, prefix: str) -> Self:
-        """Return the same error with `prefix` before its field, such as "data."."""
+        """The same error with `prefix` before its field, such as "data."."""
         return type(self)(f"{prefix}{self.field}", self.rule, self.value)
 
     def __str__(self) -> str:
@@ -145,7 +145,7 @@ def of_os_error(error: OSError) -> UserError:
 
 
 def sentence(error: Exception) -> str:
-    """Return an error as one line; for a failed file operation, the file's path and the reason."""
+    """An error as one line; for a failed file operation, the file's path and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return str(of_os_error(error))
     return str(error)

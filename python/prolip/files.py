@@ -238,7 +238,7 @@ def read_text(path: Path) -> str:
 
 
 def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, drop_unknown: bool = False) -> T:
-    """Return a tree of dataclasses from plain values, as they come from JSON, TOML or flags.
+    """A tree of dataclasses from plain values, as they come from JSON, TOML or flags.
 
     Args:
         kind: the dataclass.
@@ -263,7 +263,7 @@ def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, 
 
 
 def plain(tree: Any, without: Literal["", "derived", "operational"] = "", marked: bool = False) -> Any:
-    """Return a tree of dataclasses as dicts, lists and plain values; a path becomes text.
+    """A tree of dataclasses as dicts, lists and plain values; a path becomes text.
 
     Args:
         tree: the dataclass, or a value in it.
@@ -283,7 +283,7 @@ def plain(tree: Any, without: Literal["", "derived", "operational"] = "", marked
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the plain values of a nested table by dotted key. Items of a list of tables are numbered."""
+    """The plain values of a nested table by dotted key. Items of a list of tables are numbered."""
     values: dict[str, Any] = {}
     for key, value in table.items():
         is_list = isinstance(value, list) and value and isinstance(value[0], dict)
@@ -333,7 +333,7 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
 
 
 def _why_full(error: BaseException) -> int | None:
-    """Return the errno that says that the disk is full; None if the write failed for another reason."""
+    """The errno that says that the disk is full; None if the write failed for another reason."""
     at: BaseException | None = error
     while at is not None:  # torch wraps file errors
         # The error of safetensors has its number only in its text.
@@ -346,5 +346,5 @@ def _why_full(error: BaseException) -> int | None:
 
 
 def _existing(path: Path) -> Path:
-    """Return the nearest existing folder: `path` or one above it."""
+    """The nearest existing folder: `path` or one above it."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())

@@ -52,7 +52,7 @@ class Patches(NamedTuple):
         return cls(patches, coords, grids, valid)
 
     def images(self, patch_size: int) -> list[Tensor]:
-        """Return the pixels of the images, [3, height, width] each: the inverse of `of`."""
+        """The pixels of the images, [3, height, width] each: the inverse of `of`."""
         images = []
         for cut, (rows, columns) in zip(self.patches, self.grids.tolist(), strict=True):
             cells = cut[: rows * columns].reshape(rows, columns, patch_size, patch_size, 3).permute(4, 0, 2, 1, 3)

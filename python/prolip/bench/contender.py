@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 OURS, FLOOR = "prolip", "decode-only"
 SQUARE = "prolip-square"
 WARM_BATCHES = 2
-"""Minimum number of batches to drop; one per worker if there are more workers."""
+"""Batches to drop; one per worker if there are more workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Measurement:
 
 
 def run_contender(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
-    """Measure a contender on shards in a new process, with one thread for numeric libraries."""
+    """Measure a contender in a new process, with one thread for numeric libraries."""
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_measure, name, config, shards).result()
@@ -110,7 +110,7 @@ def _measure(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measu
 
 
 def _timed(config: BenchDataConfig, start: Callable[[], Iterator[Any]]) -> Measurement:
-    """Time the images of the batches of the loader that `start` opens."""
+    """Time the batches of the loader that `start` opens."""
     import_mb, _ = proc_stats.memory()
     opened = time.perf_counter()
     batches = map(look, start())
@@ -204,9 +204,9 @@ def webdataset_batches(config: BenchDataConfig, shards: Sequence[str]) -> Iterat
 
 
 def naflex_batches(config: BenchDataConfig, samples: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Batches of encoded images and token ids as open_clip's `NaFlexBatcher` makes them with timm.
+    """Batches as open_clip's `NaFlexBatcher` makes them: timm's dictionary and token ids i64 [B, 77].
 
-    Each is a pair of timm's dictionary and token ids i64 [B, 77]. The sequence lengths take turns.
+    The sequence lengths take turns.
     """
     from PIL import Image
     from timm.data.naflex_dataset import NaFlexCollator
@@ -223,7 +223,7 @@ def naflex_batches(config: BenchDataConfig, samples: Iterable[dict[str, Any]]) -
 
 
 def published_transform(config: BenchDataConfig, seq_len: int = 0) -> Any:
-    """The transform of the published models, from a PIL image to normalised f32 [3, H, W], by torchvision.
+    """The transform of the published models, from a PIL image to normalised f32 [3, H, W].
 
     With a sequence length, to the pixels of the grid that fills it best, by timm.
     """

@@ -19,7 +19,7 @@ MAX_SPREAD = 1.15
 """Maximum ratio of a contender's fastest and slowest round, above which its figures are called inexact."""
 MAX_OTHERS = 0.1
 Measured = Mapping[str, Sequence[Measurement]]
-"""For each contender, the loader and the floor first: one measurement per round."""
+"""One measurement per round of each contender, the loader and the floor first."""
 
 
 def measure(config: BenchDataConfig, log: Callable[[str], object]) -> Measured:
@@ -39,7 +39,7 @@ def measure(config: BenchDataConfig, log: Callable[[str], object]) -> Measured:
 
 
 def json_lines(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
-    """Yield one JSON object per contender."""
+    """One JSON object per contender."""
     for name, rounds in measured.items():
         rates = [one.images_per_s for one in rounds]
         record: dict[str, object] = {
@@ -62,7 +62,7 @@ def json_lines(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
 
 
 def table(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
-    """Yield the lines of a table for people."""
+    """Lines for people."""
     batches = f"batches of {config.batch_size} at {config.image_size} px"
     if config.native:
         batches = f"sequences of {', '.join(map(str, config.native))}, {config.token_budget} patches per batch"
@@ -108,6 +108,6 @@ def _median(measured: Sequence[Measurement], field: str) -> float:
 
 
 def _stages(measured: Sequence[Measurement]) -> dict[str, float]:
-    """Return the CPU time per image by stage in microseconds, median over the rounds."""
+    """CPU time per image by stage in microseconds, median over the rounds."""
     names = dict.fromkeys(stage for one in measured for stage in one.stage_us)
     return {stage: statistics.median(one.stage_us.get(stage, 0.0) for one in measured) for stage in names}

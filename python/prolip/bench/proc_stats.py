@@ -34,7 +34,7 @@ def stopwatch() -> Callable[[], Elapsed]:
 
 
 def memory() -> tuple[float, float]:
-    """Return the memory of this process and its descendants in MB of 2^20 bytes.
+    """Memory of this process and its descendants in MB of 2^20 bytes.
 
     First the sum of their peaks of resident memory, where shared pages count in each; then what is resident now, with
     shared pages divided among their processes.
@@ -61,13 +61,13 @@ def _cpu_seconds(processes: list[int]) -> float:
 
 
 def _machine_seconds() -> float:
-    """Return the busy CPU time of the whole machine since it started: without idle and iowait."""
+    """Busy CPU time of the whole machine since it started: without idle and iowait."""
     user, nice, system, _, _, *rest = map(int, _read("stat").split("\n")[0].split()[1:9])
     return _TICK * (user + nice + system + sum(rest))
 
 
 def _stat(process: int) -> list[str]:
-    """Return the fields of /proc/PROCESS/stat from the state on; none if the process has ended."""
+    """Fields of /proc/PROCESS/stat from the state on; none if the process has ended."""
     # The name before the state may hold spaces and parentheses.
     return _read(f"{process}/stat").rpartition(")")[2].split()
 
@@ -78,7 +78,7 @@ def _kilobytes(process: int, file: str, field: str) -> int:
 
 
 def _read(file: str) -> str:
-    """Return the text of a file in /proc; an empty one if its process has ended."""
+    """The text of a file in /proc; empty if its process has ended."""
     try:
         return Path("/proc", file).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError, PermissionError):

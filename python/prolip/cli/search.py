@@ -7,7 +7,7 @@ from prolip.embeddings.config import SearchOptions
 
 
 def _next(options: SearchOptions) -> str:
-    """Return a command that works on these embeddings: what has no variances is ranked only by distance."""
+    """A command that works on these embeddings: what has no variances is ranked only by distance."""
     from prolip.embeddings.storage import Manifest
     from prolip.folders import Folder
 

@@ -34,7 +34,6 @@ class EmojiConfig:
     """Seed of the splits, the choice of variants and the order of the training samples."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_at_least(1, side=self.side, vocab_size=self.vocab_size)
         check_at_least(1, context_length=self.context_length, samples_per_shard=self.samples_per_shard)
         for name in ("test_share", "val_share", "skin_tone_share"):

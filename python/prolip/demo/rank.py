@@ -9,11 +9,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with(parent: int) -> None:
-    """Let this process get SIGTERM when its parent ends, however that is: then it saves and ends. Only on Linux.
-
-    Args:
-        parent: the process that started this one. It may have ended by now.
-    """
+    """Let this process get SIGTERM when its parent ends (or has ended): then it saves and ends. Linux only."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

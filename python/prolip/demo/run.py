@@ -90,13 +90,13 @@ def train(arguments: list[str], processes: int) -> int:
 
 
 def count_processes() -> int:
-    """Choose the number of training processes: one per GPU, or up to four on the CPU's cores; a power of two."""
+    """One process per GPU, or up to four on the CPU's cores; a power of two."""
     available = torch.cuda.device_count() or min(4, usable_cores())
     return 1 << (available.bit_length() - 1)
 
 
 def machine_flags() -> list[str]:
-    """Return flags that adapt the recipe to this machine."""
+    """Flags that adapt the recipe to this machine."""
     return [] if has_bf16(find_device("auto")) else ["--precision", "fp32"]
 
 

@@ -54,14 +54,14 @@ def set_names(split: EvalSplit) -> list[str]:
 
 
 def find_shards(data: Path, name: str) -> list[Path]:
-    """Find the shards of a set of emoji."""
+    """The shards of a set of emoji."""
     found = sorted(data.glob(f"{name}-*.tar"))
     check(found, "data", f"must have {name}-*.tar, as `prolip data build emoji` writes it", data)
     return found
 
 
 def read_set(data: Path, name: str) -> list[EmojiSample]:
-    """Read the base emoji of a set."""
+    """The base emoji of a set."""
     samples = []
     for path in find_shards(data, name):
         for key, members in read_members(str(path), ("png", "json"), StoreConfig()):
@@ -77,7 +77,7 @@ def read_set(data: Path, name: str) -> list[EmojiSample]:
 
 
 def embed_images(model: Model, samples: Sequence[EmojiSample]) -> Gaussian:
-    """The Gaussians of the images, [N, D]."""
+    """[N, D]"""
     return model.encode_images([sample.png for sample in samples], progress=False)
 
 
@@ -96,7 +96,7 @@ class Captions(NamedTuple):
         return self.gaussian.rows(places.flatten()).unflatten(*places.shape), self.num_tokens[places]
 
     def of(self, texts: Iterable[str]) -> Gaussian:
-        """The Gaussians of captions, [N, D]."""
+        """Of these texts, [N, D]."""
         return self.gaussian.rows(torch.tensor([self.places[text] for text in texts]))
 
 

@@ -90,7 +90,7 @@ _MIN_FOR_BINS = 100
 
 
 class EmojiSet(NamedTuple):
-    """A set of images, as a model sees it."""
+    """Images as a model sees them."""
 
     name: str
     samples: list[EmojiSample]

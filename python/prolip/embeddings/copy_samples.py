@@ -71,7 +71,7 @@ def _copy(options: CopyOptions) -> list[str]:
 
 
 def _addresses(options: CopyOptions, sources: dict[str, str]) -> dict[str, str]:
-    """Return the sources to copy, each with its address, which may have secrets."""
+    """The sources to copy, each with its address, which may have secrets."""
     check(sources, "selection", "must have samples", options.selection)
     if not options.shards:
         return sources
@@ -86,7 +86,7 @@ def _addresses(options: CopyOptions, sources: dict[str, str]) -> dict[str, str]:
 
 
 def _places(shards: list[str], out: Path) -> dict[str, Path]:
-    """Return the path of each copy in `out`: the shard's path below the common folder, without a compression suffix.
+    """The path of each copy in `out`: the shard's path below the common folder, without a compression suffix.
 
     The copy of a single folder of images is `out` itself.
     """

@@ -232,7 +232,7 @@ def _cell(rank: int, answer: Answer, contents: Mapping[Name, Contents]) -> Cell:
 
 
 def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", rows: int = ROWS) -> list[list[Hit]]:
-    """Return the k best rows for each query, best first; equal scores are in order of part and row.
+    """The k best rows for each query, best first; equal scores are in order of part and row.
 
     Only one block and the results are in memory. The results do not depend on the block size, nor on how rows are split
     into parts.

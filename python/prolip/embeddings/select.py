@@ -111,7 +111,7 @@ def _select(options: SelectOptions, manifest: Manifest, groups: Sequence[Group],
 
 
 def _groups(options: SelectOptions) -> tuple[Manifest, Sequence[Group]]:
-    """Return the parts that are scored together: of images, of captions, or pairs of both."""
+    """The parts that are scored together: of images, of captions, or pairs of both."""
     folder, by = Folder(options.embeddings), options.by
     manifest = Manifest.read(folder)
     check(manifest.has_variances or by == "csd", "by", "must be csd for a model without variances", by)

@@ -233,7 +233,7 @@ def associate(
 
 
 def with_article(cue: str) -> str:
-    """Return the prompt of WinoGAViL's baselines for CLIP: "A dog" or "An apple"."""
+    """The prompt of WinoGAViL's baselines for CLIP: "A dog" or "An apple"."""
     cue = cue.lower()
     return f"{'An' if cue[:1] in set('aeiou') else 'A'} {cue}"
 

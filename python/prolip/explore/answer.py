@@ -67,12 +67,12 @@ def bar(text: str, share: float, colour: str = "s0", mark: float | None = None) 
 
 
 def shares(name: str, hint: str, values: Sequence[float], colour: str = "s0") -> Column:
-    """Return a column of shares in percent."""
+    """A column of shares in percent."""
     return Column(name, hint, [bar(percent(value), value, colour) for value in values])
 
 
 def uncertainties(values: Sequence[float], scale: Range) -> Column:
-    """Return a column of uncertainties over their range, with the percentage above the lowest.
+    """A column of uncertainties over their range, with the percentage above the lowest.
 
     Values outside the scale widen the range.
     """
@@ -86,7 +86,7 @@ def uncertainties(values: Sequence[float], scale: Range) -> Column:
 
 
 def inclusions(values: Sequence[float], hint: str) -> Column:
-    """Return a column of inclusion scores H, drawn from the middle: positive values to the right."""
+    """A column of inclusion scores H, drawn from the middle: positive values to the right."""
     largest = max(map(abs, values)) or 1.0
     cells = []
     for value in values:

@@ -91,7 +91,7 @@ class Gate:
 
 
 def refusal(headers: Headers, host: str) -> str | None:
-    """Return why a page with the option `--host` `host` refuses a request with these headers; None if it may pass."""
+    """Why a page with the option `--host` `host` refuses a request with these headers; None if it may pass."""
     named = headers.getlist("host")
     if len(named) != 1 or not _is_ours(named[0], host):
         shown = ", ".join(map(repr, named)) or "missing"

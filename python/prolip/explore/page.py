@@ -173,5 +173,5 @@ class _Page:
         return item, upload
 
     def _thumbnail(self, image: bytes | Path) -> Image.Image:
-        """Return the part of an image that the model sees, without transparency."""
+        """The part of an image that the model sees, without transparency."""
         return Image.fromarray(self.preprocess.thumbnail(image, _THUMBNAIL))

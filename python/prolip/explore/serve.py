@@ -69,7 +69,7 @@ def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket) 
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at this address, before anything is loaded, so that no other program takes it."""
+    """A socket that listens at this address, before anything is loaded, so that no other program takes it."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
         # Of localhost's two addresses, browsers try both, but a forwarded port often names 127.0.0.1.

@@ -17,11 +17,7 @@ from prolip.models.convert_open_clip import StartError
 
 
 def import_open_clip() -> Any:
-    """Import open_clip, which only the extra `open_clip` installs.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Import open_clip; a UserError if its extra is not installed."""
     try:
         import open_clip
     except ModuleNotFoundError as error:

@@ -44,8 +44,8 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
 
     Args:
         repository: "OWNER/NAME", or "OWNER/NAME@REVISION".
-        name: the file's name.
-        cache_dir: folder of the cache; None for huggingface_hub's.
+        name: the file's.
+        cache_dir: None for huggingface_hub's.
 
     Raises:
         DownloadError: the repository cannot be reached or read, or is not there.
@@ -68,14 +68,10 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
 
 
 def hub_data_set(repository: str, patterns: Sequence[str], ignored: Sequence[str]) -> Path | None:
-    """The local folder of a data set's repository, downloaded unless the cache has it.
+    """The local folder of a data set's repository "OWNER/NAME", downloaded unless the cache has it.
 
-    None if there is no such repository, or if `HF_HUB_OFFLINE` is set and the cache does not have it.
-
-    Args:
-        repository: "OWNER/NAME".
-        patterns: of the files to download.
-        ignored: patterns of files that are not downloaded.
+    None if there is no such repository, or if `HF_HUB_OFFLINE` is set and the cache does not have it. Only files that
+    match `patterns` and not `ignored` are downloaded.
 
     Raises:
         DownloadError: the repository cannot be reached or read.
@@ -95,11 +91,7 @@ def hub_data_set(repository: str, patterns: Sequence[str], ignored: Sequence[str
 
 @cache
 def _check_answers(endpoint: str) -> None:
-    """Check once that the hub can be reached, with one retry; the hub's client would retry each file for 23 s.
-
-    Raises:
-        LocalEntryNotFoundError: it cannot.
-    """
+    """Check once that the hub can be reached, with one retry; the hub's client would retry each file for 23 s."""
     for wait in (1, None):
         try:
             get_session().head(endpoint, timeout=constants.HF_HUB_ETAG_TIMEOUT)

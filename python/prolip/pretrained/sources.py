@@ -75,7 +75,7 @@ class Source:
         return self.repository is not None and find_released(self.repository.partition("@")[0]) is not None
 
     def find(self, name: str) -> Path | None:
-        """Return the local path of one of its files, downloaded if necessary; None if there is none.
+        """The local path of one of its files, downloaded if necessary; None if there is none.
 
         Raises:
             DownloadError: the repository cannot be read.
@@ -104,7 +104,7 @@ class Source:
 
     @cached_property
     def settings(self) -> InferenceSettings | None:
-        """The settings stored with the weights; None if there are none."""
+        """Stored with the weights; None if there are none."""
         if self.checkpoint is not None:
             place, notes = self.checkpoint.path / "run.json", self.checkpoint.notes
             content = {name: getattr(notes, name) for name in InferenceSettings._fields}
@@ -121,7 +121,7 @@ class Source:
         return InferenceSettings(known, images, keep_ratio)
 
     def architecture(self) -> ModelConfig:
-        """Return the architecture, if possible without reading the tensors.
+        """The architecture, if possible without reading the tensors.
 
         Raises:
             WeightsError: the source is not a model, or has no architecture.
@@ -143,7 +143,7 @@ class Source:
     def read(
         self, *, averaged: bool = True, converted: bool = True, uncertainty: bool = True
     ) -> tuple[State, ModelConfig | None]:
-        """Return the tensors under official names, and the architecture; None if the source has none.
+        """The tensors under official names, and the architecture; None if the source has none.
 
         Args:
             averaged: whether to read a run's moving average, if it keeps one.
@@ -184,7 +184,7 @@ class Source:
         averaged: bool = True,
         uncertainty: bool = True,
     ) -> ProLIP:
-        """Return the ProLIP network; see `load_network` and `read`."""
+        """See `load_network` and `read`."""
         state, found = self.read(averaged=averaged, uncertainty=uncertainty)
         config = config or found
         if config is None:
@@ -199,7 +199,7 @@ class Source:
 
 
 def resolve(source: str | Path, cache_dir: str | Path | None = None) -> Source:
-    """Return what a source names; `prolip.load` lists the forms. Its files are read later, on request.
+    """What a source names; `prolip.load` lists the forms. Its files are read later, on request.
 
     Raises:
         WeightsError: it names neither a file nor a folder, a released model, a repository or a model of open_clip.
@@ -260,7 +260,7 @@ def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize
 
 
 def read_config(source: str | Path) -> ModelConfig:
-    """Return the architecture of a source; see `Source.architecture`."""
+    """The architecture of a source; see `Source.architecture`."""
     return resolve(source).architecture()
 
 
@@ -274,11 +274,7 @@ def write_settings(folder: Path, settings: InferenceSettings) -> None:
 
 
 def absolute_source(source: str) -> str:
-    """Return a model source, with an absolute path if it is a path on this machine.
-
-    Raises:
-        UserError: there is no such path.
-    """
+    """A model source, with an absolute path if it is a path on this machine, where it must exist."""
     prefix, path = _split_path(source)
     if path is None:
         return source
@@ -287,7 +283,7 @@ def absolute_source(source: str) -> str:
 
 
 def find_frozen(frozen: Frozen, folder: Path) -> str:
-    """Return the source of an adapter's frozen model, which may have moved into the adapter's folder or beside it.
+    """The source of an adapter's frozen model, which may have moved into the adapter's folder or beside it.
 
     Raises:
         UserError: the source is a path, and the model is in none of these places.
@@ -305,7 +301,7 @@ def find_frozen(frozen: Frozen, folder: Path) -> str:
 
 
 def _split_path(source: str) -> tuple[str, Path | None]:
-    """Split a source into a prefix and a path; the path is None if it names no file or folder of this machine."""
+    """A prefix and a path; the path is None if the source names no file or folder of this machine."""
     if source.startswith(_LOCAL_OPEN_CLIP):
         return _LOCAL_OPEN_CLIP, Path(source.removeprefix(_LOCAL_OPEN_CLIP))
     if source.startswith(OPEN_CLIP_PREFIX):

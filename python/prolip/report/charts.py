@@ -46,7 +46,7 @@ def _axis(low: float, high: float, start: float, end: float) -> Callable[[float]
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return round ticks that cover [low, high] in about `count` steps of 1, 2 or 5 times a power of ten."""
+    """Round ticks that cover [low, high] in about `count` steps of 1, 2 or 5 times a power of ten."""
     if high - low <= 1e-300 + 1e-9 * max(abs(low), abs(high)):  # too narrow for floats between them
         margin = abs(low) * 0.1 if abs(low) > 1e-300 else 1.0
         low, high = low - margin, high + margin
@@ -58,7 +58,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_label(value: float) -> str:
-    """Format a tick; thousands and millions are abbreviated."""
+    """Thousands and millions are abbreviated."""
     for factor, suffix in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= max(factor, 1e4):
             return f"{value / factor:g}{suffix}".replace("-", "−")

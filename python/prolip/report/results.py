@@ -115,7 +115,7 @@ def _cell(figure: Json, kind: str, model: str) -> str:
 
 
 def _written(value: float | None, unit: str, signed: bool = False) -> str:
-    """A value as text, shares in percent; "–" for none."""
+    """As text, shares in percent; "–" for none."""
     if value is None or math.isnan(value):
         return "–"
     sign = "+" if signed else ""

@@ -24,7 +24,7 @@ def align(rows: Sequence[Sequence[str]], num_left: int = 1) -> Iterator[str]:
 
 
 def _width(text: str) -> int:
-    """Return the columns that a text takes: two for wide characters (such as Chinese), none for combining marks."""
+    """Columns in a terminal: two for wide characters (such as Chinese), none for combining marks."""
     return sum(
         0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         for letter in text

@@ -1,7 +1,7 @@
 //! `Batch`: NumPy arrays that share the loader's memory.
 //!
-//! The only unsafe code of the binding. The arrays' base object owns the memory. When Python has dropped the batch
-//! and every view, the base is dropped and the memory returns to the loader's pool.
+//! The only unsafe code of the binding. The arrays' base object owns the memory. When Python has dropped the batch and every view,
+//! the base is dropped and the memory returns to the loader's pool.
 
 use std::ptr::NonNull;
 
@@ -27,7 +27,7 @@ impl<T, D: Dimension> Part<T, D> {
     }
 }
 
-/// The base object of all arrays of a batch.
+/// The base object of a batch's arrays.
 #[pyclass(frozen, module = "prolip._core")]
 struct BatchMemory {
     images: Part<u8, IxDyn>,

@@ -10,7 +10,7 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::error::config_error;
 
-/// Reads a `prolip.data.LoaderConfig` without its tokenizer, which is passed separately.
+/// Without the tokenizer, which is passed separately.
 pub fn loader_config(dataclass: &Bound<'_, PyAny>) -> PyResult<LoaderConfig> {
     let fields = as_dict(dataclass)?;
     fields.del_item("tokenizer")?;
@@ -21,7 +21,6 @@ pub fn loader_config(dataclass: &Bound<'_, PyAny>) -> PyResult<LoaderConfig> {
     Ok(config)
 }
 
-/// Reads a `prolip.data.StoreConfig` and validates it.
 pub fn store_config(dataclass: &Bound<'_, PyAny>) -> PyResult<StoreConfig> {
     let config: StoreConfig = read("store", &as_dict(dataclass)?)?;
     config.validate().map_err(config_error)?;
@@ -75,13 +74,13 @@ fn shown(root: &Bound<'_, PyAny>, path: &Path) -> PyResult<String> {
     Ok(value.repr()?.to_string())
 }
 
-/// How many cores this process may use, by its affinity and the quota of its cgroup.
+/// By this process's affinity and the quota of its cgroup.
 #[pyfunction]
 pub fn usable_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// The cores of this process, divided by the number of processes that torchrun started on this machine.
+/// Divided by the number of processes that torchrun started on this machine.
 fn default_threads() -> usize {
     let local = std::env::var("LOCAL_WORLD_SIZE").ok().and_then(|text| text.parse::<usize>().ok());
     (usable_cores() / local.unwrap_or(1).max(1)).max(1)

@@ -10,7 +10,6 @@ pyo3::import_exception!(prolip.errors, DataError);
 pyo3::import_exception!(prolip.errors, NoSampleError);
 pyo3::import_exception!(prolip.errors, UserError);
 
-/// The exception for an error that stopped a loader.
 pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Config(error) => config_error(error.clone()),
@@ -34,17 +33,15 @@ pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     }
 }
 
-/// The exception for a setting that cannot work.
 pub fn config_error(error: ConfigError) -> PyErr {
     UserError::new_err((error.field, error.rule, error.value))
 }
 
-/// The exception for an image that cannot be decoded.
 pub fn decode_error(error: DecodeError) -> PyErr {
     DataError::new_err(error.to_string())
 }
 
-/// The exception for a tokenizer that cannot be built, or captions that it cannot encode.
+/// A tokenizer that cannot be built, or captions that it cannot encode.
 pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
     raised_by_cleaner(py, error).unwrap_or_else(|| match error {
         TokenizeError::Config(error) => config_error(error.clone()),

@@ -39,7 +39,6 @@ fn read_selection(sources: &Bound<'_, PyAny>) -> PyResult<Selection> {
     sources.try_iter()?.map(read).collect()
 }
 
-/// One run over the epochs, with its threads.
 struct Run {
     /// `Some` until it is dropped.
     pipeline: Option<Pipeline>,
@@ -92,7 +91,6 @@ impl Drop for Run {
     }
 }
 
-/// Reads shards and makes batches.
 #[pyclass(frozen, module = "prolip._core")]
 pub struct BatchLoader {
     dataset: Arc<Dataset>,
@@ -194,7 +192,7 @@ impl BatchLoader {
     }
 }
 
-/// The batches of one run, in order.
+/// In order.
 #[pyclass(frozen, module = "prolip._core")]
 pub struct BatchIterator {
     run: Arc<Run>,
@@ -235,7 +233,7 @@ impl Drop for BatchIterator {
     }
 }
 
-/// Ends the threads of all runs. Registered to run before the interpreter ends.
+/// Registered to run before the interpreter ends.
 #[pyfunction]
 pub fn close_all(py: Python<'_>) {
     let runs: Vec<Arc<Run>> = RUNS.lock().iter().filter_map(Weak::upgrade).collect();

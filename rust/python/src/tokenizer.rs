@@ -16,7 +16,6 @@ use crate::error::tokenize_error;
 /// Encodes captions as rows of token ids. Immutable, and shared by the threads of a loader.
 #[pyclass(frozen, module = "prolip._core")]
 pub struct Tokenizer {
-    /// The tokenizer that a loader's threads use.
     pub inner: Arc<tokenize::Tokenizer>,
 }
 
@@ -105,7 +104,7 @@ fn cleaning(clean: Py<PyAny>, how: &str) -> PyResult<Cleaning> {
     Ok(Cleaning { how, cleaner })
 }
 
-/// Cleans captions with a Python function. Any thread can call it; it attaches to the interpreter.
+/// Any thread can call it; it attaches to the interpreter.
 struct PyCleaner(Py<PyAny>);
 
 impl CleanText for PyCleaner {

@@ -12,8 +12,7 @@ use crate::error::loader_error;
 /// How often Python may handle signals during a wait.
 pub const SIGNAL_POLL: Duration = Duration::from_millis(100);
 
-/// Runs the work with the GIL released. If a signal handler raises, the work is cancelled and the exception is
-/// returned.
+/// Releases the GIL. If a signal handler raises, the work is cancelled and the exception is returned.
 pub fn interruptible<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&AtomicBool) -> Result<T, Error> + Send,

@@ -1,7 +1,4 @@
-"""Find the emoji art of installed packages, and draw each emoji as a small image on white.
-
-Shapes: S side of the image in pixels.
-"""
+"""Find the emoji art of installed packages, and draw each emoji as a small image on white, S pixels wide."""
 
 import hashlib
 import io
@@ -61,7 +58,7 @@ def find_art() -> dict[Design, Art]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that determine the images."""
+    """Versions of the packages that determine the images."""
     names = sorted({*_PACKAGES.values(), "resvg-py", "pillow"})
     try:
         return {name: version(name) for name in names}
@@ -70,12 +67,12 @@ def package_versions() -> dict[str, str]:
 
 
 def image_id(pixels: Pixels) -> str:
-    """Return 12 hexadecimal digits that identify an image by its pixels."""
+    """12 hexadecimal digits that identify an image by its pixels."""
     return hashlib.sha256(pixels.tobytes()).hexdigest()[:12]
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Encode an image as PNG. The bytes depend only on the pixels and on Pillow's version."""
+    """As PNG. The bytes depend only on the pixels and on Pillow's version."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=9)
     return buffer.getvalue()

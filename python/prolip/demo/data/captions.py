@@ -31,12 +31,12 @@ SUBGROUP_TEXTS = dict(
 
 
 def group_text(group: str) -> str:
-    """Return a group of Unicode in plain English, such as "animals and nature"."""
+    """A group of Unicode in plain English, such as "animals and nature"."""
     return group.lower().replace("&", "and")
 
 
 def subgroup_text(subgroup: str) -> str:
-    """Return a subgroup of Unicode in plain English, such as "marine animal"."""
+    """A subgroup of Unicode in plain English, such as "marine animal"."""
     return SUBGROUP_TEXTS[subgroup]
 
 
@@ -52,7 +52,7 @@ def fill_templates(phrases: Sequence[str]) -> list[str]:
 
 
 def captions_by_level(name: str, subgroup: str, group: str) -> dict[str, list[str]]:
-    """Return the captions of an emoji by level. The n-th caption of every level has the same template."""
+    """Captions of an emoji by level. The n-th caption of every level has the same template."""
     chain = [name, subgroup_text(subgroup), group_text(group)]
     return {
         "picture": list(PICTURE_CAPTIONS),
@@ -63,6 +63,6 @@ def captions_by_level(name: str, subgroup: str, group: str) -> dict[str, list[st
 
 
 def keyword_captions(name: str, keywords: Sequence[str]) -> list[str]:
-    """Return captions that list the first CLDR keywords, or the name if there are none (new emoji, variants)."""
+    """Captions that list the first CLDR keywords, or the name if there are none (new emoji, variants)."""
     listed = ", ".join(keywords[:MAX_KEYWORDS]) or name
     return [template.format(listed) for template in CHAINED_TEMPLATES]

@@ -98,7 +98,7 @@ class Emoji:
 
 
 def join_key(codepoints: Sequence[str]) -> str:
-    """Join code points with "-", in upper case, without the variation selector."""
+    """With "-", in upper case, without the variation selector."""
     return "-".join(code for code in (code.upper() for code in codepoints) if code != VARIATION_SELECTOR)
 
 

@@ -16,11 +16,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def connect(labels: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """Find connected components of keys: keys with a common label, directly or through others, are connected.
-
-    Returns:
-        For each key, the smallest key of its component.
-    """
+    """For each key, the smallest key of its connected component: keys with a common label are connected."""
     parent: dict[str, str] = {key: key for key in labels}
 
     def root(key: str) -> str:

@@ -105,7 +105,7 @@ def _write_tasks(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiSample]])
 
 
 def _distinct(samples: Sequence[EmojiSample]) -> list[tuple[EmojiSample, list[str]]]:
-    """Return distinct images with all their names: "cook" and "man cook" may have the same image."""
+    """Distinct images with all their names: "cook" and "man cook" may have the same image."""
     named: dict[str, tuple[EmojiSample, list[str]]] = {}
     for sample in samples:
         named.setdefault(sample.image_id, (sample, []))[1].append(sample.text("name"))
@@ -172,7 +172,7 @@ def _write_hierarchies(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiSam
 
 
 def _averages(sample: EmojiSample) -> Iterator[str]:
-    """Yield the file names of the average images above an emoji, from general to specific."""
+    """File names of the average images above an emoji, from general to specific."""
     yield "all.png"
     for level in ("group", "subgroup"):
         yield f"{level}-{re.sub(r'[^a-z0-9]+', '-', sample.text(level).lower())}.png"
