@@ -14,13 +14,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Return text with control characters escaped, so that names in data cannot add lines or control a terminal.
+    """Escape control characters as in JSON, so that names in data cannot add lines or control a terminal.
 
-    They are escaped as in JSON, which so stays JSON.
-
-    Args:
-        text: the text.
-        lines: whether it may have several lines.
+    With `lines` the text may have several lines.
     """
     if lines:
         return "\n".join(map(printable, text.split("\n")))
@@ -78,30 +74,18 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def check_choice(name: str, value: object, choices: object) -> None:
-    """Check that a value is one of a `Literal`.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Check that a value is one of a `Literal`."""
     check(value in get_args(choices), name, f"must be one of {', '.join(get_args(choices))}", repr(value))
 
 
 def check_at_least(minimum: int, **values: float) -> None:
-    """Check that no value is below `minimum`. The keywords are the names for errors.
-
-    Raises:
-        UserError: one is.
-    """
+    """Check that no value is below `minimum`. The keywords are the names for errors."""
     for name, value in values.items():
         check(value >= minimum, name, f"must be at least {minimum}", value)
 
 
 def check_seed(name: str, seed: int) -> None:
-    """Check that a seed has at most 64 bits, which all generators take.
-
-    Raises:
-        UserError: it has more, or is negative.
-    """
+    """Check that a seed has at most 64 bits, which all generators take."""
     check(0 <= seed < 2**64, name, "must be from 0 to 2^64 - 1", seed)
 
 

@@ -49,7 +49,7 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
     It gets the usual mode of new files (umask).
 
     Args:
-        path: the file; its folder is created.
+        path: its folder is created.
         size: bytes that it needs, if known.
 
     Raises:
@@ -96,11 +96,7 @@ def check_writable(path: Path) -> None:
 
 
 def check_no_tilde(path: Path, field: str = "") -> None:
-    """Check that a path does not begin with ~, which would become a folder of that name.
-
-    Raises:
-        UserError: it does. The message names the field, if there is one.
-    """
+    """Refuse a path that begins with ~, which would become a folder of that name; the error names the field, if any."""
     if path.parts[:1] == ("~",):
         raise UserError(field or path, "`~` is not expanded here; give the full path", path)
 
@@ -162,7 +158,7 @@ def lock_file(path: Path) -> int:
 
 
 def owner() -> str:
-    """Say which process this is, for others that want what it has; a token tells it from all others."""
+    """This process, for others that want what it has; a token tells it from all others."""
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     return json.dumps(
         {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(16)}
@@ -198,7 +194,7 @@ def atomic_files(folder: Path, size: int | None = None) -> Iterator[Path]:
     their owner.
 
     Args:
-        folder: the folder; created if it does not exist.
+        folder: created if it does not exist.
         size: bytes that the files need, if known.
 
     Raises:
@@ -226,11 +222,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a user's file, without a byte order mark.
-
-    Raises:
-        UserError: it is not in UTF-8.
-    """
+    """The text of a user's file in UTF-8, without a byte order mark."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -310,14 +302,11 @@ def crc32(file: BinaryIO) -> int:
 
 @contextmanager
 def writing(path: Path, size: int | None = None) -> Iterator[None]:
-    """Raise DiskFullError if the block, which writes `path`, fails because the disk is full.
+    """Raise DiskFullError, with the path and the bytes needed and free, if the block fails because the disk is full.
 
     Args:
-        path: the file or folder.
+        path: the file or folder that it writes.
         size: bytes that it needs, if known.
-
-    Raises:
-        DiskFullError: naming the path, and the bytes needed and free.
     """
     try:
         yield

@@ -125,12 +125,7 @@ class Folder:
             store.delete_file(path)
 
     def check_own(self, *marks: str) -> None:
-        """Check that a command may write here, as `check_own_folder` does.
-
-        Raises:
-            UserError: the folder holds other files, which the command could overwrite.
-            OSError: the local folder cannot be written.
-        """
+        """Check that a command may write here; errors as for `check_own_folder`."""
         if not self.is_remote:
             check_own_folder(Path(self.address), *marks)
         elif not set(marks) & (found := self.list()) and not all(PurePath(name).match(TEMPORARY) for name in found):

@@ -76,7 +76,7 @@ class Gaussian(NamedTuple):
 
     @property
     def uncertainty(self) -> Tensor:
-        """How unsure the model is about each item, [...]: `total_var`."""
+        """`total_var`, [...]: how unsure the model is about each item."""
         return self.total_var
 
     @property
@@ -123,11 +123,7 @@ def concatenate(parts: list[Gaussian], dim: int = 0) -> Gaussian:
 
 
 def _check_gaussian(name: str, value: object, axes: int) -> None:
-    """Check an argument of a public function. Another type would fail far from the cause.
-
-    Raises:
-        UserError: it is not a Gaussian, or has fewer than `axes` axes.
-    """
+    """Check an argument of a public function. Another type would fail far from the cause."""
     if not isinstance(value, Gaussian):
         raise UserError(
             name,

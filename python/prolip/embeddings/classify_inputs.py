@@ -32,7 +32,7 @@ _WRITERS: dict[str, Any] = {".csv": CSVWriter, ".parquet": ParquetWriter}
 def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
     """Classify the images, write the table, and return the lines to print.
 
-    Memory does not grow with the number of images: each shard, and each part of a folder, is written by itself.
+    Each shard, and each part of a folder, is written by itself, so memory does not grow with the number of images.
 
     Raises:
         UserError: the model, a label, an option or an input cannot be used.

@@ -112,8 +112,7 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
 def copy_images(chosen: Chosen, target: Path) -> int:
     """Copy images and the .txt beside each, below `target` as below their folder; files that are there already stay.
 
-    Returns:
-        How many images were copied now.
+    Returns the number of images copied now.
     """
     folder, copied = Path(chosen.source), 0
     (images,) = plan_inputs((), [folder], (), 1 << 32, StoreConfig())
@@ -130,7 +129,7 @@ def copy_images(chosen: Chosen, target: Path) -> int:
 
 @contextmanager
 def _plain_file(address: str, target: Path, store: StoreConfig) -> Iterator[Path]:
-    """Yield a local, uncompressed file of a shard: the shard itself, or a temporary copy."""
+    """A local, uncompressed file of a shard: the shard itself, or a temporary copy."""
     if "://" not in address and not _PACKED.search(address):
         yield Path(address)
         return

@@ -80,9 +80,6 @@ def default_threshold(rows: Tensor) -> float:
 
 def keepers(means: Array, order: Array, threshold: float) -> Array:
     """For each row one that is more certain, similar and stays: itself if it stays. i64 [N], places in `order`.
-
-    A row goes if and only if a more certain one stays that has a cosine of at least `threshold` with it.
-
     Args:
         means: rounded, i16 [M, D]; may be on disk.
         order: i64 [N], the rows of a cluster among them, the most certain first.
@@ -171,7 +168,7 @@ def _dedupe(options: DedupeOptions, scratch: Path) -> list[str]:
         return [np.load(path, "r") for path in sorted(scratch.glob(f"{name}-*"))]
 
     def compare(report: Report, cluster: int) -> tuple[Array, list[Array]]:
-        """Write which rows of a cluster stay, and return their `group_sizes`."""
+        """Write which rows of a cluster stay; returns their `group_sizes`."""
         table = _joined(
             [  # np.searchsorted would read all rows
                 some[bisect_left(some["cluster"], cluster) : bisect_right(some["cluster"], cluster)]

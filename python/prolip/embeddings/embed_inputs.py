@@ -131,7 +131,7 @@ class PartMaker:
             write_part(self.out, part, notes, self.options.dtype, log_var=self.options.log_var)
 
     def kinds(self, source: Input) -> tuple[Kind, ...]:
-        """The kinds of an input's parts."""
+        """Of an input's parts."""
         return ("text",) if source.form == "path" else KINDS[self.options.what]
 
 

@@ -1,7 +1,4 @@
-"""Divide shards, folders of images and text files into inputs, and embed these one by one.
-
-An input is a shard, or a fixed number of images of a folder or lines of a text file.
-"""
+"""Divide sources into inputs: a shard, or a fixed number of images of a folder or lines of a text file."""
 
 from __future__ import annotations
 

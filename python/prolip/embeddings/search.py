@@ -259,7 +259,7 @@ def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", 
 def look_up(
     parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gaussian, *, has_variances: bool = True
 ) -> list[list[Answer]]:
-    """Return keys, sources and measures of the found rows, per query.
+    """Keys, sources and measures of the rows, per query.
 
     Args:
         hits: Q lists of hits.

@@ -127,7 +127,7 @@ def _groups(options: SelectOptions) -> tuple[Manifest, Sequence[Group]]:
 
 
 def _score(options: SelectOptions, report: Report, group: Group) -> tuple[Any, ...]:
-    """Return source and stamp, places in the source, keys, and indices of the first and the last rows.
+    """Source and stamp, places in the source, keys, and indices of the first and the last rows.
 
     The key of a row whose score is outside the limits is NaN.
     """
@@ -142,7 +142,7 @@ def _score(options: SelectOptions, report: Report, group: Group) -> tuple[Any, .
 
 
 def _scores(group: Group, by: By) -> tuple[NDArray[np.uint32], Floats]:
-    """Return places in the source, and scores."""
+    """Places in the source, and scores."""
     if by in {"image", "text"}:
         return group[0].total_var()
     rows, scores = [np.zeros(0, np.uint32)], [np.zeros(0, np.float32)]

@@ -225,22 +225,14 @@ class Part:
 
 
 def _filled(rows: Any, name: str) -> Any:
-    """A column of some rows of a part.
-
-    Raises:
-        ValueError: a row has no value.
-    """
+    """A column of some rows of a part; a ValueError if a row has no value."""
     if rows[name].null_count:
         raise ValueError(f"column {name}: must have a value in every row")
     return rows[name]
 
 
 def _numbers(batch: Any, name: str) -> Floats:
-    """A column of a batch, [N, D] or [N, 1].
-
-    Raises:
-        ValueError: a row has no number, or NaN.
-    """
+    """A column of a batch, [N, D] or [N, 1]; a ValueError if a row has no number, or NaN."""
     column = _filled(batch, name)
     flat, width = (column, 1) if name == "total_var" else (column.flatten(), column.type.list_size)
     values: Floats = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)

@@ -178,7 +178,7 @@ class _Actor:
     def __call__(self, table: pa.Table) -> pa.Table:
         (row,) = table.to_pylist()
         place = row["place"]
-        # A unit that lost its actor may have ended it, so that another one must not count the next loss as its own.
+        # The unit itself may have killed the actor; don't charge the next failure to another unit.
         with self._alone if self._add(place, 0) else nullcontext():
             if self._add(place, 1) > ATTEMPTS:
                 done = _Done(place, None, "its actor died each time, or its node was lost")

@@ -1,5 +1,5 @@
-//! Augmentation of training images. The pixels equal bit for bit what torchvision's `RandomResizedCrop`, `ColorJitter` and
-//! `RandomGrayscale` give on PIL images with the same parameters.
+//! Augmentation of training images: the pixels of torchvision's `RandomResizedCrop`, `ColorJitter` and `RandomGrayscale` on PIL
+//! images with the same parameters.
 
 use crate::resize::{Scratch, resize_box};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 /// The factors of a colour jitter and their order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JitterDraw {
-    /// Factor of brightness; 1 changes nothing. `None` if it is not configured.
+    /// 1 changes nothing. `None` if it is not configured.
     pub brightness: Option<f32>,
     pub contrast: Option<f32>,
     pub saturation: Option<f32>,
@@ -23,12 +23,10 @@ pub struct JitterDraw {
 pub struct AugmentDraw {
     pub crop: CropBox,
     pub jitter: Option<JitterDraw>,
-    /// Whether the image is converted to grey.
     pub gray: bool,
 }
 
-/// Applies an augmentation: crop, bicubic resize to `width` x `height`, colour jitter, grey. Writes `width * height * 3` bytes of
-/// packed RGB.
+/// Crop, bicubic resize to `width` x `height`, colour jitter, grey. Writes `width * height * 3` bytes of packed RGB.
 pub fn apply(
     image: &Rgb8,
     draw: &AugmentDraw,

@@ -10,11 +10,10 @@ const SUPPORT: f64 = 2.0;
 /// The input positions and weights of each output position.
 #[derive(Debug, Default)]
 pub(super) struct Coefficients {
-    /// First input position of each output position.
+    /// First input position of each output.
     pub(super) starts: Vec<u32>,
-    /// Number of input positions of each output position.
     pub(super) counts: Vec<u32>,
-    /// Weights, `stride` of them for each output position, zero past its count.
+    /// `stride` of them for each output, zero past its count.
     pub(super) weights: Vec<i32>,
     /// Buffer for the weights of one output position.
     pub(super) stride: usize,
@@ -22,8 +21,8 @@ pub(super) struct Coefficients {
 }
 
 impl Coefficients {
-    /// Computes the weights of output positions `from..from + count` when `input` positions are resized to `output`. The
-    /// arithmetic has Pillow's order and precision, so the integers are equal.
+    /// Computes the weights of outputs `from..from + count` when `input` positions are resized to `output`. The arithmetic has
+    /// Pillow's order and precision, so the integers are equal.
     pub(super) fn compute(&mut self, input: u32, output: u32, from: u32, count: u32) {
         let scale = f64::from(input) / f64::from(output);
         let filter_scale = scale.max(1.0);
@@ -71,12 +70,12 @@ impl Coefficients {
         (first as usize, end as usize)
     }
 
-    /// The largest number of input positions of an output position.
+    /// Most input positions of an output.
     pub(super) fn max_taps(&self) -> usize {
         self.counts.iter().copied().max().unwrap_or(0) as usize
     }
 
-    /// First input position and weights of output position `index`, counted from the first one computed.
+    /// First input position and weights of an output, counted from the first one computed.
     pub(super) fn taps(&self, index: usize) -> (usize, &[i32]) {
         let weights = &self.weights[index * self.stride..];
         (self.starts[index] as usize, &weights[..self.counts[index] as usize])

@@ -22,12 +22,12 @@ fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {
     }
 }
 
-/// Multiplies the brightness of packed RGB pixels, as torchvision's `adjust_brightness` does on PIL images.
+/// torchvision's `adjust_brightness` of packed RGB pixels.
 pub fn adjust_brightness(pixels: &mut [u8], factor: f32) {
     blend_with_constant(pixels, 0, factor);
 }
 
-/// Scales packed RGB pixels around their mean brightness, as torchvision's `adjust_contrast` does on PIL images.
+/// torchvision's `adjust_contrast`: around the mean brightness.
 pub fn adjust_contrast(pixels: &mut [u8], factor: f32) {
     let count = pixels.len() / 3;
     if count == 0 {
@@ -37,7 +37,7 @@ pub fn adjust_contrast(pixels: &mut [u8], factor: f32) {
     blend_with_constant(pixels, (mean + 0.5) as u8, factor);
 }
 
-/// Scales each packed RGB pixel around its own brightness, as torchvision's `adjust_saturation` does on PIL images.
+/// torchvision's `adjust_saturation`: each pixel around its own brightness.
 pub fn adjust_saturation(pixels: &mut [u8], factor: f32) {
     if factor == 1.0 {
         return;

@@ -3,8 +3,8 @@
 use crate::resize::{Scratch, Target, resize};
 use crate::{CropBox, Rgb8};
 
-/// The evaluation transform: bicubic resize of the shortest side to `size`, then the centre crop `size` x `size`, rounded as
-/// in torchvision's `Resize` and `CenterCrop`. Writes `size * size * 3` bytes.
+/// Bicubic resize of the shortest side to `size`, then the centre crop `size` x `size`, rounded as in torchvision's `Resize` and
+/// `CenterCrop`. Writes `size * size * 3` bytes.
 pub fn evaluate(image: &Rgb8, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
     let (width, height) = (image.width(), image.height());
     let target = evaluation_target(width, height, size);

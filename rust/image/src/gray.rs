@@ -2,7 +2,6 @@
 
 use super::by_simd::by_simd;
 
-/// Replaces red, green and blue of each pixel by its brightness.
 pub fn gray(pixels: &mut [u8]) {
     by_simd!(gray(pixels));
 }

@@ -2,7 +2,7 @@
 
 use super::by_simd::by_simd;
 
-/// Shifts the hue of packed RGB pixels by `shift` turns (-0.5 to 0.5), as torchvision's `adjust_hue` does on PIL images.
+/// torchvision's `adjust_hue` of packed RGB pixels, by `shift` turns (-0.5 to 0.5).
 pub fn adjust_hue(pixels: &mut [u8], shift: f32) {
     let shift = hue_steps(shift);
     by_simd!(shift_hue(pixels, shift));

@@ -3,8 +3,7 @@
 use crate::augment::{AugmentDraw, apply};
 use crate::{Rgb8, Scratch};
 
-/// As [`apply`], to a grid of patches. Writes them row by row, each with its pixels row by row: `rows * columns * patch * patch *
-/// 3` bytes.
+/// As [`apply`], to a grid of patches, row by row, each with its pixels row by row: `rows * columns * patch * patch * 3` bytes.
 pub fn apply_in_patches(
     image: &Rgb8,
     draw: &AugmentDraw,

@@ -8,7 +8,6 @@ pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
         as u8
 }
 
-/// The portable kernel of [`gray`](super::gray::gray).
 pub(super) fn gray(pixels: &mut [u8]) {
     for pixel in pixels.chunks_exact_mut(3) {
         let level = luma(pixel[0], pixel[1], pixel[2]);
@@ -16,7 +15,6 @@ pub(super) fn gray(pixels: &mut [u8]) {
     }
 }
 
-/// The portable kernel of [`luma_sum`](super::gray::luma_sum).
 pub(super) fn luma_sum(pixels: &[u8]) -> u64 {
     pixels.chunks_exact(3).map(|pixel| u64::from(luma(pixel[0], pixel[1], pixel[2]))).sum()
 }
@@ -41,7 +39,6 @@ pub(super) fn blend_with_constant(pixels: &mut [u8], constant: u8, slope: Slope)
     }
 }
 
-/// The portable kernel of [`adjust_saturation`](super::colour::adjust_saturation).
 pub(super) fn saturate(pixels: &mut [u8], slope: Slope) {
     for pixel in pixels.chunks_exact_mut(3) {
         let level = luma(pixel[0], pixel[1], pixel[2]);
@@ -61,7 +58,6 @@ pub(super) fn saturate_by(pixels: &mut [u8], factor: f32) {
     }
 }
 
-/// The portable kernel of [`adjust_hue`](super::hue::adjust_hue).
 pub(super) fn shift_hue(pixels: &mut [u8], shift: u8) {
     for pixel in pixels.chunks_exact_mut(3) {
         let [hue, saturation, value] = rgb_to_hsv([pixel[0], pixel[1], pixel[2]]);

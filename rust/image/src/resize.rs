@@ -13,7 +13,7 @@ use super::kernels::{avx2, avx512};
 use super::passes::Passes;
 use crate::rgb::{CropBox, Rgb8};
 
-/// Reused buffers: the weights, the rows between the two passes, and an image that is cut into patches.
+/// Reused buffers.
 #[derive(Debug, Default)]
 pub struct Scratch {
     columns: Coefficients,
@@ -47,7 +47,6 @@ pub fn resize_box(
     resize(image, crop, target, scratch, out);
 }
 
-/// Resizes with the fastest kernel for this processor and image.
 pub(super) fn resize(
     image: &Rgb8,
     crop: CropBox,
@@ -114,8 +113,8 @@ fn prepare<'a>(
     (!out.is_empty()).then(|| CropRows::new(image, crop))
 }
 
-/// Whether the pass along the columns comes first, as in Pillow. Since Pillow 13, it does if it removes more than twice as many
-/// pixels as the other pass. Before, it never did; the results differ by a few levels for tall crops.
+/// Whether the pass along the columns comes first, as since Pillow 13: if it removes more than twice as many pixels as the other
+/// pass. Before, it never did; the results differ by a few levels for tall crops.
 fn columns_first(crop: CropBox, target: Target) -> bool {
     let fewer = |from: u32, to: u32| u64::from(from.saturating_sub(to));
     fewer(crop.height, target.height) > 2 * fewer(crop.width, target.width)

@@ -5,8 +5,7 @@ pub use prolip_jpeg::CropBox;
 use crate::error::DecodeError;
 use prolip_jpeg::buffer::first_bytes;
 
-/// An image of packed 8-bit RGB pixels, rows from top to bottom. Its buffer is reused, so decoding into the same value again
-/// does not allocate.
+/// Packed 8-bit RGB pixels, rows from top to bottom. The buffer is reused, so decoding into the same value does not allocate.
 #[derive(Debug, Clone, Default)]
 pub struct Rgb8 {
     width: u32,
@@ -29,12 +28,12 @@ impl Rgb8 {
         self.height
     }
 
-    /// The pixels, `height * width * 3` bytes.
+    /// `height * width * 3` bytes.
     pub fn pixels(&self) -> &[u8] {
         &self.buffer[..self.width as usize * self.height as usize * 3]
     }
 
-    /// The pixels, `height * width * 3` bytes.
+    /// `height * width * 3` bytes.
     pub fn into_pixels(mut self) -> Vec<u8> {
         self.buffer.truncate(self.width as usize * self.height as usize * 3);
         self.buffer

@@ -11,8 +11,8 @@ pub(super) struct Slope {
 }
 
 impl Slope {
-    /// The slope of a factor. `None` if PIL's single precision could give another result for some sample: always for factors of
-    /// 2 and more, otherwise very rarely.
+    /// `None` if PIL's single precision could give another result for some sample: always for factors of 2 and more, otherwise
+    /// very rarely.
     pub(super) fn of(factor: f32) -> Option<Self> {
         if factor.is_nan() || factor.abs() >= 1.99 {
             return None;

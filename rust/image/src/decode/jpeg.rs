@@ -12,7 +12,7 @@ use super::{DecodeError, Rgb8, check_size};
 const END: u8 = 0xD9;
 
 /// Maximum of scans x pixels: every scan of a progressive image touches every pixel, and may take a hundred bytes of the file.
-/// 90 million pixels may have 23 scans, which take three seconds. Encoders write about ten. PIL has no limit.
+/// 90 million pixels may have 23 scans, which take three seconds. Encoders write about ten; PIL has no limit.
 const MAX_WORK: u64 = 1 << 31;
 /// Fixed cost of a scan, in pixels.
 const SCAN_COST: u64 = 1 << 20;
@@ -124,8 +124,8 @@ impl Decompressor {
         }
     }
 
-    /// Returns failures, and the end of the data, where PIL raises and the library fills the rest with grey. PIL ignores the other
-    /// warnings.
+    /// Fails on errors, and at the end of the data, where PIL raises and the library fills the rest with grey. PIL ignores the
+    /// other warnings.
     fn check(&self, status: i32, bytes: &[u8]) -> Result<(), DecodeError> {
         if status == 0 {
             return Ok(());
@@ -159,8 +159,8 @@ const WARNINGS: [&str; 8] = [
     "Application transferred too many scanlines",
 ];
 
-/// The markers up to the end of the image, searched as libjpeg does: skip segments by their length, and entropy-coded data up to
-/// the next marker. Stuffed zeros and fill bytes are among them.
+/// The markers up to the end of the image, searched as libjpeg does: over segments by their length, and over entropy-coded data up
+/// to the next marker. Stuffed zeros and fill bytes are among them.
 fn markers(bytes: &[u8]) -> impl Iterator<Item = u8> {
     let mut at = 2;
     std::iter::from_fn(move || {

@@ -1,8 +1,8 @@
 //! Decodes images to packed RGB, with the pixels of PIL's `Image.open(…).convert("RGB")`.
 //!
 //! `prolip-jpeg` decodes ordinary JPEG files, libjpeg-turbo other ones, libwebp WebP, and the crate `png` PNG. The first bytes
-//! tell the format, never the file name. As in PIL, colour profiles and gamma are ignored, and so is the orientation unless the
-//! caller asks for it. What PIL rejects, such as a truncated file, is an error.
+//! tell the format. As in PIL, colour profiles and gamma are ignored, and so is the orientation unless the caller asks for it.
+//! What PIL rejects, such as a truncated file, is an error.
 
 mod jpeg;
 mod png;
@@ -28,7 +28,7 @@ impl Decoder {
         Self { max_pixels, jpeg: Some(JpegDecoder::default()) }
     }
 
-    /// A decoder that uses libjpeg-turbo for every JPEG: the baseline of benchmarks. The pixels are the same.
+    /// Uses libjpeg-turbo for every JPEG: the baseline of benchmarks. The pixels are the same.
     pub fn of_libraries(max_pixels: u64) -> Self {
         Self { jpeg: None, ..Self::new(max_pixels) }
     }

@@ -15,7 +15,6 @@ type Sum = __m256i;
 const BYTES: usize = 32;
 const PARTS: usize = 2;
 
-/// Loads a vector from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8], at: usize) -> V {
@@ -24,7 +23,6 @@ fn load(bytes: &[u8], at: usize) -> V {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// Writes a vector from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store(bytes: &mut [u8], at: usize, value: V) {
@@ -33,7 +31,6 @@ fn store(bytes: &mut [u8], at: usize, value: V) {
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), value) }
 }
 
-/// Loads one part from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_part(bytes: &[u8], at: usize) -> __m128i {
@@ -42,7 +39,6 @@ fn load_part(bytes: &[u8], at: usize) -> __m128i {
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
-/// Writes one part from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_part(bytes: &mut [u8], at: usize, value: __m128i) {
@@ -64,7 +60,7 @@ fn load_parts([one, other]: [&[u8]; PARTS], at: usize) -> V {
     _mm256_set_m128i(load_part(other, at), load_part(one, at))
 }
 
-/// Writes a part into each row; the rows are `stride` bytes apart.
+/// Writes a part into each row, `stride` bytes apart.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_parts(rows: &mut [u8], stride: usize, at: usize, value: V) {
@@ -72,7 +68,6 @@ fn store_parts(rows: &mut [u8], stride: usize, at: usize, value: V) {
     store_part(rows, at + stride, _mm256_extracti128_si256::<1>(value));
 }
 
-/// Loads pixels: a vector of red, one of green, one of blue.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {

@@ -18,7 +18,7 @@ macro_rules! hue {
             BITS, FIRST_SIXTH, HAS_MIDDLE, HAS_VALUE, LAST_LOWER, LOWER, NEXT_SIXTH, TIMES_85,
         };
 
-        /// Adds `shift` to the hue of each pixel, modulo 256.
+        /// Modulo 256.
         #[target_feature(enable = $features)]
         pub(in super::super) fn shift_hue(pixels: &mut [u8], shift: u8) {
             let (blocks, rest) = pixels.as_chunks_mut::<{ BYTES * 3 }>();

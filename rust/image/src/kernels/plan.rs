@@ -1,9 +1,9 @@
 //! The weights of the resize, in the order in which the vector kernels read them.
 //!
 //! A weight has 22 fractional bits. In w = low + 65536 high, the lower part fits in 16 signed bits and the upper part in 8. So
-//! the sum over taps of sample * w is two sums of products. The sums of the lower parts have 32 bits. Those of the upper parts
-//! fit in 16 bits for up to [`CHUNK`] taps, because the weights of an output sum to 1 and few are negative. Everything is
-//! exact modulo 2^32, and the whole sum fits in 32 bits.
+//! the sum over taps of sample * w is two sums of products: of 32 bits, and for the upper parts of 16 bits for up to [`CHUNK`]
+//! taps, because the weights of an output sum to 1 and few are negative. Everything is exact modulo 2^32, and the whole sum fits
+//! in 32 bits.
 
 use super::super::coefficients::Coefficients;
 
@@ -52,7 +52,7 @@ pub(in super::super) struct Buffers {
     pub(super) pairs: Vec<u8>,
 }
 
-/// A sample whose taps are being put into steps.
+/// Its taps are being put into steps.
 #[derive(Clone, Copy, Default)]
 struct Lane<'a> {
     /// The place in the row of the next tap.
@@ -70,8 +70,8 @@ impl Plan {
         }
     }
 
-    /// Tries to fit all taps into this many half steps. Returns whether they fit: if neighbouring outputs are far apart, the 16
-    /// bytes of a step may not have four taps of each sample.
+    /// Tries to fit all taps into this many half steps. If neighbouring outputs are far apart, the 16 bytes of a step may not have
+    /// four taps of each sample.
     fn fits(&mut self, columns: &Coefficients, row_bytes: usize, half_steps: usize) -> bool {
         self.whole_steps = half_steps / 2;
         self.steps_per_group = half_steps.div_ceil(2);

@@ -1,5 +1,4 @@
-//! Operations on vectors of 64 bytes with AVX-512, for the colours. The resize has a file of its own, because VNNI multiplies
-//! bytes.
+//! Operations on vectors of 64 bytes with AVX-512, for the colours.
 
 use std::arch::x86_64::*;
 

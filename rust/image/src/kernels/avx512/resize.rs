@@ -50,7 +50,7 @@ pub(crate) fn fits(width: u32) -> bool {
     width as usize * 3 >= 64
 }
 
-/// Prepares the pass along the rows, for rows of `row_bytes` bytes.
+/// For rows of `row_bytes` bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn plan<'a>(
     columns: &Coefficients,
@@ -125,16 +125,15 @@ fn start_sums() -> [__m512i; DIGITS] {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn join(sums: [__m512i; DIGITS]) -> __m512i {
-    // No closures here and in the next function: whether one is inlined depends on the rest of the crate, and a call per vector makes
-    // the resize half as fast.
+    // No closures here and in the next function: whether one is inlined depends on the rest of the crate, and a call per vector
+    // makes the resize half as fast.
     let [lowest, middle, highest] = sums;
     let upper = _mm512_add_epi32(_mm512_slli_epi32::<8>(highest), middle);
     let sum = _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), lowest);
     _mm512_srai_epi32::<PRECISION_BITS>(sum)
 }
 
-/// Packs four vectors of sums to bytes, clamped to 0..=255. Each 128-bit part of the result has four bytes of each vector, in
-/// order.
+/// Four vectors of sums as bytes, clamped to 0..=255. Each 128-bit part of the result has four bytes of each vector, in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pack(sums: [[__m512i; DIGITS]; QUAD]) -> __m512i {
