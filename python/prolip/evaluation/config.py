@@ -86,16 +86,11 @@ class DatacompOptions(ShardSuiteOptions):
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotOptions(ClassSuiteOptions):
     """Classify your own images zero-shot: accuracy, by means and with class variances, recall of each class, and the
-    most frequent confusions. The page shows images.
+    most frequent confusions.
     """
 
     templates: tuple[str, ...] = ()
     """Prompts with {} for the class name; by default the data set's own, or "{}" and "a photo of a {}."."""
-    show: int = 12
-    """Number of the most confident wrong images, and of the most uncertain ones, to show on the page."""
-
-    def __post_init__(self) -> None:
-        check_at_least(0, show=self.show)
 
 
 SETS = {
@@ -164,10 +159,11 @@ class RetrievalOptions(ShardSuiteOptions):
     """
 
     data: tuple[str, ...]
-    """A folder of the published layout (wds_flickr30k_test) or with a table and images as on the hub, or shards: a
-    path, an address or a pattern. May be several."""
+    """A folder of the published layout (wds_flickr30k_test) or with a table and images as on the hub, shards (a path,
+    an address or a pattern), or for `cls` a folder with one folder of images per class. May be several."""
     caption_key: str = "txt"
-    """Where an image's captions are: `txt` (one per line), or a dotted path into its json (sentences.raw)."""
+    """Where an image's captions are: `txt` (one per line), a dotted path into its json (sentences.raw), or `cls`, the
+    name of its class, for what a search may promise alone."""
     image_id_key: str | None = None
     """Dotted path of COCO's id of an image (cocoid)."""
     caption_ids_key: str | None = None

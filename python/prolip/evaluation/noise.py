@@ -33,7 +33,11 @@ _RIDGE = 1e-3
 
 
 def run_noise(model: Model, options: NoiseOptions, cache: TaskCache) -> SuiteResult:
-    """Measure every data set."""
+    """Measure every data set.
+
+    Raises:
+        UserError: no data set could be measured.
+    """
     opened = partial(open_dataset, store=options.store, selection=options.selection)
     settings = {"options": [options.caption_key, options.swap, options.kind, options.seed]}
     measure = partial(find_wrong, model, options=options)

@@ -97,7 +97,7 @@ def row_of_items(
 
 
 def broken_promises(promises: Iterable[tuple[Row, float]], num_known: int) -> list[str]:
-    """Which rows of shares are below their promise by more than chance explains.
+    """Say which rows of shares are below their promise by more than chance explains.
 
     Promises hold on average over calibrations, whose `num_known` items differ by chance as well.
     """
@@ -212,7 +212,7 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
 
 
 def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[str, Tensor]:
-    """On every resample, f64 [R], for rows that have items, and for means and differences of such rows."""
+    """The figure on every resample, f64 [R], for rows that have items, and for means and differences of such rows."""
 
     @cache
     def draw(key: str) -> Tensor | None:

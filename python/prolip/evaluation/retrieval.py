@@ -23,7 +23,7 @@ from prolip.evaluation.config import RetrievalOptions
 from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.run import evaluate_data
-from prolip.evaluation.search import find_queries, search_figures
+from prolip.evaluation.search import embed_pairs, find_queries, search_figures
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares
@@ -50,7 +50,12 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
 
 
 def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptions) -> TaskResult:
-    """Recall on a data set; with COCO's ids, all measures of the four COCO benchmarks too."""
+    """Recall and promises, of classes promises alone; with COCO's ids, all measures of the four COCO benchmarks too."""
+    scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
+    if options.caption_key == "cls":
+        images, classes = embed_pairs(model, data, options.batch_size, "cls")
+        queries = find_queries(images, classes, partial(embed_captions, model))
+        return search_figures(name, model, images, queries, scores, options)
     truth = None if options.image_id_key is None else load_truth()
     where = (options.caption_key, options.image_id_key, options.caption_ids_key)
     embedded = embed_set(model, data, options.batch_size, *caption_members(*where))
@@ -58,7 +63,6 @@ def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptio
     captions = list(chain.from_iterable(found.texts))
     texts, place_of = embed_captions(model, captions), {text: place for place, text in enumerate(captions)}
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
-    scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
     rows: list[Row] = []
     if truth is not None:
         caption_ids = list(chain.from_iterable(found.caption_ids))
@@ -68,7 +72,7 @@ def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptio
     queries = find_queries(
         embedded.gaussian, found.texts, lambda some: texts.rows(torch.tensor([place_of[text] for text in some]))
     )
-    searched = search_figures(name, model, embedded.gaussian, queries["text"], scores, options)
+    searched = search_figures(name, model, embedded.gaussian, queries, scores, options)
     rows += recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
     return replace(searched, rows=rows + searched.rows)
 
@@ -93,7 +97,7 @@ def recall_rows(
 
 
 def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> list[Row]:
-    """Rows of the measures of `coco_shares`; `main`: whether R@1 and mAP@R are main figures.
+    """The rows of the measures of `coco_shares`; `main`: whether R@1 and mAP@R are main figures.
 
     By sampled distance also their correlation with the queries' uncertainty, over ten bins of a benchmark's queries.
     (The released code bins all images or captions of the test set.)
@@ -128,7 +132,11 @@ def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> lis
 
 
 def load_truth() -> CocoTruth:
-    """Which captions of COCO's test set match which images, by COCO, CxC and ECCV Caption; needs eccv-caption."""
+    """Which captions of COCO's test set match which images, by COCO, CxC and ECCV Caption.
+
+    Raises:
+        UserError: the package eccv-caption, which has them, is not installed.
+    """
     spec = find_spec("eccv_caption")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("image_id_key", "COCO, CxC and ECCV Caption need eccv-caption; pip install 'prolip[eval]'")

@@ -5,8 +5,7 @@ N images, Q queries, K nearest images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ from prolip.embeddings.storage import Part, complete_parts
 from prolip.errors import check
 from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateSearchOptions, RetrievalOptions
-from prolip.evaluation.datasets import caption_members, embed_set, open_dataset, read_captions
+from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.results import Chart, TaskResult, broken_promises, row_of_items
 from prolip.files import check_writable
 from prolip.folders import Folder
@@ -75,6 +74,15 @@ def find_queries(
     }
 
 
+def embed_pairs(model: Model, data: DataSet, batch_size: int, caption_key: str) -> tuple[Gaussian, list[list[str]]]:
+    """Embed images [N, D], and read the captions of each, or the name of its class for the key `cls`."""
+    if caption_key == "cls":
+        images, labels = embed_labelled(model, data, batch_size)
+        return images, [[data.classnames[label]] for label in labels.tolist()]
+    embedded = embed_set(model, data, batch_size, *caption_members(caption_key))
+    return embedded.gaussian, read_captions(data, embedded, caption_key).texts
+
+
 def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
     """Calibrate searches, write the file, and return the lines to print.
 
@@ -94,12 +102,7 @@ def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
         number = manifest.rows["image"]
     data = open_dataset(options.data, options.store)
     caption_key = options.caption_key or ("cls" if data.samples and data.classnames else "txt")
-    if caption_key == "cls":
-        images, labels = embed_labelled(model, data, options.batch_size)
-        texts = [[data.classnames[label]] for label in labels.tolist()]
-    else:
-        embedded = embed_set(model, data, options.batch_size, *caption_members(caption_key))
-        images, texts = embedded.gaussian, read_captions(data, embedded, caption_key).texts
+    images, texts = embed_pairs(model, data, options.batch_size, caption_key)
     known, lines = {}, []
     asked = find_queries(images, texts, lambda captions: embed_captions(model, captions))
     for kind, queries in asked.items():
@@ -139,18 +142,40 @@ def describe(kind: QueryKind, known: KnownQueries, queries: Queries, images: Gau
 
 
 def search_figures(
-    name: str, model: Model, images: Gaussian, queries: Queries, scores: Sequence[Score], options: RetrievalOptions
+    name: str,
+    model: Model,
+    images: Gaussian,
+    asked: Mapping[QueryKind, Queries],
+    scores: Sequence[Score],
+    options: RetrievalOptions,
 ) -> TaskResult:
-    """What text queries find and promise, by every score; the global cutoff of the cosine is that by `mean`.
+    """What queries find and promise, by every score; the global cutoff of the cosine is that by `mean`.
 
-    Without a calibration of the model, each half of the queries is calibrated by the other one.
+    Without a calibration of the model, each half of the queries, at least two of a kind, is calibrated by the other.
     """
+    result = TaskResult(rows=[])
+    for kind, queries in asked.items():
+        if len(queries.right) > 1:
+            _add_figures(result, name, model, images, kind, queries, scores, options)
+    return result
+
+
+def _add_figures(
+    result: TaskResult,
+    name: str,
+    model: Model,
+    images: Gaussian,
+    kind: QueryKind,
+    queries: Queries,
+    scores: Sequence[Score],
+    options: RetrievalOptions,
+) -> None:
     count, share, asked = len(queries.right), options.absent_share, (options.contains_right, options.max_wrong)
-    check(count > 1, "data", "must have two captions for the promises of a search", count)
+    whose = "" if kind == "text" else ", for image queries"
     draws = torch.rand(2, count, generator=torch.Generator().manual_seed(options.seed))
     absent, first = draws[0] < share, draws[1].argsort().argsort() < count // 2
     both, number = torch.arange(2 * count) < count, torch.arange(1, count + 1)
-    result, lines = TaskResult(rows=[]), []
+    lines = []
     for score in scores:
         near = queries.scores(images, score)
         right, wrong = near[:, :, 0]
@@ -162,7 +187,7 @@ def search_figures(
         shown, within, probability = torch.zeros(3, count, dtype=torch.float64)
         for half in (first, ~first):
             other = near[:, ~half]
-            known = fit_queries(*other, absent_share=share, seed=options.seed) if own is None else own.known("text")
+            known = fit_queries(*other, absent_share=share, seed=options.seed) if own is None else own.known(kind)
             shown[half], within[half], _ = known.limits(*asked, part)
             probability[half] = known.probability(chosen[half], part)
         contains, vain = f"contains_right {asked[0]:g}:", f"max_wrong {asked[1]:g}:"
@@ -179,13 +204,13 @@ def search_figures(
             f"risk-coverage, {share:.0%} without a right image": ("risk_coverage", -chosen, correct),
             "calibration error of the probabilities": ("equal_mass_error", probability, correct),
         }
-        suffix = "by sampled distance" if score == "csd" else "by cosine"
+        suffix = f"by {'sampled distance' if score == 'csd' else 'cosine'}{whose}"
         rows = [
             row_of_items(name, f"{metric}, {suffix}", items, unit="number" if "images shown" in metric else "share")
             for metric, items in means.items()
         ]
         if own is not None:
-            broken = broken_promises(zip(rows, (asked[0], 1 - asked[1]), strict=False), len(own.text.right))
+            broken = broken_promises(zip(rows, (asked[0], 1 - asked[1]), strict=False), len(own.known(kind).right))
             result.notes.extend(f"{name}: warning: {note}" for note in broken)
         for metric, (statistic, items, labels) in order.items():
             rows.append(row_of_items(name, f"{metric}, {suffix}", items, labels.long(), statistic=statistic))
@@ -194,13 +219,13 @@ def search_figures(
         lines.append(Line(suffix, (number / count).tolist(), (wrongs / number).tolist()))
     if model.has_variances:
         unsure = queries.gaussian.total_var.double()
-        metric = "AUROC of whether the first image is right, by uncertainty"
+        metric = f"AUROC of whether the first image is right, by uncertainty{whose}"
         result.rows.append(row_of_items(name, metric, -unsure, hit.long(), statistic="auroc"))
         sure = unsure.argsort().argsort() < count // 2
         for half, word in ((sure, "more"), (~sure, "less")):
-            result.rows.append(row_of_items(name, f"caption to image R@1 of the {word} certain half", hit[half]))
-    text = f"Share of wrong first images; {share:.0%} of the captions have no right image."
+            result.rows.append(row_of_items(name, f"{kind} to image R@1 of the {word} certain half", hit[half]))
+    text = f"Share of wrong first images; {share:.0%} of the {kind} queries have no right image."
     drawn = line_chart(
-        name, text, lines, x_label="share of the captions that is answered", y_scale="share", percent=True
+        name, text, lines, x_label="share of the queries that is answered", y_scale="share", percent=True
     )
-    return replace(result, charts=[Chart(group=name, title="risk-coverage", text=text, svg=drawn)])
+    result.charts.append(Chart(group=name, title=f"risk-coverage{whose}", text=text, svg=drawn))

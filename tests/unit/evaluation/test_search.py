@@ -100,6 +100,15 @@ def test_class_names_are_queries_and_the_model_finds_its_file(tmp_path, capsys):
     assert prolip.load(run, device="cpu", precision="bf16").search_calibration is None
     model = prolip.load(run, device="cpu", calibration=run / "search.safetensors")
     assert model.search_calibration is not None
+    words = f"--checkpoint {run} --data {tmp_path}/mine --caption_key cls --contains_right 0.8 --out {tmp_path}/out"
+    assert main(["eval", "retrieval", *words.split(), "--num_resamples", "0"]) == 0
+    figures = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
+    values = {row["metric"]: next(iter(row["value"].values())) for row in figures}
+    for kind, whose in (("text", ""), ("image", ", for image queries")):
+        known = getattr(found, kind)
+        kept = (known.right >= known.limits(0.8, None).within - 1e-6).double().mean()
+        metric = f"contains_right 0.8: a right image is shown, by sampled distance{whose}"
+        assert values[metric] == pytest.approx(float(kept))
     assert calibrate(str(run), tmp_path / "mine", tmp_path / "x", "--absent_share", "2") == 2
     assert "absent_share" in capsys.readouterr().err
 
@@ -138,7 +147,7 @@ def test_without_a_calibration_halves_calibrate_each_other(world):
     right, wrong = expected_of(world)
     best, hit = np.maximum(right, wrong), right > wrong
     values, _ = figures(world, "--contains_right", "0.6")
-    halves = [values[f"caption to image R@1 of the {word} certain half"] for word in ("more", "less")]
+    halves = [values[f"text to image R@1 of the {word} certain half"] for word in ("more", "less")]
     assert min(halves) <= hit.mean() <= max(halves)
     absent, order = torch.rand(2, len(right), generator=torch.Generator().manual_seed(0)).numpy()
     first = order.argsort().argsort() < len(right) // 2
