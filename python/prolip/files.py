@@ -196,9 +196,6 @@ def atomic_files(folder: Path, size: int | None = None) -> Iterator[Path]:
     Args:
         folder: created if it does not exist.
         size: bytes that the files need, if known.
-
-    Raises:
-        DiskFullError: the disk is full.
     """
     was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,11 +23,7 @@ Measured = Mapping[str, Sequence[Measurement]]
 
 
 def measure(config: BenchDataConfig, log: Callable[[str], object]) -> Measured:
-    """Measure all contenders in turn, `repeats` times; `log` is called with a line after each.
-
-    Raises:
-        UserError: no shard matches, they hold less than a batch, or a package is missing.
-    """
+    """Measure all contenders in turn, `repeats` times; `log` is called with a line after each."""
     shards = expand_shards(list(config.shards), StoreConfig())
     names = (OURS, FLOOR, *((SQUARE,) if config.native else ()), *config.against)
     measured: dict[str, list[Measurement]] = {name: [] for name in names}

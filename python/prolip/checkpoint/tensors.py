@@ -132,11 +132,7 @@ def _names(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.d
 
 
 def stored_tensors(path: Path) -> dict[str, TensorStorageMetadata]:
-    """Names, shapes and dtypes of the tensors in a checkpoint.
-
-    Raises:
-        CheckpointError: the metadata cannot be read.
-    """
+    """Names, shapes and dtypes of the tensors in a checkpoint."""
     found = _read_metadata(path).state_dict_metadata
     return {name: about for name, about in found.items() if isinstance(about, TensorStorageMetadata)}
 

@@ -103,12 +103,7 @@ class Tokenizer:
 
 
 def clip_merges(path: Path | None = None) -> bytes:
-    """Read CLIP's merges from `path`; None for CLIP's own.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UserError: it is damaged.
-    """
+    """Read CLIP's merges from `path`; None for CLIP's own."""
     path = path or CLIP_MERGES
     data = path.read_bytes()
     try:

@@ -101,11 +101,7 @@ def machine_flags() -> list[str]:
 
 
 def evaluate(source: Path, data: Path, results: Path) -> None:
-    """Evaluate a run (its newest checkpoint) or a checkpoint on the test split, and write `results` and its page.
-
-    Raises:
-        UserError: there is no usable checkpoint.
-    """
+    """Evaluate a run (its newest checkpoint) or a checkpoint on the test split, and write `results` and its page."""
     run_suite("emoji", EmojiOptions(checkpoint=(str(source),), data=data, out=results.parent), run_emoji)
 
 

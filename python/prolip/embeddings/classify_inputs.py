@@ -33,10 +33,6 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
     """Classify the images, write the table, and return the lines to print.
 
     Each shard, and each part of a folder, is written by itself, so memory does not grow with the number of images.
-
-    Raises:
-        UserError: the model, a label, an option or an input cannot be used.
-        DataError: a shard is not an archive, or no image can be read.
     """
     check_at_least(1, batch_size=options.batch_size)
     if out.suffix not in _WRITERS:

@@ -130,11 +130,7 @@ class EncodedInput(NamedTuple):
 
 
 def open_input(encoder: Encoder, source: Input, store: StoreConfig, selection: str | None = None) -> Started | None:
-    """Open a shard, so that its samples are prefetched; None for an input without a sample or of files.
-
-    Raises:
-        DataError: the shard is missing or is not an archive.
-    """
+    """Open a shard, so that its samples are prefetched; None for an input without a sample or of files."""
     if source.form != "shard":
         return None
     try:

@@ -75,11 +75,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def below(folder: Path, key: str) -> PurePath:
-    """A key of a folder as a path, which does not lead out of it.
-
-    Raises:
-        UserError: it does.
-    """
+    """A key of a folder as a path, which does not lead out of it."""
     path = PurePath(key)
     if path.is_absolute() or ".." in path.parts or "\0" in key or not path.name:
         raise UserError("key", f"must be a path below {folder}", key)

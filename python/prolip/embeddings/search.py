@@ -170,11 +170,7 @@ def _calibration(options: SearchOptions, model: Model, score: Score) -> SearchCa
 def promise(
     calibrated: SearchCalibration, kind: QueryKind, rows: int, hits: list[Hit], options: SearchOptions
 ) -> Promised:
-    """Keep of a query's nearest images, of a collection of so many rows, those that the promises of `options` need.
-
-    Raises:
-        UserError: a promise is out of range, or the calibration has no such queries.
-    """
+    """Keep of a query's nearest images, of a collection of so many rows, those that the promises of `options` need."""
     asked = {"contains_right": options.contains_right, "max_wrong": options.max_wrong}
     limits = calibrated.limits(kind, rows, **asked)
     matching = [hit for hit in hits if hit.score >= limits.within and hits[0].score > limits.shown]

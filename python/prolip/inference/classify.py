@@ -97,9 +97,6 @@ def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
     Args:
         prompts: [C, K, D], unit means.
         weights: [C, K], each row at least 0 and summing to 1.
-
-    Raises:
-        UserError: the weights have another shape.
     """
     expected = prompts.mean.shape[:2]
     if weights.shape != expected:
@@ -125,9 +122,6 @@ def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarit
         prompts: [C, K, D], unit means.
         weights: [C, K], see `weighted_classifier`; None for the uniform ensemble.
         similarity: the model's.
-
-    Raises:
-        UserError: the weights have another shape.
     """
     classifier = aggregate_prompts(prompts) if weights is None else weighted_classifier(prompts, weights)
     classes = Gaussian(classifier.weight, classifier.var.log())

@@ -25,12 +25,7 @@ _NO_VARIANCES = "the model has no variances: uncertainty and inclusion are unkno
 
 
 def run_classify(options: ClassifyOptions) -> list[str]:
-    """Classify an image; returns the lines to print, the most probable label first.
-
-    Raises:
-        UserError: the model or a label cannot be used, or there is no such image.
-        DataError: the image cannot be decoded.
-    """
+    """Classify an image; returns the lines to print, the most probable label first."""
     check(
         not is_many(options.image), "out", "must be given for folders and shards, as --out answers.csv", options.image
     )
@@ -86,12 +81,7 @@ def open_classifier(
 
 
 def run_compare(options: CompareOptions) -> list[str]:
-    """Compare an image with texts; returns the lines to print, the nearest text first.
-
-    Raises:
-        UserError: the model cannot be used, there is no text, or there is no such image.
-        DataError: the image cannot be decoded.
-    """
+    """Compare an image with texts; returns the lines to print, the nearest text first."""
     check(options.texts, "texts", "give at least one text after the image")
     check_image_file(options.image)
     model = _load(options)

@@ -37,11 +37,7 @@ class Sample(NamedTuple):
 
 
 def samples_of(images: Images) -> Iterator[Sample | str]:
-    """Yield the images one by one, and the names of shards. A folder's images are in the order of their paths.
-
-    Raises:
-        UserError: `images` is not of a known kind, or a folder has no image.
-    """
+    """Yield the images one by one, and the names of shards. A folder's images are in the order of their paths."""
     several = [cast(AnyImage, images)] if _is_one(images) else images
     if not isinstance(several, Iterable) or hasattr(several, "read"):  # the items of an open file are lines
         raise UserError("images", f"{KINDS}, or a list of them", f"a {type(images).__name__}")

@@ -46,11 +46,7 @@ def warn_of_unknown_words(tokenizer: Tokenizer | None, texts: Sequence[str]) -> 
 def choose_tokenizer(
     source: Source, text: TextConfig, chosen: str | Path | None = None, beside: Path | None = None
 ) -> TokenizerConfig:
-    """The tokenizer of a model; `chosen` and `beside` as in `prolip.load`.
-
-    Raises:
-        UserError: it is unknown, or cannot be downloaded.
-    """
+    """The tokenizer of a model; `chosen` and `beside` as in `prolip.load`."""
     if chosen is not None:
         return _file_or_clip(None if chosen == "clip" else Path(chosen), text)
     if (stored := stored_tokenizer(source, beside)) is not None:
@@ -75,9 +71,6 @@ def stored_tokenizer(source: Source, beside: Path | None = None) -> TokenizerCon
 
     Args:
         beside: where to look for the file of an older run, whose checkpoints only say where it was.
-
-    Raises:
-        UserError: its file is missing.
     """
     stored = None if source.settings is None else source.settings.tokenizer
     if stored is None or stored.path is None:
@@ -175,12 +168,7 @@ def _file_or_clip(path: Path | None, text: TextConfig) -> TokenizerConfig:
 
 
 def inference_files(tokenizer: TokenizerConfig, model: ModelConfig) -> Preprocessing:
-    """What is stored with a model for inference: its tokenizer, with the file, and how images are prepared.
-
-    Raises:
-        UserError: the file is not a tokenizer.
-        OSError: it cannot be read.
-    """
+    """What is stored with a model for inference: its tokenizer, with the file, and how images are prepared."""
     images = image_settings(model)
     if tokenizer.path is None:
         return Preprocessing(tokenizer=tokenizer.to_dict(), images=images)

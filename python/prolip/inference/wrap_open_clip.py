@@ -23,11 +23,7 @@ from prolip.pretrained.build_with_open_clip import build_named, import_open_clip
 def load_open_clip(
     source: str, named: str, device: torch.device, precision: Precision, cache_dir: str | Path | None
 ) -> Model:
-    """Open a model that runs in open_clip; `named` as in `build_named`, `source` is the name in results.
-
-    Raises:
-        UserError: open_clip is not installed, knows no such model or weights, or cannot make its tokenizer.
-    """
+    """Open a model that runs in open_clip; `named` as in `build_named`, `source` is the name in results."""
     name, network = build_named(named, cache_dir)
     try:
         with root_messages(logging.WARNING):

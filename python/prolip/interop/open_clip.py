@@ -147,11 +147,7 @@ class Transform(NamedTuple):
 
 
 def read_transform(transform: Any) -> Transform:
-    """Translate a training transform of `open_clip.create_model_and_transforms` to the loader's settings.
-
-    Raises:
-        UserError: the transform has a step that the loader does not support.
-    """
+    """Translate a training transform of `open_clip.create_model_and_transforms` to the loader's settings."""
     size, augment, mean, std = 0, AugmentConfig(jitter_prob=0.0, gray_prob=0.0), OPENAI_MEAN, OPENAI_STD
     for step in getattr(transform, "transforms", [transform]):
         match type(step).__name__:
@@ -181,11 +177,7 @@ def read_transform(transform: Any) -> Transform:
 
 
 def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
-    """The settings of the loader's CLIP tokenizer, if it has the same ids as one of `open_clip.get_tokenizer`.
-
-    Raises:
-        UserError: the ids differ.
-    """
+    """The settings of the loader's CLIP tokenizer, if it has the same ids as one of `open_clip.get_tokenizer`."""
     config = TokenizerConfig(context_length=int(tokenizer.context_length))
     if Tokenizer(config).encode(_PROBES).tolist() != tokenizer(_PROBES).tolist():
         raise UserError(

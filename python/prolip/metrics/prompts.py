@@ -96,9 +96,6 @@ def unweighted_classifiers(
     """The classifiers with which re-weighted prompts, [C, K, D], are compared: even weights, two filters, `filters`.
 
     `scored` are the images' means [N, D] and labels i64 [N], for the filter `greedy`.
-
-    Raises:
-        UserError: `by_ranking_classwise` has not one count per class.
     """
     total_var = prompts.at_least_float32().total_var
     limits = {

@@ -55,9 +55,6 @@ def siglip2_config(given: JsonDict, *, uncertainty: bool = True) -> ModelConfig:
     """The architecture in a config.json of transformers; without `uncertainty`, it has no [UNC] parts.
 
     The maximum number of patches is that of the position table: SigLIP 2's own image processor has the same.
-
-    Raises:
-        UserError: a setting is not supported.
     """
     config = decode(_Config, given, drop_unknown=True)
     image, words = config.vision_config, config.text_config
@@ -84,11 +81,7 @@ def siglip2_config(given: JsonDict, *, uncertainty: bool = True) -> ModelConfig:
 
 
 def siglip2_network(state: State, config: ModelConfig) -> ProLIP:
-    """The model of `siglip2_config` with the tensors of model.safetensors, in evaluation mode.
-
-    Raises:
-        StartError: a tensor is missing, or has no counterpart.
-    """
+    """The model of `siglip2_config` with the tensors of model.safetensors, in evaluation mode."""
     tensors = released_names(state)
     for name in [name for name in tensors if ".q_proj." in name]:
         parts = [tensors.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]

@@ -56,9 +56,6 @@ def read_folder(folder: Path, *, uncertainty: bool = True) -> tuple[State, Model
     """Read a folder in the hub's layout, or with SigLIP 2 in that of transformers, which is converted.
 
     `uncertainty` adds the [UNC] parts to a converted model.
-
-    Raises:
-        WeightsError: a file is missing or is not a checkpoint.
     """
     weights = folder / MODEL_FILE
     if not weights.is_file() and (folder / PICKLE_FILE).is_file():
@@ -88,11 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_architecture(path: Path, *, uncertainty: bool = True) -> ModelConfig:
-    """Read a config.json; see `read_folder`.
-
-    Raises:
-        WeightsError: it is not the configuration of a model.
-    """
+    """Read a config.json; see `read_folder`."""
     content = read_json(path)
     try:
         if content.get("model_type") == "siglip2":
@@ -103,11 +96,7 @@ def read_architecture(path: Path, *, uncertainty: bool = True) -> ModelConfig:
 
 
 def read_file(path: Path) -> State:
-    """Read the tensors of a `.pt`, `.bin` or `.safetensors` file under official names.
-
-    Raises:
-        WeightsError: the file is not a checkpoint of a model.
-    """
+    """Read the tensors of a `.pt`, `.bin` or `.safetensors` file under official names."""
     try:
         tensors: Any = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except OSError:

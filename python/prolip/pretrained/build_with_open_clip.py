@@ -65,12 +65,7 @@ def root_messages(level: int) -> Iterator[None]:
 
 
 def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None = None) -> nn.Module:
-    """Build an open_clip model with the weights of a tag or a file; "hf-hub:..." names bring their own.
-
-    Raises:
-        UserError: open_clip is not installed.
-        StartError: open_clip knows no such model or weights.
-    """
+    """Build an open_clip model with the weights of a tag or a file; "hf-hub:..." names bring their own."""
     open_clip = import_open_clip()
     try:
         with root_messages(logging.WARNING):

@@ -75,11 +75,7 @@ class Source:
         return self.repository is not None and find_released(self.repository.partition("@")[0]) is not None
 
     def find(self, name: str) -> Path | None:
-        """The local path of one of its files, downloaded if necessary; None if there is none.
-
-        Raises:
-            DownloadError: the repository cannot be read.
-        """
+        """The local path of one of its files, downloaded if necessary; None if there is none."""
         if self.repository is not None:
             return hub_file(self.repository, name, self.cache_dir)
         return self.path / name if self.path is not None and (self.path / name).is_file() else None

@@ -56,11 +56,7 @@ class Reference:
         self._logit = [torch.tensor(each, device=device) for each in (manifest.logit_scale, manifest.logit_bias)]
 
     def judge(self, batch: DeviceBatch, group: int) -> Judge:
-        """The reference's scores of a batch of candidates.
-
-        Raises:
-            UserError: it lacks one.
-        """
+        """The reference's scores of a batch of candidates."""
         try:
             rows = torch.tensor([self._places[place] for place in zip(batch.rows.tolist(), batch.keys, strict=True)])
         except KeyError as error:
@@ -77,11 +73,7 @@ class Reference:
 
 
 def open_reference(config: TrainConfig, loader: BatchLoader, device: torch.device) -> Reference | None:
-    """The reference of a run, if its choice needs one.
-
-    Raises:
-        UserError: it is missing or superfluous, or see `Reference`.
-    """
+    """The reference of a run, if its choice needs one."""
     address, by = config.choose.reference, config.choose.by
     state = "absent" if by == "learner" else "given"
     check((address is None) == (by == "learner"), "choose.reference", f"must be {state} with choose.by {by}", address)

@@ -127,11 +127,7 @@ def count(number: float) -> str:
 
 
 def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
-    """Check a run without starting it; yields the lines to print.
-
-    Raises:
-        UserError: listing everything that is wrong.
-    """
+    """Check a run without starting it; yields the lines to print."""
     config = load_config(arguments)
     config.log.check()
     check_metric(config)

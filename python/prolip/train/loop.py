@@ -159,11 +159,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
 
 
 def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
-    """Find the checkpoint to resume from, the same on every rank; None for a new run.
-
-    Raises:
-        UserError: it cannot be used, or belongs to a run with other settings.
-    """
+    """Find the checkpoint to resume from, the same on every rank; None for a new run."""
     saved = agree_on_checkpoint(config.out / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
         changed = ", ".join(f"{key} ({before} there, {now} now)" for key, (before, now) in keys.items())

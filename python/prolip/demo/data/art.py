@@ -33,11 +33,7 @@ class Art:
     files: dict[str, Path]
 
     def draw(self, key: str, side: int) -> Pixels:
-        """Draw an emoji on white, u8 [S, S, 3].
-
-        Raises:
-            UserError: the file is damaged; the message names it.
-        """
+        """Draw an emoji on white, u8 [S, S, 3]."""
         path = self.files[key]
         try:
             return _draw_svg(path, side) if path.suffix == ".svg" else _draw_png(path, side)

@@ -43,11 +43,7 @@ _IMPORT = re.compile(r"^from (prolip(?:\.\w+)*)\.(\w+) import", re.M)
 
 
 def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> None:
-    """Write `model` into `folder`, from where transformers loads it with or without prolip installed.
-
-    Raises:
-        UserError: the model's images are not square.
-    """
+    """Write `model` into `folder`, from where transformers loads it with or without prolip installed."""
     vision = model.config.vision
     if vision.image_seq_len is None:
         images = ProLIPImageProcessor(size={"shortest_edge": square_image_size(model)})
@@ -110,11 +106,7 @@ def transformers_tokenizer(config: TokenizerConfig) -> ProLIPTokenizer:
 
 
 def save_sentence_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> None:
-    """Write `model` into `folder` for sentence-transformers. transformers loads it from there, too.
-
-    Raises:
-        UserError: the model's images are not square.
-    """
+    """Write `model` into `folder` for sentence-transformers. transformers loads it from there, too."""
     save_transformers(model, tokenizer, folder, card)
     _write_card(model, folder, dataclasses.replace(card, library="sentence-transformers", usage=_SENTENCE_USAGE))
     module = {"idx": 0, "name": "0", "path": "", "type": f"{_SENTENCE_MODULE}.ProLIPEncoder"}

@@ -34,9 +34,6 @@ def gather(
         arguments: words of a command line.
         lists: flags that may be repeated, by the last part of their names; their words are joined.
         short: short names of flags, and their full names.
-
-    Raises:
-        UserError: another flag is given twice.
     """
     words: list[str] = []
     found = {"": words}

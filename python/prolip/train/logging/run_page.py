@@ -13,11 +13,7 @@ from prolip.train.logging.runs import curve_sections, find_runs
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run's folder, one file that loads nothing from elsewhere, and return its path.
-
-    Raises:
-        UserError: there is nothing to show, or results are damaged.
-    """
+    """Write `report.html` into a run's folder, one file that loads nothing from elsewhere, and return its path."""
     config, page = folder / "config.toml", folder / "report.html"
     found = sorted(map(_sections, find_results(folder)), key=lambda some: not any(section.cards for section in some))
     results, curves = [section for some in found for section in some], []

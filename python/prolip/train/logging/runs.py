@@ -42,11 +42,7 @@ class RunRecord(NamedTuple):
 
 
 def run_runs(options: RunsOptions) -> list[str]:
-    """Lines of the table; also writes the page of curves if one is requested.
-
-    Raises:
-        UserError: a folder has no run, the page would have more runs than colours, or no run has a requested metric.
-    """
+    """Lines of the table; also writes the page of curves if one is requested."""
     runs = find_runs(options.folders)
     known = list(dict.fromkeys(name for run in runs for row in run.rows for name in row))
     unknown = [name for name in options.metrics if name not in known]
