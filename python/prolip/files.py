@@ -174,7 +174,7 @@ def in_use(place: object, owner: str) -> UserError:
 def _locked(path: Path) -> Iterator[bool]:
     """Lock a file until the block ends or the process dies; yields False if another process has the lock.
 
-    So it does where there are no locks, as on Windows and some network file systems.
+    Also False where there are no locks, as on Windows and some network file systems.
     """
     with ExitStack() as opened:
         locked = False

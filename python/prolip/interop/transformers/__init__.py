@@ -1,4 +1,4 @@
-"""ProLIP models in Hugging Face transformers: importing this room registers them with the Auto classes."""
+"""ProLIP models in Hugging Face transformers: importing this package registers them with the Auto classes."""
 
 from __future__ import annotations
 
