@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from prolip.errors import check_at_least
 from prolip.evaluation.classification import class_rows, embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
 from prolip.evaluation.datasets import DataSet, class_opener, open_classes
-from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, broken_promises, row_of_items
+from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, broken_promises, judged, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.files import check_writable
 from prolip.inference.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh
@@ -134,7 +135,7 @@ def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache)
     check_limits(Decide(options.guarantee, max_error=options.max_error))
     calibration = require_calibration(model.calibration)
     labels, templates, held = calibration.labels, calibration.subject.templates, calibration.held.label
-    limit = f"at most {100 * options.max_error:g}% wrong"
+    limit, guarantee = f"max_error {options.max_error:g}:", f"guarantee {options.guarantee:g}"
 
     def measure(name: str, data: DataSet) -> TaskResult:
         places = class_places(data.classnames, labels)
@@ -156,18 +157,19 @@ def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache)
             )
         given = calibration.confidence(evidence) >= calibration.abstention(options.max_error).threshold
         right = (evidence.logits.argmax(dim=1) == truth)[given]
-        parts = [(f"{limit}: right among the answered", right, truth[given], 1 - options.max_error)]
+        # The limit of errors is promised for this calibration, with a probability; a guarantee is an average of many.
+        parts = [(f"{limit} right among the answered", right, truth[given], 1 - options.max_error, math.inf)]
         for each in ("", " per label"):
-            metric = f"label sets at {100 * options.guarantee:g}%{each}: contain the label"
             within = calibration.label_sets(evidence, options.guarantee, per_label=each != "")
-            parts.append((metric, within.gather(1, truth[:, None])[:, 0], truth, options.guarantee))
-        rows = [row_of_items(name, f"{limit}: don't know", ~given, main=True)]
-        for metric, hits, of, promise in parts:
-            whole = class_rows(name, metric, hits, torch.zeros_like(of), labels)
+            metric, hits = f"{guarantee}{each}: sets contain the label", within.gather(1, truth[:, None])[:, 0]
+            parts.append((metric, hits, truth, options.guarantee, len(held)))
+        rows, rest = [], [row_of_items(name, f"{limit} don't know", ~given, main=True)]
+        for metric, hits, of, *promise in parts:
+            rows += [judged(row, *promise) for row in class_rows(name, metric, hits, torch.zeros_like(of), labels)]
             by_label = class_rows(name, f"{metric}, for {{}}", hits, of, labels)
-            rows += whole + by_label
-            promised = [row for row in whole + (by_label if "per label" in metric else []) if row.main]
-            notes += broken_promises(((row, promise) for row in promised), len(held))
+            rest += [judged(row, *promise) for row in by_label] if "per label" in metric else by_label
+        rows += sorted(rest, key=lambda row: not row.verdict)
+        notes += broken_promises(row for row in rows if row.main)
         return TaskResult(rows=rows, notes=[f"{name}: warning: {note}" for note in notes])
 
     opened = class_opener(options, templates)

@@ -61,6 +61,7 @@ def _figure(figure: Compared, models: Sequence[str]) -> dict[str, object]:
         for end in Interval._fields
     }
     columns["difference"] = columns.pop("difference_value")
+    columns["verdict"] = dict(zip(models, figure.verdicts, strict=True))
     row = {
         name: getattr(figure.row, name)
         for name in ("group", "title", "task", "metric", "main", "unit", "num_items", "baselines")

@@ -54,6 +54,8 @@ class Row:
     """For a difference: the metrics of two rows of the same group and title; the second minus the first."""
     baselines: dict[str, float] = field(default_factory=dict)
     """Values to compare with, by name, such as that of an untrained model."""
+    verdict: str = ""
+    """Of a share with the baseline `promised`: "holds", "below" or "too few"; see `judged`."""
 
     @property
     def task(self) -> str:
@@ -96,15 +98,27 @@ def row_of_items(
     )
 
 
-def broken_promises(promises: Iterable[tuple[Row, float]], num_known: int) -> list[str]:
-    """Say which rows of shares are below their promise by more than chance explains.
+def judged(row: Row, promised: float, num_known: float) -> Row:
+    """The row of a share with what was promised, and the verdict.
 
-    Promises hold on average over calibrations, whose `num_known` items differ by chance as well.
+    "below": by more than chance explains. "too few" items: the misses may be more than twice those promised. Else
+    "holds".
+
+    Args:
+        num_known: items of the calibration, if the promise holds on average over calibrations, which differ by chance
+            as well; infinity if it holds for this calibration.
     """
+    _, low, high = share_interval(row.value, row.num_items / (1 + row.num_items / num_known))
+    verdict = "below" if high < promised else "holds" if low >= 2 * promised - 1 else "too few"
+    return replace(row, baselines={"promised": promised}, verdict=verdict)
+
+
+def broken_promises(rows: Iterable[Row]) -> list[str]:
+    """Say which of some rows are below what was promised."""
     return [
-        f"{row.metric}: {row.value:.1%} of {row.num_items:,}, not {100 * promise:g}%"
-        for row, promise in promises
-        if share_interval(row.value, row.num_items * num_known / (num_known + row.num_items)).high < promise
+        f"{row.metric}: {row.value:.1%} of {row.num_items:,}, not {100 * row.baselines['promised']:g}%"
+        for row in rows
+        if row.verdict == "below"
     ]
 
 
@@ -180,6 +194,7 @@ class Compared:
     row: Row
     """The row of the first model that has it; a main figure if it is one of any model."""
     values: list[Interval]
+    verdicts: list[str]
     differences: list[Interval]
     """One per model except the first: its figure minus the first model's."""
 
@@ -207,7 +222,11 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
         ]
         row = next(row for row in rows if row is not None)
         row = replace(row, main=any(row.main for row in rows if row))
-        compared.append(Compared(row=row, values=values, differences=differences))
+        compared.append(
+            Compared(
+                row=row, values=values, verdicts=[row.verdict if row else "" for row in rows], differences=differences
+            )
+        )
     return compared
 
 

@@ -21,7 +21,7 @@ from prolip.errors import check
 from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateSearchOptions, RetrievalOptions
 from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
-from prolip.evaluation.results import Chart, TaskResult, broken_promises, row_of_items
+from prolip.evaluation.results import Chart, TaskResult, broken_promises, judged, row_of_items
 from prolip.files import check_writable
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian
@@ -210,7 +210,8 @@ def _add_figures(
             for metric, items in means.items()
         ]
         if own is not None:
-            broken = broken_promises(zip(rows, (asked[0], 1 - asked[1]), strict=False), len(own.known(kind).right))
+            promises = zip(rows, (asked[0], 1 - asked[1]), strict=False)
+            broken = broken_promises(judged(row, promised, len(own.known(kind).right)) for row, promised in promises)
             result.notes.extend(f"{name}: warning: {note}" for note in broken)
         for metric, (statistic, items, labels) in order.items():
             rows.append(row_of_items(name, f"{metric}, {suffix}", items, labels.long(), statistic=statistic))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from prolip.report.charts import Spread, interval_chart
@@ -22,17 +22,26 @@ Json = Mapping[str, Any]
 def result_tables(results: Json) -> dict[str, list[list[str]]]:
     """The main and the other figures as rows of cells, the header first: values by model, differences from the first.
 
-    A table without figures is absent. "–" stands for a value that a model lacks.
+    A table without figures is absent. "–" stands for a value that a model lacks. If promises were measured, they come
+    first, with a verdict for each model.
     """
-    first, *others = results["models"]
-    has_baselines = any(figure.get("baselines") for figure in results["figures"])
-    heads = ["task", "metric", "items", first, *others, *(f"{other} − {first}" for other in others)]
+    first, *others = models = [*results["models"]]
+    has_verdicts = any(any(figure.get("verdict", {}).values()) for figure in results["figures"])
+    has_baselines = not has_verdicts and any(figure.get("baselines") for figure in results["figures"])
+    heads = ["items", *models]
+    if has_verdicts:
+        heads = ["promised", *chain(*((model if others else "measured", "verdict") for model in models)), "items"]
+    heads = ["task", "metric", *heads, *(f"{other} − {first}" for other in others)]
     found: dict[str, list[list[str]]] = {}
     for figure in results["figures"]:
         rows = found.setdefault(MAIN if figure["main"] else REST, [[*heads, *(["baselines"] if has_baselines else [])]])
-        values = (_cell(figure, "value", model) for model in (first, *others))
+        cells = [f"{figure['num_items']:,}", *(_cell(figure, "value", model) for model in models)]
+        if has_verdicts:
+            verdicts = (figure["verdict"][model] or "–" for model in models)
+            promised = _written(figure["baselines"].get("promised"), figure["unit"])
+            cells = [promised, *chain(*zip(cells[1:], verdicts, strict=True)), cells[0]]
         differences = (_cell(figure, "difference", model) for model in others)
-        rows.append([figure["task"], figure["metric"], f"{figure['num_items']:,}", *values, *differences])
+        rows.append([figure["task"], figure["metric"], *cells, *differences])
         if has_baselines:
             baselines = figure["baselines"].items()
             rows[-1].append(", ".join(f"{name} {_written(value, figure['unit'])}" for name, value in baselines) or "–")
@@ -43,14 +52,14 @@ def result_sections(results: Json) -> list[Section]:
     """A suite's results: main figures, differences between models, charts, notes, all other figures.
 
     Charts and figures of a group share a section. Figures that have baselines are drawn, main figures as cards,
-    and their table comes after the charts. A chart without svg is the section's text.
+    and their table comes after the charts, unless the baseline is a promise. A chart without svg is the section's text.
     """
     suite, (first, *others), tables = results["suite"], results["models"], result_tables(results)
     figures = results["figures"]
     cards = [
         Card(figure["task"], figure["metric"], figure["value"][first], figure["baselines"])
         for figure in figures
-        if figure["main"] and figure.get("baselines") and figure["value"][first] is not None
+        if figure["main"] and figure.get("baselines", {}).keys() - {"promised"} and figure["value"][first] is not None
     ]
     differences = []
     for other in others:

@@ -150,18 +150,18 @@ def link(lab: Path, folder: Path, **counts: tuple[str, int]) -> None:
 def test_a_calibration_is_measured_on_new_images(lab, model, tmp_path, capsys):
     found = measured(lab, lab, "--max_error", "0.5")
     assert "warning" not in capsys.readouterr().out
-    for title, per_label in (("label sets at 90%", False), ("label sets at 90% per label", True)):
+    for title, per_label in (("guarantee 0.9", False), ("guarantee 0.9 per label", True)):
         sets = model.classify(lab / "mine", LABELS, guarantee=0.9, per_label=per_label, progress=False).label_sets
         inside = [LABELS[place // 40] in some for place, some in enumerate(sets)]
-        assert found[f"{title}: contain the label"] == pytest.approx(np.mean(inside))
+        assert found[f"{title}: sets contain the label"] == pytest.approx(np.mean(inside))
         for place, label in enumerate(LABELS):
             own = inside[40 * place : 40 * place + 40]
-            assert found[f"{title}: contain the label, for {label}"] == pytest.approx(np.mean(own))
+            assert found[f"{title}: sets contain the label, for {label}"] == pytest.approx(np.mean(own))
     answers = model.classify(lab / "mine", LABELS, max_error=0.5, progress=False).answers
     right = [answer == LABELS[place // 40] for place, answer in enumerate(answers) if answer is not None]
     assert 0 < len(right) < 120, "the test would see nothing"
-    assert found["at most 50% wrong: don't know"] == pytest.approx(1 - len(right) / 120)
-    assert found["at most 50% wrong: right among the answered"] == pytest.approx(np.mean(right))
+    assert found["max_error 0.5: don't know"] == pytest.approx(1 - len(right) / 120)
+    assert found["max_error 0.5: right among the answered"] == pytest.approx(np.mean(right))
     # Other shares of the labels, of which one is missing; then also other images than the label's.
     link(lab, tmp_path / "shifted", animals=("animals", 40), travel=("travel", 5))
     measured(lab, tmp_path / "shifted", "--guarantee", "0.8")
@@ -169,7 +169,8 @@ def test_a_calibration_is_measured_on_new_images(lab, model, tmp_path, capsys):
     link(lab, tmp_path / "wrong", animals=("travel", 40), food=("animals", 40), travel=("food", 40))
     measured(lab, tmp_path / "wrong", "--guarantee", "0.6")
     said = capsys.readouterr().out
-    assert "label sets at 60%: contain the label: " in said
+    assert "warning: guarantee 0.6: sets contain the label: " in said
+    assert re.search(r"guarantee 0\.6: sets contain the label \| 60\.00 \| .* \| below \| 120 \|", said)
     assert "not as frequent" not in said
     link(lab, tmp_path / "other", animals=("animals", 5), unknown=("food", 5))
     for data, words in ((tmp_path / "other", ()), (lab, ("--guarantee", "90"))):

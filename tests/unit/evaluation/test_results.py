@@ -11,8 +11,19 @@ from tests.support.refusals import refusal_of
 from tests.support.suite_results import COUNT, hits, result, three
 
 from prolip.evaluation.result_files import write_results
-from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, compare, row_of_items
+from prolip.evaluation.results import (
+    Chart,
+    Row,
+    SuiteResult,
+    TaskCache,
+    TaskResult,
+    broken_promises,
+    compare,
+    judged,
+    row_of_items,
+)
 from prolip.metrics.statistics import STATISTICS
+from prolip.report.results import result_sections
 
 # ---- Intervals ------------------------------------------------------------------------------------------------------
 
@@ -103,6 +114,25 @@ def test_rows_need_items_and_names_of_their_own():
         compare([result("a", row, row)], num_resamples=0)
 
 
+@pytest.mark.parametrize(
+    ("right", "count", "num_known", "verdict"),
+    [
+        (850, 1000, math.inf, "below"),
+        (85, 100, math.inf, "too few"),
+        (85, 100, 100, "too few"),
+        (160, 200, math.inf, "below"),
+        (160, 200, 40, "too few"),
+        (3, 3, math.inf, "too few"),
+        (40, 40, 99, "holds"),
+        (759, 843, 200, "holds"),
+    ],
+)
+def test_a_promise_holds_is_broken_or_has_too_few_items(right, count, num_known, verdict):
+    found = judged(row_of_items("t", "m", torch.arange(count) < right), 0.9, num_known)
+    assert (found.verdict, found.baselines) == (verdict, {"promised": 0.9})
+    assert bool(broken_promises([found])) == (verdict == "below")
+
+
 # ---- Files ----------------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +159,25 @@ def test_json_markdown_and_html_results_agree(tmp_path):
     assert "<title>baseline minus ours</title>" in page
     with refusal_of("checkpoint"):
         write_results(tmp_path, [result("a"), result("a")], num_resamples=0, seed=0)
+
+
+def test_promises_come_first_with_a_verdict_for_each_model(tmp_path):
+    other = Row(title="t", metric="n", value=0.5, num_items=9, main=True)
+    both = [
+        result(name, judged(row_of_items("t", "m", torch.arange(100) < right, main=True), 0.9, math.inf), other)
+        for name, right in (("a", 50), ("b", 99))
+    ]
+    assert write_results(tmp_path, both[:1], num_resamples=0, seed=0) == [
+        "| task | metric | promised | measured | verdict | items |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| t | m | 90.00 | 50.00 | below | 100 |",
+        "| t | n | – | 50.00 | – | 9 |",
+    ]
+    sections = result_sections(json.loads((tmp_path / "results.json").read_text()))
+    assert "verdict" in sections[0].table[0], "the table comes first on the page, not cards"
+    head, _, row, _ = write_results(tmp_path, both, num_resamples=0, seed=0)
+    assert head == "| task | metric | promised | a | verdict | b | verdict | items | b − a |"
+    assert row.startswith("| t | m | 90.00 | 50.00 | below | 99.00 | holds | 100 |")
 
 
 def test_result_files_compare_three_models(tmp_path):
