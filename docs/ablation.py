@@ -131,7 +131,7 @@ class Options:
 
 
 def arguments(recipe: str, seed: int, options: Options) -> list[str]:
-    """Return the arguments of `prolip train` for a run: on one core, with a single checkpoint at the end."""
+    """Words of `prolip train` for a run: on one core, with a single checkpoint at the end."""
     steps, batch, data = options.steps, options.batch, options.data
     length = ["--samples_seen", str(steps * batch), "--batch_size", str(batch), "--checkpoint_every", str(steps)]
     place = ["--out", str(options.folder(recipe, seed)), "--cpu_threads", "1", "--data.num_threads", "1"]
@@ -173,10 +173,7 @@ def run(options: Options) -> None:
 
 
 def table(options: Options) -> None:
-    """Print one row per measure, one column per recipe and one for the untrained model, which is the same for all runs.
-
-    Numbers are in percent, mean ± standard deviation over seeds.
-    """
+    """Print a row per measure, a column per recipe and one for the untrained model: mean ± deviation over seeds."""
     runs = {name: [read(path) for path in sorted(options.out.glob(f"{name}-*/{RESULTS}"))] for name in NAMES}
     columns = [(name, figures) for name, figures in runs.items() if figures]
     heads = ["", "untrained", *(f"{name} ({len(figures)})" for name, figures in columns)]
@@ -209,9 +206,9 @@ def neighbours(options: Options) -> None:
 
 
 def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
-    """Compute P(group > name) on unseen names for each of `SCALES`: over all pairs, and over those with no longer name.
+    """P(group > name) on unseen names for each of `SCALES`: over all pairs, and over those with no longer name.
 
-    The variances are calibrated on the training images; the model's own variances are not used.
+    The variances are calibrated on the training images.
     """
     opened = load(source, device=CPU, beside=data)
     held_out = [sample for name in set_names("test")[:-1] for sample in read_set(data, name)]
@@ -227,10 +224,9 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
 
 
 def calibrated_var(items: Gaussian, others: Gaussian, scale: float) -> torch.Tensor:
-    """Compute the total variances at which all items predict equally many positives, up to a constant, f64 [N].
+    """Total variances at which all items predict equally many positives, up to a constant, f64 [N] (docs/ablation.md).
 
     (2 / scale) ln sum_i exp(scale (mean_i . mean - var_i / 2)) over `others`: images for captions, or the reverse.
-    Positives are rare, so a prediction is nearly the exponential of its logit (docs/ablation.md).
     """
     similarity = items.mean.double() @ others.mean.double().T - others.total_var.double() / 2
     return (2 / scale) * (scale * similarity).logsumexp(1)

@@ -3,8 +3,7 @@
     python docs/adapting.py run            # train a SigLIP and adapt it, unless that is done already
     python docs/adapting.py table          # measure everything on the test split, and print the table as Markdown
 
-The SigLIP is the demo's recipe without variances and masked views; --frozen names another model. Every way to adapt it
-sees only the means of its embeddings.
+The SigLIP is the demo's recipe without variances and masked views; --frozen names another model.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Train the SigLIP, embed the pairs, and adapt in every way; steps whose result exists are skipped."""
+    """Train the SigLIP, embed the pairs, and adapt in every way; what exists is skipped."""
     source, data = options.source, options.data
     if not (source / "checkpoints").exists():
         read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
@@ -91,7 +90,7 @@ def run(options: Options) -> None:
 
 
 def measure(model: Model, data: Path) -> dict[str, float]:
-    """Measure a model on the test split, with its own scale and bias."""
+    """On the test split, with the model's own scale and bias."""
     seen = embed_test(model, data)
     first, last, captions = seen.sets[0], seen.sets[2], seen.captions
     by_level: dict[str, dict[str, float]] = {}
@@ -120,7 +119,7 @@ def measure(model: Model, data: Path) -> dict[str, float]:
 
 
 def table(options: Options) -> None:
-    """Measure the SigLIP, the ProLIP and everything that was adapted, and print a row for each measure.
+    """Measure the SigLIP, the ProLIP and everything that was adapted; print a row for each measure.
 
     Shares are in percent, areas and errors between 0 and 1. A cell of an adapted model has one of each of `SPLITS`.
     """
@@ -146,7 +145,7 @@ def measure_source(source: Path, data: Path) -> dict[str, float]:
 
 
 def cell(name: str, values: Sequence[float | None]) -> str:
-    """Format the values of a measure."""
+    """One number, or one of each of `SPLITS`."""
     if all(value is None for value in values):
         return "–"
     form = "{:.0f}" if name == "seconds" else "{:.3f}" if "ECE" in name or "AUROC" in name else "{:.1%}"

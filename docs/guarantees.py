@@ -104,18 +104,18 @@ def held_out_settings(model: Model, data: Path) -> Iterator[tuple[str, Evidence,
 
 
 def percent(mean: Tensor) -> str:
-    """Return a share in percent, "–" for NaN."""
+    """In percent, "–" for NaN."""
     return "–" if mean.isnan() else f"{100 * mean:.1f}"
 
 
 def set_cells(counts: Tensor) -> Iterator[str]:
-    """Yield the cells of a score, from [S, G, 2]: mean and standard deviation over the splits, and mean size."""
+    """Cells of a score, from [S, G, 2]: mean and standard deviation over the splits, and mean size."""
     for contain, size in counts.permute(1, 2, 0):
         yield from (f"{percent(contain.mean())} ± {percent(contain.std())}", f"{size.mean():.2f}")
 
 
 def label_cells(counts: Tensor) -> Iterator[str]:
-    """Yield cells from [S, G, C, 4], about labels that have a threshold of their own in at least half of the splits."""
+    """Cells from [S, G, C, 4], about labels that have a threshold of their own in at least half of the splits."""
     for times, tested, *contain in counts.sum(dim=0).permute(0, 2, 1):
         often = times >= len(counts) / 2
         yield str(int(often.sum()))
@@ -124,7 +124,7 @@ def label_cells(counts: Tensor) -> Iterator[str]:
 
 
 def heads(shares: Sequence[float], *columns: str) -> list[str]:
-    """Return the heads of the columns, which repeat for every guarantee or limit."""
+    """Heads of the columns, which repeat for every guarantee or limit."""
     return [f"{share:.0%}: {column}" for share in shares for column in columns]
 
 

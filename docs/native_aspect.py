@@ -2,8 +2,8 @@
 
     python docs/native_aspect.py    # build, train and measure what is not there yet, and print the table
 
-A picture has one to six emoji side by side or one below the other, and its caption names them in order. All runs see
-the same pictures, in the same number of patches per step. Words of the command line go to `prolip train`.
+A picture has one to six emoji side by side or one below the other, and its caption names them in order. Words of the
+command line go to `prolip train`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FLAGS = (
     "--batch_size 64 --samples_seen 64000"
 )
 """No run crops: each sees whole pictures, in 64 patches at most. Samples are not shuffled, so that a batch has several
-pictures of the same emoji, which only their order tells apart."""
+pictures that differ only in the order of their emoji."""
 NATIVE = (
     "with-native --model.vision.image_seq_len 64 "
     "--data.native.seq_lens 64 --data.native.seq_len_probs 1 --data.native.token_budget 4096"
@@ -64,8 +64,8 @@ Rows = list[tuple[str, int]]
 def draw_rows() -> dict[str, Rows]:
     """Draw the pictures of each split.
 
-    But for single ones, the emoji of a held-out picture are together in no trained one, in any order. The held-out ones
-    are ordered by length; each set of emoji has two rows and two columns, in any orders. A trained set has up to four.
+    But for single ones, the emoji of a held-out picture are together in no trained one. Held-out ones are ordered by
+    length; each set of emoji has two rows and two columns, in any orders. A trained set has up to four.
     """
     draws, trained = random.Random(0), []
     sets = [draws.sample(NAMES, length) for length, _ in product(LENGTHS, range(HELD_OUT))]
@@ -79,7 +79,7 @@ def draw_rows() -> dict[str, Rows]:
 
 
 def draw(rows: Rows, shape: str) -> Iterator[Sample]:
-    """Draw each emoji in one of two designs, the same one in both shapes."""
+    """Each emoji in one of two designs, the same one in both shapes."""
     draws, art, keys = random.Random(0), find_art(), {emoji.name: emoji.key for emoji in read_table()}
     cells = {name: [art[design].draw(keys[name], SIDE) for design in TRAINING_DESIGNS] for name in NAMES}
     for place, (caption, row) in enumerate(rows):

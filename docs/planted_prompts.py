@@ -2,8 +2,7 @@
 
     python docs/planted_prompts.py --checkpoint runs/demo
 
-Every class keeps its good prompts, those of all templates. Planted prompts join them: vague ones, or prompts of other
-classes. All ways to build a classifier are scored on the same held-out emoji.
+Every class keeps its good prompts. All ways to build a classifier are scored on the same held-out emoji.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ FEW_SHOT = BprwConfig(alpha=2, num_neighbors=5, num_draws=20)
 
 
 def plant(kind: str, count: int, good: Sequence[Sequence[str]], vague: Sequence[str], seed: int) -> list[list[str]]:
-    """Return `count` planted prompts for each class; where a class has fewer of the kind, they repeat."""
+    """`count` planted prompts for each class; where a class has fewer of the kind, they repeat."""
     draws = torch.Generator().manual_seed(seed)
     planted = []
     for place in range(len(good)):
@@ -104,7 +103,7 @@ class Setting(NamedTuple):
 
 
 def held_out_settings(model: Model, data: Path) -> Iterator[Setting]:
-    """Yield groups and subgroups, on a design that the model was trained on and on one that it never saw."""
+    """Groups and subgroups, on a design that the model was trained on and on one that it never saw."""
     found = embed_test(model, data)
     for classes in found.classes:
         level, good = classes.level, list(classes.prompts.values())
@@ -129,7 +128,7 @@ def held_out_settings(model: Model, data: Path) -> Iterator[Setting]:
 
 
 def score(setting: Setting, kind: str, count: int, draws: int) -> dict[str, tuple[Tensor, float]]:
-    """Score every way: the share of draws in which each image is right, [N scored], and the planted prompts' weight."""
+    """Of every way: the share of draws in which each image is right, [N scored], and the planted prompts' weight."""
     good = setting.good
     right: dict[str, list[Tensor]] = {}
     planted_weight: dict[str, list[float]] = {}

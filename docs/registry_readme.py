@@ -14,7 +14,7 @@ LINK = re.compile(r"(!?)(\[[^\]]*\])\((?!\w+:|#)")
 
 
 def absolute(text: str, repository: str, version: str) -> str:
-    """Return the text with absolute links: to GitHub's page of a file, or to the file itself for an image."""
+    """With absolute links: to GitHub's page of a file, or to the file itself for an image."""
     return LINK.sub(lambda m: f"{m[1]}{m[2]}({repository}/{'raw' if m[1] else 'blob'}/v{version}/", text)
 
 

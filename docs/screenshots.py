@@ -69,7 +69,7 @@ def main(options: ScreenshotOptions) -> None:
 
 
 def take_panels(browser: Browser, address: str) -> None:
-    """Take each panel of the page, as it opens."""
+    """Each panel as the page opens."""
     for panel, tab in PANELS.items():
         page = browser.new_page(viewport={"width": WIDTH, "height": 800})
         page.goto(address)
@@ -88,7 +88,7 @@ def open_file(browser: Browser, path: Path) -> Locator:
 
 
 def take(part: Locator, name: str, tallest: int = TALLEST) -> None:
-    """Write a screenshot of a part of a page into docs, with as many colours as fit into the size limit."""
+    """Into docs, with as many colours as fit into the size limit."""
     with Image.open(io.BytesIO(part.screenshot())) as shot:
         image = shot.convert("RGB").crop((0, 0, shot.width, min(shot.height, tallest)))
     for colours in (256, 128, 64, 32):
@@ -104,7 +104,7 @@ def take(part: Locator, name: str, tallest: int = TALLEST) -> None:
 
 @contextmanager
 def served(options: ScreenshotOptions) -> Iterator[str]:
-    """Run `prolip explore`, and yield its address."""
+    """Run `prolip explore`; yields its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     words = ["explore", "--checkpoint", str(options.run), "--shards", str(options.data), "--port", str(port)]

@@ -21,17 +21,17 @@ def embed_test(model: Model, data: Path) -> Embedded:
 
 
 def run_module(module: str, *arguments: object) -> None:
-    """Run `python -m module` in its own process; raises subprocess.CalledProcessError if it fails."""
+    """`python -m module` in its own process; subprocess.CalledProcessError if it fails."""
     subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True)
 
 
 def spread(values: Sequence[float]) -> str:
-    """Format the mean ± standard deviation of percentages; a single value has no deviation."""
+    """Mean ± standard deviation of percentages; a single value has no deviation."""
     mean = f"{np.mean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table in Markdown and an empty line."""
+    """In Markdown, with an empty line after it."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     sys.stdout.write("".join(f"| {' | '.join(cells)} |\n" for cells in lines) + "\n")
