@@ -100,7 +100,8 @@ class SearchOptions:
     find: Kind = "image"
     """What to search: images or captions."""
     score: Score | None = None
-    """`csd`, the sampled distance, or `mean`, the means alone. The default is `csd`, and `mean` for a Laplace model."""
+    """`csd`, the sampled distance, or `mean`, the means alone. The default is that of
+    the calibration for a promise, else `csd`, and `mean` for a Laplace model."""
     k: int = 10
     """Results per query, at most."""
     contains_right: float | None = None

@@ -99,11 +99,13 @@ def run_search(options: SearchOptions) -> list[str]:
     other, folder = "text" if options.find == "image" else "image", Folder(options.embeddings)
     manifest, parts = complete_parts(folder, options.find, instead=f"search them with --find {other}")
     check(not manifest.epistemic or options.score != "csd", "score", f"must be left out; {NO_CSD}", "csd")
-    score = options.score or ("mean" if manifest.epistemic else "csd")
     model = _open_model(options, manifest)
+    calibrated = _calibration(options, model)
+    cosine = manifest.epistemic if calibrated is None else calibrated.score == "mean"
+    score = options.score or ("mean" if cosine else "csd")
+    check(calibrated is None or calibrated.score == score, "score", "must be left out, or as in the calibration", score)
     titles, promised = [*texts, *map(str, options.image)], list[Promised]()
     kinds: list[QueryKind] = ["text" if place < len(texts) else "image" for place in range(len(titles))]
-    calibrated = _calibration(options, model, score)
     warn_of_unknown_words(model.tokenizer, texts)
     found = [model.encode_texts(texts, progress=False)] if texts else []
     if options.image:
@@ -155,7 +157,7 @@ def run_search(options: SearchOptions) -> list[str]:
     return "\n\n".join("\n".join(table) for table in tables).split("\n")
 
 
-def _calibration(options: SearchOptions, model: Model, score: Score) -> SearchCalibration | None:
+def _calibration(options: SearchOptions, model: Model) -> SearchCalibration | None:
     """The calibration that promises need; None if none is asked for."""
     if options.contains_right is None and options.max_wrong is None:
         return None
@@ -163,7 +165,6 @@ def _calibration(options: SearchOptions, model: Model, score: Score) -> SearchCa
     found = model.search_calibration
     if found is None:
         raise UserError("calibration", "must be given, or be beside the model; see prolip calibrate search")
-    check(found.score == score, "score", f"must be {found.score}, as in the calibration", score)
     return found
 
 

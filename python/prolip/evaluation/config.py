@@ -12,7 +12,7 @@ import tyro
 from prolip.calibration.config import CALIBRATION_FILE, SEARCH_FILE, Prior, Score
 from prolip.data.config import StoreConfig
 from prolip.errors import UserError, check, check_at_least, check_seed
-from prolip.metrics.config import BprwConfig, FilterConfig, TraversalConfig
+from prolip.metrics.config import BprwConfig, FilterConfig, Score as Ranking, TraversalConfig
 from prolip.models.config import Device, Precision
 
 
@@ -391,6 +391,8 @@ class CalibrateSearchOptions(ModelToCalibrate):
     embeddings: str | None = None
     """The collection to search, as `prolip embed` wrote it, if it is larger than `data` and has no image of it. It then
     says how near wrong images are."""
+    score: Ranking = "mean"
+    """What ranks the images: `mean`, the cosine, or `csd`, the sampled distance."""
     absent_share: float = 0.5
     """Share of queries that no image matches, for the probabilities of results."""
 

@@ -92,7 +92,8 @@ def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
     """
     check_writable(options.path)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
-    score: Score = "csd" if model.has_csd else "mean"
+    score = options.score
+    check(score == "mean" or model.has_csd, "score", f"must be mean: {model.name} has no sampled distance", score)
     parts: list[Part] = []
     number = 0
     if options.embeddings is not None:

@@ -211,7 +211,7 @@ def calibration(right: float, wrong: float, fingerprint: str = "digest", num_ima
     )
     none = KnownQueries(*torch.zeros(3, 0).double())
     subject = Subject("model", fingerprint, "photos", [], [])
-    return SearchCalibration(subject=subject, score="csd", num_images=num_images, text=known, image=none)
+    return SearchCalibration(subject=subject, score="mean", num_images=num_images, text=known, image=none)
 
 
 HITS = [Hit(score, 0, row) for row, score in enumerate([0.9, 0.8, 0.7, 0.6])]
@@ -245,7 +245,7 @@ def test_too_few_results_and_none_are_told(caplog):
 
 def test_a_file_of_queries_is_answered_with_promises(lab, tmp_path, capsys):
     model = load(lab / "run", device="cpu")
-    plain = [entry["answers"] for entry in found_by(lab, text=("food", "an emoji"))]
+    plain = [entry["answers"] for entry in found_by(lab, text=("food", "an emoji"), score="mean")]
     scores = [answers[0]["score"] for answers in plain]
     sure, unsure = (0, 1) if scores[0] > scores[1] else (1, 0)
     save_search_calibration(calibration(0, min(scores), model.fingerprint(), 7), tmp_path / "file")
@@ -275,7 +275,7 @@ def test_promises_that_nothing_backs_are_refused(lab, tmp_path):
     for field, changes in (
         ("calibration", {"calibration": None}),
         (str(other), {"calibration": other}),
-        ("score", {"score": "mean"}),
+        ("score", {"score": "csd"}),
         ("find", {"find": "text"}),
         ("max_wrong", {"max_wrong": 1.5}),
         ("calibration", {"text": (), "image": (lab / "images" / "some.where" / "red.tif",)}),

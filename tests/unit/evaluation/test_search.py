@@ -62,7 +62,8 @@ def expected_of(world: CaptionedWorld) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_calibrate_search_keeps_the_nearest_right_and_wrong_image(world, tmp_path, capsys):
-    assert calibrate(world.ours, world.pairs, tmp_path / "ours", "--caption_key", "sentences.raw") == 0
+    words = ["--score", "csd", "--caption_key", "sentences.raw"]
+    assert calibrate(world.ours, world.pairs, tmp_path / "ours", *words) == 0
     found = load_search_calibration(tmp_path / "ours")
     right, wrong = expected_of(world)
     np.testing.assert_allclose(found.text.right, right, atol=1e-5)
@@ -71,7 +72,9 @@ def test_calibrate_search_keeps_the_nearest_right_and_wrong_image(world, tmp_pat
     assert not len(found.image.right), "no two images share a caption"
     assert f"{len(right)} text queries, {COUNT} images" in capsys.readouterr().out
     assert calibrate(world.theirs, world.pairs, tmp_path / "clip") == 0
-    assert load_search_calibration(tmp_path / "clip").score == "mean", "a model without variances"
+    assert load_search_calibration(tmp_path / "clip").score == "mean"
+    assert calibrate(world.theirs, world.pairs, tmp_path / "clip", "--score", "csd") == 2
+    assert "score" in capsys.readouterr().err
 
 
 def test_embeddings_say_how_near_wrong_images_are(world, tmp_path, capsys):
@@ -80,7 +83,7 @@ def test_embeddings_say_how_near_wrong_images_are(world, tmp_path, capsys):
     shards = (str(world.pairs / "test" / "0.tar"),)
     run_embed(dataclasses.replace(options(tmp_path, collection), checkpoint=world.ours, shards=shards))
     size = json.loads((collection / "manifest.json").read_text())["rows"]["image"]
-    assert calibrate(world.ours, world.pairs, tmp_path / "a", "--embeddings", str(collection)) == 0
+    assert calibrate(world.ours, world.pairs, tmp_path / "a", "--score", "csd", "--embeddings", str(collection)) == 0
     found = load_search_calibration(tmp_path / "a")
     images, texts, _ = embedded(world.model, world.pairs)
     assert found.num_images == size < COUNT
@@ -107,7 +110,7 @@ def test_class_names_are_queries_and_the_model_finds_its_file(tmp_path, capsys):
     for kind, whose in (("text", ""), ("image", ", for image queries")):
         known = getattr(found, kind)
         kept = (known.right >= known.limits(0.8, None).within - 1e-6).double().mean()
-        metric = f"contains_right 0.8: a right image is shown, by sampled distance{whose}"
+        metric = f"contains_right 0.8: a right image is shown, by cosine{whose}"
         assert values[metric] == pytest.approx(float(kept))
     assert calibrate(str(run), tmp_path / "mine", tmp_path / "x", "--absent_share", "2") == 2
     assert "absent_share" in capsys.readouterr().err
@@ -120,7 +123,7 @@ def figures(world: CaptionedWorld, *words: str) -> tuple[dict[str, float], list[
 
 def test_promises_of_a_calibrated_search_are_measured(world, tmp_path):
     file = tmp_path / "search"
-    assert calibrate(world.ours, world.pairs, file) == 0
+    assert calibrate(world.ours, world.pairs, file, "--score", "csd") == 0
     right, wrong = expected_of(world)
     values, notes = figures(world, *f"--calibration {file} --contains_right 0.8 --max_wrong 0.3".split())
     limits = load_search_calibration(file).text.limits(0.8, 0.3)
