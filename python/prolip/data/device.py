@@ -42,6 +42,7 @@ class DeviceBatch(NamedTuple):
     """int64 [C, M, L]."""
     kept_patches: Tensor | None
     """int64 [M, K]."""
+    shards: NDArray[np.uint32]
     rows: NDArray[np.uint32]
     sizes: NDArray[np.int32]
     keys: Sequence[str]

@@ -25,7 +25,7 @@ from prolip.train.config import TrainConfig
 
 
 class Reference:
-    """Stored embeddings of the training data, joined by the samples' places and keys."""
+    """Stored embeddings of the training data, joined by their shards' stamps, rows and keys."""
 
     def __init__(self, address: str, loader: BatchLoader, device: torch.device) -> None:
         """Read them into memory.
@@ -36,31 +36,39 @@ class Reference:
         folder = Folder(address)
         pairs, manifest = paired_parts(folder), Manifest.read(folder)
         check(manifest.logit_bias is not None, "choose.reference", "must have a bias of the similarity", address)
-        self._address, self._device, self._places = address, device, dict[tuple[int, str], int]()
-        stamps, means, total_vars = set[str](), list[list[Tensor]](), list[list[Tensor]]()
+        self._address, self._device, self._loader, self._stamps = address, device, loader, loader.stamps()
+        self._places = dict[tuple[str, int, str], int]()
+        means, total_vars = list[list[Tensor]](), list[list[Tensor]]()
         for image, text in pairs:
-            stamps.add(image.notes.stamp)
             keys = iter(image.names()[0])
             for blocks in zip(image.blocks(), text.blocks(), strict=True):
-                for place in zip(blocks[0].rows.tolist(), keys, strict=False):
-                    self._places[place] = len(self._places)
+                for row, key in zip(blocks[0].rows.tolist(), keys, strict=False):
+                    self._places[image.notes.stamp, row, key] = len(self._places)
                 means.append([torch.tensor(one.mean, dtype=getattr(torch, manifest.dtype)) for one in blocks])
                 total_vars.append([torch.tensor(one.total_var) for one in blocks])
         self._means, self._total_vars = (
             [torch.cat(side) for side in zip(*some, strict=True)] for some in (means, total_vars)
         )
-        check(len(self._places) == len(self._means[0]), "choose.reference", "must have no key twice", address)
-        missing = [stamp for stamp in loader.stamps() if stamp and stamp not in stamps]
+        check(len(self._places) == len(self._means[0]), "choose.reference", "must have no sample twice", address)
+        missing = {*self._stamps} - {"", *(image.notes.stamp for image, _ in pairs)}
         rule = "must be of the training data, as it is now; embed it again"
         check(not missing, "choose.reference", rule, f"{address} lacks {len(missing)} shards")
         self._logit = [torch.tensor(each, device=device) for each in (manifest.logit_scale, manifest.logit_bias)]
 
     def judge(self, batch: DeviceBatch, group: int) -> Judge:
-        """The reference's scores of a batch of candidates."""
+        """The reference's scores of a batch of candidates.
+
+        Raises:
+            UserError: it lacks one.
+        """
+        shards = batch.shards.tolist()
+        if not all(self._stamps[shard] for shard in shards):  # a shard has arrived since
+            self._stamps = self._loader.stamps()
+        places = zip([self._stamps[shard] for shard in shards], batch.rows.tolist(), batch.keys, strict=True)
         try:
-            rows = torch.tensor([self._places[place] for place in zip(batch.rows.tolist(), batch.keys, strict=True)])
+            rows = torch.tensor([self._places[place] for place in places])
         except KeyError as error:
-            row, key = error.args[0]
+            _, row, key = error.args[0]
             raise UserError(
                 "choose.reference", f"must have sample {key}, row {row} of its shard", self._address
             ) from error

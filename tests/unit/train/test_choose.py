@@ -29,7 +29,7 @@ LEARNER = ChooseConfig(keep=0.5, by="learner", group=8, chunks=2, keep_patches=1
 
 def candidates_of(count: int) -> DeviceBatch:
     rows, sizes = np.arange(count, dtype=np.uint32), np.zeros((count, 2), np.int32)
-    return DeviceBatch(*step_of(count, count), rows, sizes, [str(row) for row in rows], {}, Cursor())
+    return DeviceBatch(*step_of(count, count), 0 * rows, rows, sizes, [str(row) for row in rows], {}, Cursor())
 
 
 def part_of(batch: DeviceBatch, rows: slice) -> DeviceBatch:
@@ -151,6 +151,27 @@ def test_a_run_logs_what_its_choice_gains(lab):
     assert row["samples"] == 320
     assert lab.here("plain", *SHORT) == 0
     assert "choose/gap" not in lab.rows("plain")[-1]
+
+
+def test_samples_of_equal_keys_are_joined_by_their_shards(lab):
+    names = ["wide.tar", "tall.tar"]
+    for name, count, size in zip(names, (32, 30), ((14, 12), (12, 14)), strict=True):
+        write_shard(lab.folder / name, range(count), [size])
+    embed(lab, "{wide,tall}.tar", "two")
+    config = load_config(lab.words("any", *choosing(lab, "two"), "--data.shards", f"{lab.folder}/{{wide,tall}}.tar"))
+    stored = {
+        (images.notes.source, row): mean
+        for images, _ in paired_parts(Folder(str(lab.folder / "two")))
+        for block in images.blocks()
+        for row, mean in zip(block.rows.tolist(), torch.tensor(block.mean), strict=True)
+    }
+    with BatchLoader(config.loader(1)) as loader:
+        batch = next(iter(device_batches(loader, ALONE.device)))
+        judge = Chooser(config, model_of(), ALONE, loader)._reference.judge(batch, 16)
+        sources = [str(lab.folder / names[shard]) for shard in batch.shards]
+    expected = [stored[place] for place in zip(sources, batch.rows.tolist(), strict=True)]
+    assert len({*sources}) == 2
+    assert judge.image.mean.flatten(0, 1).equal(torch.stack(expected))
 
 
 def test_embeddings_of_other_data_are_refused(lab):
