@@ -19,7 +19,7 @@ const PARTS: usize = 2;
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8], at: usize) -> V {
     let bytes = &bytes[at..at + 32];
-    // SAFETY: the slice is 32 bytes long, and the load needs no alignment.
+    // SAFETY: reads the slice's 32 bytes, unaligned.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
@@ -27,7 +27,7 @@ fn load(bytes: &[u8], at: usize) -> V {
 #[target_feature(enable = "avx2")]
 fn store(bytes: &mut [u8], at: usize, value: V) {
     let bytes = &mut bytes[at..at + 32];
-    // SAFETY: the slice is 32 bytes long, and the store needs no alignment.
+    // SAFETY: writes the slice's 32 bytes, unaligned.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), value) }
 }
 
@@ -35,7 +35,7 @@ fn store(bytes: &mut [u8], at: usize, value: V) {
 #[target_feature(enable = "avx2")]
 fn load_part(bytes: &[u8], at: usize) -> __m128i {
     let bytes = &bytes[at..at + 16];
-    // SAFETY: the slice is 16 bytes long, and the load needs no alignment.
+    // SAFETY: reads the slice's 16 bytes, unaligned.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
@@ -43,7 +43,7 @@ fn load_part(bytes: &[u8], at: usize) -> __m128i {
 #[target_feature(enable = "avx2")]
 fn store_part(bytes: &mut [u8], at: usize, value: __m128i) {
     let bytes = &mut bytes[at..at + 16];
-    // SAFETY: the slice is 16 bytes long, and the store needs no alignment.
+    // SAFETY: writes the slice's 16 bytes, unaligned.
     unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), value) }
 }
 

@@ -16,7 +16,7 @@ const PARTS: usize = 1;
 #[target_feature(enable = "neon")]
 fn load(bytes: &[u8], at: usize) -> V {
     let bytes = &bytes[at..at + 16];
-    // SAFETY: the slice is 16 bytes long, and the load needs no alignment.
+    // SAFETY: reads the slice's 16 bytes, unaligned.
     unsafe { vld1q_u8(bytes.as_ptr()) }
 }
 
@@ -24,7 +24,7 @@ fn load(bytes: &[u8], at: usize) -> V {
 #[target_feature(enable = "neon")]
 fn store(bytes: &mut [u8], at: usize, value: V) {
     let bytes = &mut bytes[at..at + 16];
-    // SAFETY: the slice is 16 bytes long, and the store needs no alignment.
+    // SAFETY: writes the slice's 16 bytes, unaligned.
     unsafe { vst1q_u8(bytes.as_mut_ptr(), value) }
 }
 
@@ -49,7 +49,7 @@ fn store_parts(rows: &mut [u8], _stride: usize, at: usize, value: V) {
 #[inline]
 #[target_feature(enable = "neon")]
 fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
-    // SAFETY: the array is 48 bytes long, and the load needs no alignment.
+    // SAFETY: reads the array's 48 bytes, unaligned.
     let channels = unsafe { vld3q_u8(pixels.as_ptr()) };
     [channels.0, channels.1, channels.2]
 }
@@ -57,7 +57,7 @@ fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
 #[inline]
 #[target_feature(enable = "neon")]
 fn store_pixels(pixels: &mut [u8; BYTES * 3], [red, green, blue]: [V; 3]) {
-    // SAFETY: the array is 48 bytes long, and the store needs no alignment.
+    // SAFETY: writes the array's 48 bytes, unaligned.
     unsafe { vst3q_u8(pixels.as_mut_ptr(), uint8x16x3_t(red, green, blue)) }
 }
 

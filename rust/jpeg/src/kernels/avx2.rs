@@ -41,7 +41,7 @@ fn any(value: __m256i) -> bool {
 #[target_feature(enable = "avx2")]
 fn load8(bytes: &[u8]) -> __m256i {
     let bytes = &bytes[..32];
-    // SAFETY: the slice is 32 bytes long, and the load needs no alignment.
+    // SAFETY: reads the slice's 32 bytes, unaligned.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
@@ -49,7 +49,7 @@ fn load8(bytes: &[u8]) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn load16(numbers: &[i16]) -> __m256i {
     let numbers = &numbers[..16];
-    // SAFETY: the slice is 16 numbers of 2 bytes long, and the load needs no alignment.
+    // SAFETY: reads the slice's 16 numbers of 2 bytes, unaligned.
     unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) }
 }
 
@@ -57,14 +57,14 @@ fn load16(numbers: &[i16]) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn repeat(numbers: &[i16]) -> __m256i {
     let numbers = &numbers[..8];
-    // SAFETY: the slice is 8 numbers of 2 bytes long, and the load needs no alignment.
+    // SAFETY: reads the slice's 8 numbers of 2 bytes, unaligned.
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) })
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
 fn repeat_bytes(bytes: &[u8; 16]) -> __m256i {
-    // SAFETY: the array is 16 bytes long, and the load needs no alignment.
+    // SAFETY: reads the array's 16 bytes, unaligned.
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
@@ -106,7 +106,7 @@ fn store_pixels(red: __m256i, green: __m256i, blue: __m256i, out: &mut [u8; 96])
         _mm256_permute2x128_si256::<0x31>(second, third),
     ];
     for (part, out) in parts.into_iter().zip(out.as_chunks_mut::<32>().0) {
-        // SAFETY: the array is 32 bytes long, and the store needs no alignment.
+        // SAFETY: writes the array's 32 bytes, unaligned.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), part) }
     }
 }

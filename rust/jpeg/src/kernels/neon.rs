@@ -112,7 +112,7 @@ fn any(value: int16x8_t) -> bool {
 #[target_feature(enable = "neon")]
 fn load8(bytes: &[u8]) -> int16x8_t {
     let bytes = &bytes[..16];
-    // SAFETY: the slice is 16 bytes long, and the load needs no alignment.
+    // SAFETY: reads the slice's 16 bytes, unaligned.
     vreinterpretq_s16_u8(unsafe { vld1q_u8(bytes.as_ptr()) })
 }
 
@@ -120,7 +120,7 @@ fn load8(bytes: &[u8]) -> int16x8_t {
 #[target_feature(enable = "neon")]
 fn load16(numbers: &[i16]) -> int16x8_t {
     let numbers = &numbers[..8];
-    // SAFETY: the slice is 8 numbers long, and the load needs no alignment.
+    // SAFETY: reads the slice's 8 numbers, unaligned.
     unsafe { vld1q_s16(numbers.as_ptr()) }
 }
 
@@ -135,7 +135,7 @@ fn repeat(numbers: &[i16]) -> int16x8_t {
 fn store_rows(pairs: [int16x8_t; 4], out: &mut [u8], stride: usize) {
     for (pair, both) in pairs.into_iter().enumerate() {
         let mut bytes = [0; 16];
-        // SAFETY: the array is 16 bytes long, and the store needs no alignment.
+        // SAFETY: writes the array's 16 bytes, unaligned.
         unsafe { vst1q_u8(bytes.as_mut_ptr(), vreinterpretq_u8_s16(both)) }
         for (half, row) in bytes.as_chunks::<8>().0.iter().enumerate() {
             let at = (2 * pair + half) * stride;
@@ -152,6 +152,6 @@ fn store_pixels(red: int16x8_t, green: int16x8_t, blue: int16x8_t, out: &mut [u8
         vreinterpretq_u8_s16(green),
         vreinterpretq_u8_s16(blue),
     );
-    // SAFETY: the array is 48 bytes long, and the store needs no alignment.
+    // SAFETY: writes the array's 48 bytes, unaligned.
     unsafe { vst3q_u8(out.as_mut_ptr(), pixels) }
 }

@@ -17,7 +17,7 @@ const BYTES: usize = 64;
 #[target_feature(enable = "avx512f,avx512bw")]
 fn load(bytes: &[u8], at: usize) -> __m512i {
     let bytes = &bytes[at..at + 64];
-    // SAFETY: the slice is 64 bytes long, and the load needs no alignment.
+    // SAFETY: reads the slice's 64 bytes, unaligned.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
@@ -25,7 +25,7 @@ fn load(bytes: &[u8], at: usize) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn store(bytes: &mut [u8], at: usize, value: __m512i) {
     let bytes = &mut bytes[at..at + 64];
-    // SAFETY: the slice is 64 bytes long, and the store needs no alignment.
+    // SAFETY: writes the slice's 64 bytes, unaligned.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
 }
 
@@ -48,7 +48,7 @@ fn store_first_16(bytes: &mut [u8], value: __m128i) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load_16(values: &[i32; 16]) -> __m512i {
-    // SAFETY: the array is 64 bytes long, and the load needs no alignment.
+    // SAFETY: reads the array's 64 bytes, unaligned.
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
@@ -63,7 +63,7 @@ fn load_up_to_4(values: &[i32]) -> __m128i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn repeat(part: &[u8; 16]) -> V {
-    // SAFETY: the array is 16 bytes long, and the load needs no alignment.
+    // SAFETY: reads the array's 16 bytes, unaligned.
     _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(part.as_ptr().cast()) })
 }
 
@@ -96,7 +96,7 @@ fn store_pixels(pixels: &mut [u8; BYTES * 3], channels: [V; 3]) {
             _mm512_extracti32x4_epi32::<3>(third),
         ];
         for (part, value) in parts.into_iter().enumerate() {
-            // SAFETY: the array is 16 bytes long, and the store needs no alignment.
+            // SAFETY: writes the array's 16 bytes, unaligned.
             unsafe { _mm_storeu_si128(places[3 * part + index].as_mut_ptr().cast(), value) }
         }
     }
