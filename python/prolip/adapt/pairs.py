@@ -156,7 +156,6 @@ def is_folder(source: str) -> bool:
 
 
 def _tables(name: str, option: str) -> Iterator[Table]:
-    """The tables of a source, which an option names."""
     source = Path(name)
     if is_folder(name):
         for image, text in paired_parts(Folder(name)):

@@ -110,7 +110,6 @@ def _measure(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measu
 
 
 def _timed(config: BenchDataConfig, start: Callable[[], Iterator[Any]]) -> Measurement:
-    """Time the batches of the loader that `start` opens."""
     import_mb, _ = proc_stats.memory()
     opened = time.perf_counter()
     batches = map(look, start())

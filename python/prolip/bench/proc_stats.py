@@ -78,7 +78,6 @@ def _kilobytes(process: int, file: str, field: str) -> int:
 
 
 def _read(file: str) -> str:
-    """The text of a file in /proc; empty if its process has ended."""
     try:
         return Path("/proc", file).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError, PermissionError):

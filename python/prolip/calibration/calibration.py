@@ -246,7 +246,6 @@ def fit_calibration(
 
 
 def _answers(evidence: Evidence, temperature: float) -> tuple[Tensor, Tensor]:
-    """The largest probability of each item, f64 [N], and its label."""
     confidence, answer = (evidence.logits.double() / temperature).softmax(dim=1).max(dim=1)
     return confidence, answer
 

@@ -141,7 +141,6 @@ class Saver:
             raise CheckpointError(f"{path} could not be saved", failure)
 
     def _commit(self, share: TensorShare, path: Path, notes: Notes, best: Best | None, written: list[Written]) -> None:
-        """On rank 0, from the files of all ranks."""
         partial = partial_path(path)
         files = {name: about for of_rank in written for name, about in of_rank.files.items()}
         check_visible(partial, files)

@@ -218,7 +218,6 @@ def _dedupe(options: DedupeOptions, scratch: Path) -> list[str]:
 
 
 def _sheet(options: DedupeOptions, manifest: Manifest, parts: Sequence[Part], groups: Sequence[Array]) -> str:
-    """The page of the largest groups, of those of each cluster."""
     groups = sorted((group for group in groups if group[0] > 1), key=lambda group: (-group[0], group[1]))[:_SHOWN]
 
     def name_of(number: int) -> Name:

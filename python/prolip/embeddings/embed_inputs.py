@@ -209,7 +209,6 @@ def _embed(options: EmbedOptions, inputs: Sequence[Input]) -> list[str]:
 
 
 def _start(options: EmbedOptions, model: Model, weights: str, report: Report) -> Callable[[tuple[int, Input]], Made]:
-    """Move the model to this process's device."""
     device = find_device(options.device)
     model.network.to(device)
     return PartMaker(options, replace(model, device=device), weights, report).embed_part

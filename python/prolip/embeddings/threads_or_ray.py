@@ -41,8 +41,6 @@ MakeWorker = Callable[[Report], Callable[[Unit], Result]]
 
 
 class _Done(NamedTuple):
-    """What became of a unit."""
-
     place: int
     result: Any
     failure: str | None
@@ -148,8 +146,6 @@ def _run_here(
 
 
 class _Tries:
-    """Counts how often each unit has begun."""
-
     def __init__(self) -> None:
         self._begun = Counter[int]()
 

@@ -320,7 +320,6 @@ def _name(score: str, model: str) -> str:
 
 
 def _difference(first: Row, other: Row, metric: str, *, main: bool = False) -> Row:
-    """The row of `other` minus `first`, two figures of the same items."""
     return Row(
         title=other.title,
         metric=metric,
@@ -369,7 +368,6 @@ def _accuracy_rows(accuracy: Row, name: str, correct: Tensor, *, main: bool = Fa
 
 
 def _set_pair(task: str, title: str, within: Tensor, truth: Tensor, *, main: bool = False) -> list[Row]:
-    """Coverage and size of label sets, bool [N, C]."""
     covered = within.gather(1, truth[:, None])[:, 0].double()
     return [
         row_of_items(task, f"{title}: contain the label", covered, main=main),

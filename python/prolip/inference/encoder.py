@@ -86,16 +86,12 @@ class Encoded(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """Not yet seen by the model."""
-
     rows: Encoded
     pixels: Tensor | Patches | None
     token_ids: Tensor | None
 
 
 class _Ready(NamedTuple):
-    """Prepared by a thread of the pool."""
-
     pixels: Tensor | None
     size: tuple[int, int]
     captions: list[str]

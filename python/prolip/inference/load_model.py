@@ -101,7 +101,6 @@ def _read_calibration(path: Path) -> Calibration | SearchCalibration:
 
 
 def _with_calibration(model: Model, calibration: Calibration | SearchCalibration, path: Path) -> Model:
-    """The model with a calibration, which was read from `path`."""
     try:
         calibration.subject.check_model(model.fingerprint())
     except UserError as error:

@@ -121,7 +121,6 @@ def _lines(
     decided: Mapping[str, Any] | None = None,
     further: Sequence[str] = (),
 ) -> list[str]:
-    """As JSON with the decisions, or as a table with further lines, below a line about the image."""
     if options.json:
         found = {"image": options.image, "checkpoint": options.checkpoint, "uncertainty": uncertainty, name: rows}
         return [json.dumps(found | dict(decided or {}), indent=1, ensure_ascii=False)]

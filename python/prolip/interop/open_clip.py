@@ -91,7 +91,6 @@ class OpenClipLoader:
 
 
 def _images(images: Tensor | Patches) -> Images:
-    """Of patches, timm's dictionary."""
     if isinstance(images, Tensor):
         return images
     return {

@@ -116,8 +116,6 @@ def coco_shares(
 
 
 class _Side:
-    """Images or captions, with the row of each id."""
-
     def __init__(self, gaussian: Gaussian, ids: Sequence[int], kind: str) -> None:
         self.gaussian, self.kind = gaussian, kind
         self.places = {int(identity): row for row, identity in enumerate(ids)}
@@ -151,7 +149,6 @@ def _correct(wanted: Mapping[int, Sequence[int]], candidates: _Side) -> Tensor:
 
 
 def _folds(truth: CocoTruth) -> list[Pairs]:
-    """COCO's own pairs, split into folds of captions and the images they belong to."""
     size = len(truth.caption_order) // NUM_FOLDS
     folds = []
     for fold in range(NUM_FOLDS):

@@ -100,8 +100,6 @@ def fit_weights(
 
 
 class _Live(NamedTuple):
-    """Mixtures that have not converged yet."""
-
     table: Tensor
     """[C, S, K], likelihoods relative to the largest of each observation, or their logarithms."""
     counts: Tensor

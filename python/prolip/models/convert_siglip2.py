@@ -19,8 +19,6 @@ _GREY = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class _Tower:
-    """Settings of a tower, with the defaults of transformers."""
-
     hidden_size: int = 768
     intermediate_size: int = 3072
     num_hidden_layers: int = 12

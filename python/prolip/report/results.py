@@ -111,7 +111,6 @@ def _place(item: Json) -> tuple[str, str]:
 
 
 def _interval(figure: Json, kind: str, model: str) -> tuple[float, float, float]:
-    """A value or a difference, and the ends of its interval; NaN if absent."""
     prefix = "" if kind == "value" else f"{kind}_"
     found = (figure[key][model] for key in (kind, f"{prefix}low", f"{prefix}high"))
     value, low, high = (math.nan if number is None else number for number in found)
@@ -132,7 +131,6 @@ def _written(value: float | None, unit: str, signed: bool = False) -> str:
 
 
 def _chart(title: str, rows: Sequence[Spread], unit: str) -> str:
-    """SVG of shares as intervals in percent; "" if there are none."""
     percent = [Spread(row.label, *(100 * number for number in row[1:])) for row in rows if not math.isnan(row.value)]
     text = "; ".join(f"{row.label}: {row.value:+.2f}" for row in percent)
     return interval_chart(title, text, percent, unit) if percent else ""

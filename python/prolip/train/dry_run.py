@@ -157,7 +157,6 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _cost(config: TrainConfig, options: DryRunOptions) -> Generator[str, None, float]:
-    """Lines about the run's cost; returns its seconds."""
     counts, flops = count_parameters(trained_model(config)), flops_per_sample(config)
     hours, limit = gpu_hours(options, config, flops), peak(options, config)
     config.loader(options.gpus)  # checks that the batch divides evenly
@@ -180,7 +179,6 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Generator[str, None, f
 
 
 def _cpu_speed(config: TrainConfig) -> float:
-    """Measure the FLOPs per second of a forward and backward pass of the run's towers on this CPU."""
     _, kind = config.kinds_of_step[0]
     model, vision, items = ProLIP(kind.model), kind.model.vision, min(kind.batch_size, 32)
     images = torch.zeros(items, 3, *vision.height_and_width)
@@ -266,7 +264,6 @@ def _first_sample(settings: LoaderConfig, patterns: tuple[str, ...]) -> str:
 
 
 def _validation(config: TrainConfig) -> str:
-    """Open the validation sets as the run does: their shards, their files of class names, and first samples."""
     with Validation(config.validation, config.loader(1), _ALONE, nullcontext, config.model.vision.image_seq_len):
         return f"sets open: {', '.join(job.name for job in config.validation.jobs) or 'none'}"
 

@@ -196,7 +196,6 @@ def _loader_config(job: ValidationJob, training: LoaderConfig, seq_len: int | No
 
 
 def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str]:
-    """The label of each sample: its member .cls, or a value in its JSON."""
     if job.class_key != CLASS_MEMBER:
         return [str(read_label(key, member, job.class_key)) for key, member in zip(keys, members["json"], strict=True)]
     labels = [(member or b"").decode("utf-8", "replace").strip() for member in members[CLASS_MEMBER]]
@@ -230,7 +229,6 @@ def _correct(token_ids: Tensor) -> Tensor:
 
 
 def _retrieval(images: Gaussian, texts: Gaussian, token_ids: Tensor) -> dict[str, float]:
-    """Measure retrieval both ways: by sampled distance, and by means (names with `mean_`)."""
     correct = _correct(token_ids)
     metrics: dict[str, float] = {}
     for score in get_args(Score):

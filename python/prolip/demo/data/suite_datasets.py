@@ -115,7 +115,6 @@ def _distinct(samples: Sequence[EmojiSample]) -> list[tuple[EmojiSample, list[st
 def _write_classes(
     folder: ShardFolder, name: str, samples: Sequence[EmojiSample], level: str, classes: Mapping[str, list[str]]
 ) -> None:
-    """Write a classification task of a level; the metadata is the index of the group."""
     within = folder.path / f"wds_emoji-{name}_test"
     within.mkdir()
     for file, lines in (("classnames.txt", classes[level]), ("zeroshot_classification_templates.txt", TEMPLATES)):

@@ -122,7 +122,6 @@ class ProLIPModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Check that every parameter came from the checkpoint."""
         missing = [name for name, _ in module.named_parameters(recurse=False) if not _loaded(module, name)]
         if missing:
             place = next(name for name, other in self.named_modules() if other is module)

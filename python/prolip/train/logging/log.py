@@ -135,7 +135,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _open_wandb(config: TrainConfig) -> Any:
-    """Start a run in W&B, or continue the one that this folder belongs to."""
     import wandb
 
     id_file = config.out / "wandb_run_id"

@@ -96,7 +96,6 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def _summary(run: RunRecord, metrics: Sequence[str]) -> dict[str, Any]:
-    """A row of the table, as plain values by column; None for missing values."""
     samples, seconds = run.latest("samples"), run.latest("time_s")
     rate = samples / seconds if samples is not None and seconds else None
     line: dict[str, Any] = {"run": run.name, "steps": run.latest("step"), "of": run.total_steps, "samples": samples}
