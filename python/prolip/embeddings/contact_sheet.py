@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from io import BytesIO
 from typing import NamedTuple
-
-from PIL import Image
 
 from prolip.embeddings.row_contents import Contents
 from prolip.inference.preprocess import Pixels
@@ -37,12 +33,4 @@ class Row(NamedTuple):
 def contact_sheet(title: str, rows: Sequence[Row]) -> str:
     """Return the page's HTML."""
     environment = html_environment("prolip.embeddings")
-    environment.filters["data_uri"] = data_uri
     return environment.get_template("contact_sheet.html.j2").render(title=title, rows=rows, side=SIDE)
-
-
-def data_uri(image: Pixels) -> str:
-    """Return an image as a data URI with a JPEG."""
-    buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -86,11 +86,16 @@ class DatacompOptions(ShardSuiteOptions):
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotOptions(ClassSuiteOptions):
     """Classify your own images zero-shot: accuracy, by means and with class variances, recall of each class, and the
-    most frequent confusions.
+    most frequent confusions. The page shows images.
     """
 
     templates: tuple[str, ...] = ()
     """Prompts with {} for the class name; by default the data set's own, or "{}" and "a photo of a {}."."""
+    show: int = 12
+    """Number of the most confident wrong images, and of the most uncertain ones, to show on the page."""
+
+    def __post_init__(self) -> None:
+        check_at_least(0, show=self.show)
 
 
 SETS = {

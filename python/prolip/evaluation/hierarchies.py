@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlparse
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions
@@ -85,8 +83,7 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
             met = list(dict.fromkeys(names[step] for step in steps))
             tiles = []
             for name, read in zip(met, find_named(options.data, met), strict=True):
-                Image.fromarray(square(read(), 64)).save(buffer := BytesIO(), "png")
-                tiles.append(Tile(buffer.getvalue(), name, [("its own", True)] * (name in levels[row])))
+                tiles.append(Tile(square(read(), 64), name, [("its own", True)] * (name in levels[row])))
             charts.append(Chart(group="Walks", title=captions[row], text="", svg=gallery(tiles)))
         return charts
 

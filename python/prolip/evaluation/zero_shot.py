@@ -6,14 +6,16 @@ N images, C classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from prolip.data.class_names import class_places
+from prolip.embeddings.row_contents import fetch
 from prolip.evaluation.classification import (
     NUM_SHOWN,
     accuracy_rows,
@@ -35,10 +37,12 @@ from prolip.inference.model import Model, untrained
 from prolip.metrics.statistics import share_interval
 from prolip.metrics.zero_shot import zero_shot_logits
 from prolip.report.charts import Spread, interval_chart
-from prolip.report.page import matrix
+from prolip.report.page import Tile, gallery, matrix
 
 _DRAWN = 20
 """Maximum number of classes in a chart."""
+_SIDE = 112
+"""Side of an image in pixels."""
 _MAX_UNTRAINED = 5_000
 """Maximum number of images that an untrained model embeds as well."""
 
@@ -46,7 +50,8 @@ _MAX_UNTRAINED = 5_000
 def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> SuiteResult:
     """Accuracy beside the largest class's share and an untrained model's, recall by class, and confusions.
 
-    Charts show recall, confusions, accuracy by uncertainty, and probabilities before and after the model's calibration.
+    Charts show recall, confusions, images, accuracy by uncertainty, and probabilities before and after the model's
+    calibration.
     """
     is_run = model.prolip is not None and (Path(model.name) / "checkpoints").is_dir()
 
@@ -69,10 +74,19 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
             for (label, other), _ in wrong.most_common(NUM_SHOWN)
         ]
         logits = zero_shot_logits(images.gaussian.mean, classifier.weight, logit_scale=model.logit_scale)
-        uncertainty = images.gaussian.total_var if model.has_variances else 1 - logits.softmax(dim=1).amax(dim=1)
+        probability = logits.softmax(dim=1).amax(dim=1)
+        uncertainty = images.gaussian.total_var if model.has_variances else 1 - probability
         charts = [recall_chart(name, recall)]
         if len(wrong) > 0:
             charts.append(confusion_chart(name, labels, best, names))
+        confident, uncertain = (some.argsort(descending=True, stable=True) for some in (probability, uncertainty))
+        chosen = {"most confident wrong answers": confident[~right[confident]], "most uncertain images": uncertain}
+
+        def words(place: int) -> tuple[str, tuple[str, bool]]:
+            return names[labels[place]], (f"{names[best[place]]}, {probability[place]:.0%}", bool(right[place]))
+
+        shown = {title: places[: options.show].tolist() for title, places in chosen.items()}
+        charts += photographs(name, data, images.keys, shown, words)
         if len(labels) >= 20:
             bins = min(10, len(labels) // 10)
             charts += accuracy_figures(name, uncertainty.double(), logits, labels, bins).charts
@@ -81,7 +95,7 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
         return TaskResult(rows=rows, charts=charts)
 
     opened, fitted = class_opener(options, options.templates), model.calibration
-    settings = {"calibration": fitted and [*fitted.subject, float(fitted.held.score.sum())]}
+    settings = {"calibration": fitted and [*fitted.subject, float(fitted.held.score.sum())], "show": options.show}
     return evaluate_data("zero_shot", model, options.data, cache, opened, measure, settings, "figures with variances")
 
 
@@ -120,6 +134,35 @@ def confusion_chart(name: str, labels: Tensor, best: Tensor, names: Sequence[str
     return Chart(
         group=name, title="answers by class", text=text, svg=matrix([names[k] for k in drawn[order]], percents)
     )
+
+
+def photographs(
+    name: str,
+    data: DataSet,
+    keys: Sequence[str],
+    shown: Mapping[str, Sequence[int]],
+    words: Callable[[int], tuple[str, tuple[str, bool]]],
+) -> list[Chart]:
+    """Galleries of images by their places. Those on servers, or whose key occurs twice, are left out.
+
+    `words` are the class of an image, its answer, and whether that is right.
+    """
+    counts = Counter(keys)
+    wanted = {keys[place] for places in shown.values() for place in places if counts[keys[place]] == 1}
+    found = fetch(product(data.shards or [data.source], wanted), _SIDE, data.store, remote=False)
+    contents = {key: one for (_, key), one in found.items()}
+    text, charts = "The class, and below it the answer with its probability by the model's own scale.", []
+    for title, places in shown.items():
+        tiles = []
+        for place in places:
+            key = keys[place]
+            if key in contents and (image := contents[key].image) is not None:
+                label, said = words(place)
+                file = (contents[key].file or key).encode(errors="replace").decode()
+                tiles.append(Tile(image, label, [said, (file.partition("/")[2] or file, False)]))
+        if tiles:
+            charts.append(Chart(group=name, title=title, text=text, svg=gallery(tiles, _SIDE)))
+    return charts
 
 
 def calibration_charts(

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from prolip.calibration.config import NO_CSD
-from prolip.embeddings.contact_sheet import SIDE, data_uri
+from prolip.embeddings.contact_sheet import SIDE
 from prolip.errors import UserError, check
 from prolip.explore.answer import (
     Answer,
@@ -38,6 +38,7 @@ from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import items_on_walk
 from prolip.metrics.prompts import encode_prompts
+from prolip.report.page import data_uri
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from io import BytesIO
 from typing import NamedTuple
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
 
 
 class Card(NamedTuple):
@@ -66,7 +70,16 @@ def html_environment(package: str = "prolip.report") -> Environment:
     )
     style, _, _ = PackageLoader("prolip.report", "html").get_source(environment, "style.css")
     environment.globals["style"] = Markup(style)
+    environment.filters["data_uri"] = data_uri
     return environment
+
+
+def data_uri(image: bytes | NDArray[np.uint8]) -> str:
+    """Return a PNG as a data URI, or pixels [H, W, 3] as one with a JPEG."""
+    if isinstance(image, bytes):
+        return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+    Image.fromarray(image).save(buffer := BytesIO(), "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def matrix(heads: Sequence[str], percents: Sequence[Sequence[int]]) -> str:
@@ -78,14 +91,13 @@ def matrix(heads: Sequence[str], percents: Sequence[Sequence[int]]) -> str:
 class Tile(NamedTuple):
     """An image of a gallery."""
 
-    png: bytes
+    image: bytes | NDArray[np.uint8]
+    """A PNG, or pixels [H, W, 3]."""
     title: str
     lines: Sequence[tuple[str, bool]] = ()
     """Lines below the title, and whether each is right."""
 
 
-def gallery(tiles: Sequence[Tile]) -> str:
-    """Draw images side by side, as HTML for a `Figure`; they are part of it."""
-    environment = html_environment()
-    environment.filters["data_uri"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-    return environment.get_template("gallery.html.j2").render(tiles=tiles)
+def gallery(tiles: Sequence[Tile], side: int = 64) -> str:
+    """Draw images side by side, `side` pixels wide, as HTML for a `Figure`; they are part of it."""
+    return html_environment().get_template("gallery.html.j2").render(tiles=tiles, side=side)

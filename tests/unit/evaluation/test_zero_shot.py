@@ -1,5 +1,7 @@
 """`prolip eval zero_shot`: class folders, and the same images in the published layout."""
 
+import base64
+import io
 import itertools
 import json
 import re
@@ -7,8 +9,10 @@ import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.support.random_gaussians import gaussians
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run, write_run_with
@@ -16,6 +20,7 @@ from tests.support.untrained_run import write_run, write_run_with
 import prolip
 from prolip.cli import main
 from prolip.evaluation import classification, zero_shot
+from prolip.evaluation.datasets import open_dataset
 from prolip.metrics.zero_shot import Classifier
 
 CLASSES = ["red_fox", "sea-lion", "travel"]
@@ -102,6 +107,39 @@ def test_classes_that_are_mistaken_for_each_other_are_neighbours():
     rows = [[cell.text for cell in row.findall("td")] for row in drawn.findall(".//tbody/tr")]
     assert sorted(row[place] or "0" for place, row in enumerate(rows)) == ["0", *["75"] * 5]
     assert [row[place ^ 1] for place, row in enumerate(rows)] == ["25"] * 6
+
+
+@pytest.mark.parametrize("source", ["animals", "wds_animals_test"])
+def test_the_page_shows_images_with_class_answer_and_name(lab, tmp_path, source):
+    names, total = ["red fox", "sea lion", "travel"], sum(COUNTS)
+    evaluate(lab, tmp_path, "--data", str(lab / source), "--templates", *PROMPTS)
+    (charts,) = json.loads((tmp_path / "results.json").read_text())["charts"].values()
+    wrong, uncertain = (ET.fromstring(chart["svg"]) for chart in charts if "gallery" in chart["svg"])
+    assert (len(wrong), len(uncertain)) == (total - 5, total)
+    for tile in (*wrong, *uncertain):
+        label = names.index(tile.find("b").text)
+        said, name = (line.text for line in tile.findall("span"))
+        answer = said.rpartition(",")[0]
+        assert (answer == f"✓ {names[label]}") == (tile.find("span").get("class") == "yes") == ("✓" in said)
+        number = int(name.removesuffix(".png"))
+        if source != "animals":
+            number = number // 2 - sum(COUNTS[:label])
+        shown = base64.b64decode(tile.find("img").get("src").partition("base64,")[2])
+        colour = np.asarray(Image.open(io.BytesIO(shown))).mean((0, 1))
+        np.testing.assert_allclose(colour, (label * 110, number * 60, 9), atol=4)
+
+
+def test_images_are_shown_only_if_asked_and_named_without_doubt(lab, tmp_path):
+    evaluate(lab, tmp_path, "--data", str(lab / "animals"), "--show", "0")
+    assert "gallery" not in (tmp_path / "results.json").read_text()
+    data = open_dataset(str(lab / "animals"))
+
+    def shown(*keys):
+        found = zero_shot.photographs("t", data, keys, {"all": range(len(keys))}, lambda place: ("<b>", ("<i>", True)))
+        return [len(ET.fromstring(chart.svg)) for chart in found]
+
+    assert shown("travel/0.png", "travel/1.png", "travel/absent.png") == [2]
+    assert shown("travel/0.png", "travel/0.png", "travel/1.png") == [1]
 
 
 def test_the_ten_lowest_classes_are_main_figures():
