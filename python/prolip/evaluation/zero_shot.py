@@ -111,9 +111,7 @@ def recall_chart(name: str, recall: Sequence[Row]) -> Chart:
         Spread(row.metric.removeprefix("recall of "), *(100 * end for end in share_interval(row.value, row.num_items)))
         for row in recall[:_DRAWN]
     ]
-    text = (
-        f"Share of a class's images that are answered right, with its 95 % interval, for {_of(len(rows), len(recall))}."
-    )
+    text = f"Share of a class's images that are answered right, with 95 % intervals. {_of(len(rows), len(recall))}."
     return Chart(group=name, title="recall", text=text, svg=interval_chart("Recall", text, rows, "%", bars=True))
 
 
@@ -124,12 +122,14 @@ def confusion_chart(name: str, labels: Tensor, best: Tensor, names: Sequence[str
     drawn = mistakes.argsort(descending=True, stable=True)[: min(_DRAWN, int(present.sum()))]
     shares = torch.stack([(best[labels == place, None] == drawn).double().mean(dim=0) for place in drawn])
     linked = shares + shares.T + 1e-6  # each class with every other, so that no eigenvalue but the first is zero
-    # The second eigenvector of the Laplacian (Fiedler's) puts linked classes close together.
-    order = torch.linalg.eigh(linked.sum(dim=1).diag() - linked).eigenvectors[:, :2][:, -1].argsort(stable=True)
+    # The second eigenvector of the Laplacian (Fiedler's) puts linked classes close together. Its sign is arbitrary: the
+    # first class is to be in the upper half, for every model.
+    vector = torch.linalg.eigh(linked.sum(dim=1).diag() - linked).eigenvectors[:, :2][:, -1]
+    order = (vector * -vector[drawn.argmin()].sign()).argsort(stable=True)
     percents = (100 * shares[order][:, order]).round().int().tolist()
     text = (
         "Rows: the class. Columns: the answer, in percent of the class's images. Classes that are mistaken for each "
-        f"other are neighbours. The table has {_of(len(drawn), int(present.sum()))}."
+        f"other are neighbours. {_of(len(drawn), int(present.sum()))}."
     )
     return Chart(
         group=name, title="answers by class", text=text, svg=matrix([names[k] for k in drawn[order]], percents)
@@ -182,4 +182,4 @@ def calibration_charts(
 
 
 def _of(some: int, every: int) -> str:
-    return f"all {every} classes" if some == every else f"{some} of {every} classes"
+    return f"All {every} classes" if some == every else f"{some} of {every} classes"

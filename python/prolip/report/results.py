@@ -55,9 +55,9 @@ def result_sections(results: Json) -> list[Section]:
     and their table comes after the charts, unless the baseline is a promise. A chart without svg is the section's text.
     """
     suite, (first, *others), tables = results["suite"], results["models"], result_tables(results)
-    figures = results["figures"]
+    figures, whose = results["figures"], f" · {first}" if others else ""
     cards = [
-        Card(figure["task"], figure["metric"], figure["value"][first], figure["baselines"])
+        Card(figure["task"], figure["metric"] + whose, figure["value"][first], figure["baselines"])
         for figure in figures
         if figure["main"] and figure.get("baselines", {}).keys() - {"promised"} and figure["value"][first] is not None
     ]

@@ -106,6 +106,16 @@ def test_results_become_cards_tables_charts_and_notes():
     assert len(rest.table) == 3
 
 
+def test_cards_are_of_the_first_of_two_models_and_say_so():
+    both = results()
+    both["models"]["n"] = "g"
+    both["figures"].append(figure("only n", None, main=True, baselines={"coin": 0.5}))
+    for one in both["figures"]:
+        for key in ("value", "low", "high", "difference", "difference_low", "difference_high"):
+            one[key]["n"] = 0.1
+    assert [card[:3] for card in result_sections(both)[0].cards] == [("t", "accuracy · m", 0.5)]
+
+
 def test_only_a_long_table_without_main_figures_is_folded():
     many = [figure(f"t{place}", 0.5) for place in range(60)]
     cards = [one | {"main": True, "baselines": {"coin": 0.5}} for one in many]
