@@ -26,17 +26,9 @@ class Abstention(NamedTuple):
 
 
 def binomial_p_values(num_wrong: Tensor, num_answered: Tensor, rate: float) -> Tensor:
-    """P(at most `num_wrong` errors in `num_answered` answers), if each is wrong with probability `rate`, f64 [T].
+    """P(at most `num_wrong` errors in `num_answered` answers, i64 [T]), each wrong with probability `rate`, f64 [T].
 
-    The exact binomial tail: a p-value of the hypothesis that the share of errors is larger than `rate`.
-
-    Args:
-        num_wrong: i64 [T].
-        num_answered: i64 [T].
-        rate: between 0 and 1.
-
-    Raises:
-        ValueError: the rate is out of range.
+    The exact binomial tail: a p-value of the hypothesis that the share of errors is larger than `rate`, in (0, 1).
     """
     if not 0 < rate < 1:
         raise ValueError(f"rate: must be between 0 and 1 (got {rate})")

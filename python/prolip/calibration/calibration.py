@@ -39,7 +39,7 @@ _FORMAT = "2"
 
 
 class Evidence(NamedTuple):
-    """A model's scores for every item and label."""
+    """Scores for every item and label."""
 
     logits: Tensor
     """[N, C]; their softmax is the probability of each label."""
@@ -55,7 +55,7 @@ class Evidence(NamedTuple):
         return self._replace(logits=self.logits + log_shares.to(self.logits))
 
     def rows(self, places: Tensor | slice) -> Evidence:
-        """The evidence on some items."""
+        """On some items."""
         return Evidence(*(None if part is None else part[places] for part in self))  # type: ignore[arg-type]
 
 
@@ -69,7 +69,7 @@ class Subject(NamedTuple):
     templates: list[str]
 
     def check_model(self, fingerprint: str) -> None:
-        """Raises UserError if the calibration is for another model."""
+        """A UserError if the calibration is for another model."""
         check(
             fingerprint == self.fingerprint,
             "calibration",
@@ -104,7 +104,7 @@ class Fitted(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A model's answers on labelled items, and what was fitted to them."""
+    """Answers on labelled items, and what was fitted to them."""
 
     subject: Subject
     score: Score
@@ -148,7 +148,7 @@ class Calibration:
         return (scores <= value) | F.one_hot(evidence.logits.argmax(dim=1), scores.shape[1]).bool()
 
     def class_thresholds(self, guarantee: float) -> ClassThresholds:
-        """The threshold of each label for sets that hold the guarantee per label."""
+        """Of each label, for sets that hold the guarantee per label."""
         return class_thresholds(self.held.score, self.held.label, len(self.labels), guarantee, seed=self.seed)
 
     def abstention(self, max_error: float, *, delta: float = 0.05) -> Abstention:
@@ -172,11 +172,7 @@ class Calibration:
 
 
 def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor:
-    """The score of every label of every item, f64 [N, C]; small if the label fits.
-
-    Raises:
-        UserError: the score is the sampled distance, and the model has none.
-    """
+    """The score of every label of every item, f64 [N, C]; small if the label fits."""
     if score == "csd":
         if evidence.distance is None:
             raise UserError("score", f"must be lac, aps or raps; {NO_CSD}", "csd")
@@ -194,7 +190,7 @@ def fit_calibration(
     fit_share: float = 0.3,
     seed: int = 0,
 ) -> tuple[Calibration, Tensor]:
-    """Return a calibration, and the indices of the items that were not used to fit it, i64 [n].
+    """A calibration, and the indices of the items that were not used to fit it, i64 [n].
 
     Args:
         evidence: on the labelled items, without a prior.
@@ -264,11 +260,7 @@ def save_calibration(found: Calibration, path: Path) -> None:
 
 
 def load_calibration(path: Path) -> Calibration:
-    """Read the file that `save_calibration` wrote.
-
-    Raises:
-        UserError: there is no such file, or it holds no calibration.
-    """
+    """Read the file that `save_calibration` wrote; a UserError for another one, or none."""
     with reading(path):
         header = load_parts(path, _TENSORS, _FORMAT)
         return Calibration(**header | {"pairs": header["pairs"] and PairScale(**header["pairs"])})

@@ -57,11 +57,7 @@ def conformal_scores(probabilities: Tensor, method: Method) -> Tensor:
 
 
 def items_needed(guarantee: float) -> int:
-    """Minimum number of calibration items for a finite threshold: the smallest n with ceil((n + 1) * guarantee) <= n.
-
-    Raises:
-        ValueError: the guarantee is not between 0 and 1.
-    """
+    """Calibration items for a finite threshold: the smallest n with ceil((n + 1) * guarantee) <= n."""
     if not 0 < guarantee < 1:
         raise ValueError(f"guarantee: must be between 0 and 1 (got {guarantee})")
     return max(1, math.ceil(guarantee / (1 - guarantee) - 1e-9))

@@ -98,11 +98,7 @@ class SearchCalibration:
     """Image queries; without any if no two images show the same."""
 
     def known(self, kind: QueryKind) -> KnownQueries:
-        """The queries of one kind.
-
-        Raises:
-            UserError: there are none.
-        """
+        """Of one kind; a UserError if there are none."""
         known = self.text if kind == "text" else self.image
         check(len(known.right), "calibration", f"must have {kind} queries with a right image", self.subject.data)
         return known
@@ -123,7 +119,7 @@ class SearchCalibration:
 
 
 def fit_queries(right: Tensor, wrong: Tensor, *, absent_share: float = 0.5, seed: int = 0) -> KnownQueries:
-    """Return what is kept of queries of one kind.
+    """What is kept of queries of one kind.
 
     Probabilities are fitted to the K best results of each query (Platt scaling, with its smoothed targets), after the
     right images of a random share of the queries were taken out.
@@ -158,10 +154,6 @@ def save_search_calibration(found: SearchCalibration, path: Path) -> None:
 
 
 def load_search_calibration(path: Path) -> SearchCalibration:
-    """Read the file that `save_search_calibration` wrote.
-
-    Raises:
-        UserError: there is no such file, or it holds none.
-    """
+    """Read the file that `save_search_calibration` wrote; a UserError for another one, or none."""
     with reading(path):
         return SearchCalibration(**load_parts(path, _PARTS, _FORMAT))

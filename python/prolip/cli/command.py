@@ -82,7 +82,7 @@ def parse(options: Callable[..., Options], prog: str, arguments: list[str]) -> O
 
 
 def one_paragraph() -> ConstructorRegistry:
-    """Rules for tyro: a docstring is one paragraph, not broken as in the source, and an empty default is not shown."""
+    """Rules for tyro: a docstring is one paragraph, and an empty default is not shown."""
     registry = ConstructorRegistry()
     asking = False
 
@@ -124,9 +124,9 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 def write_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Write lines to a stream, by default the standard output, each as soon as it is available.
+    """Write lines, by default to the standard output, each as soon as it is available.
 
-    Control characters are escaped: a line may have names from data, which must not control the terminal.
+    Control characters are escaped: names from data must not control the terminal.
     """
     for line in lines:
         (stream or sys.stdout).write(f"{printable(line, lines=True)}\n")
@@ -138,7 +138,7 @@ def finish(
     """Print a command's lines, and then what it wrote and what to do next; returns the exit status, 0.
 
     Args:
-        lines: the lines; if there are none, nothing is written, since another process writes them.
+        lines: if there are none, nothing is written, since another process writes them.
         then: what to do next.
         wrote: what was written; None entries are left out.
         for_programs: the lines are JSON or TOML, so the last line goes to the standard error.
@@ -162,10 +162,10 @@ def finish_build(summary: BuildSummary, then: str) -> int:
 
 
 def share_cores() -> None:
-    """Let torch use the cores that this process may use, and share them; the user's environment comes first.
+    """Let torch use the cores that this process may use; the user's environment comes first.
 
-    Call it before torch is imported. By default its threads spin while they wait, which slows down all else on the
-    machine, such as the loader's threads, and there are as many as the machine has cores, also in a container.
+    Call it before torch is imported. By default there is a thread for each core of the machine, also in a container,
+    and waiting threads spin, which slows down all else, such as the loader's threads.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if usable_cores() < (os.cpu_count() or 1):

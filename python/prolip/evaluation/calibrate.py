@@ -77,7 +77,7 @@ def calibrate(model: Model, data: DataSet, options: CalibrateOptions) -> Calibra
 
 
 def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
-    """Return lines about probabilities before and after, of labels and of single pairs; label sets and "don't know"."""
+    """Lines about probabilities before and after, of labels and of single pairs; label sets and "don't know"."""
     calibration, held = found.calibration, found.held
     evidence, truth = found.evidence.rows(held), found.truth[held]
     known = calibration.with_prior(evidence)

@@ -29,7 +29,7 @@ _TEXTS, _ROWS = 512, 4096
 
 
 def embed_labelled(model: Model, data: DataSet, batch_size: int) -> tuple[Gaussian, Tensor]:
-    """Embed the images of a data set: Gaussians [N, D] and their classes, i64 [N]."""
+    """Gaussians [N, D] of a data set's images, and their classes, i64 [N]."""
     images = embed_set(model, data, batch_size, "cls")
     return images.gaussian, read_labels(data, images)
 
@@ -65,7 +65,7 @@ def build_classifier(model: Model, classnames: Sequence[str], templates: Sequenc
 
 
 def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answers:
-    """The best classes of every image, [N, D] with unit means; `with_var`: whether the classes have variances."""
+    """The best classes of every image, [N, D] with unit means, also with class variances if asked."""
     number = min(NUM_TOP, len(classifier.weight))
 
     def best(total_var: Tensor | None) -> Tensor:

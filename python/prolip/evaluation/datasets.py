@@ -2,9 +2,7 @@
 
 The published layout (clip_benchmark's) has `classnames.txt` and `zeroshot_classification_templates.txt`, one entry per
 line. Shards `0.tar`, `1.tar`, … and their number, `nshards.txt`, are in the folder or its subfolder `test`. A sample is
-an image with `.cls` (its class), `.npy` (metadata, a vector of whole numbers) or `.txt` (captions, one per line).
-
-N images, M columns of metadata.
+an image with `.cls` (its class), `.npy` (M whole numbers of metadata) or `.txt` (captions, one per line). N images.
 """
 
 from __future__ import annotations
@@ -168,7 +166,7 @@ def open_classes(
 
 
 def class_opener(options: ClassSuiteOptions, templates: Sequence[str]) -> Callable[[str], DataSet]:
-    """Return `open_classes` with the options of a suite."""
+    """`open_classes` with the options of a suite."""
     return partial(
         open_classes,
         store=options.store,
@@ -188,7 +186,7 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
 
 
 def is_path(source: str) -> bool:
-    """Whether a source is a path, and not an address, a pattern, a list of shards or a command."""
+    """Not an address, a pattern, a list of shards or a command."""
     return "://" not in source and re.fullmatch(r"(?!@|pipe:)[^*?\[{]+", source) is not None
 
 
@@ -337,7 +335,7 @@ def _table(folder: Path, *columns: str) -> list[dict[str, str]]:
 
 
 def _read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
-    """The rows of a table by column name; a missing cell is empty."""
+    """By column name; a missing cell is empty."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, restval=""))
@@ -349,7 +347,7 @@ def _read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
 
 
 def _list(text: str) -> list[str]:
-    """A list of texts, written as a Python literal or as JSON."""
+    """Written as a Python literal or as JSON."""
     try:
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -364,7 +362,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def find_named(folder: Path, names: Sequence[str]) -> list[Callable[[], bytes]]:
-    """The functions that read the named images; files come before those of the same path in a zip file."""
+    """Functions that read the named images; files come before those of the same path in a zip file."""
     index: dict[str, dict[str, Callable[[], bytes]]] = defaultdict(dict)
     images = [(str(path.relative_to(folder)), path.read_bytes) for path in _image_files(folder)]
     for path in sorted(folder.glob("*.zip")):
@@ -417,16 +415,16 @@ class Captions(NamedTuple):
 
 
 def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embedded:
-    """Embed a data set's images, with the members of these extensions."""
+    """With the members of these extensions."""
     rows = embed_set_views(Encoder(model=model, keep=keep, batch_size=batch_size), data)
     return Embedded(rows.images["image"], rows.keys, rows.members)
 
 
 def embed_set_views(encoder: Encoder, data: DataSet) -> Encoded:
-    """Embed a data set's images. Unreadable ones are left out.
+    """Embed a data set's images; unreadable ones, at most one in a hundred, are left out.
 
     Raises:
-        DataError: a shard is not an archive, or more than one image in a hundred is unreadable.
+        DataError: more are unreadable, or a shard is not an archive.
     """
     if data.samples is None:
         return embed_views(encoder, data.shards, store=data.store, selection=data.selection)
@@ -470,7 +468,7 @@ def read_metadata(data: DataSet, found: Embedded, num_columns: int = 1) -> Tenso
 
 
 def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:
-    """Extensions of the members that `read_captions` needs for these keys."""
+    """What `read_captions` needs for these keys."""
     in_json = caption_key != "txt" or any(id_keys)
     return (*(("txt",) if caption_key == "txt" else ()), *(("json",) if in_json else ()))
 

@@ -53,7 +53,7 @@ _MAIN_OOD = ("image's variance", "Mahalanobis distance", "distance to neighbours
 
 
 class Answered(NamedTuple):
-    """A model's answers on labelled images."""
+    """On labelled images."""
 
     model: Model
     images: Gaussian
@@ -122,7 +122,6 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
 
 
 def _embed(model: Model, option: str, source: str, options: DecisionsOptions) -> Gaussian:
-    """Embed the images that an option names."""
     folder = Path(source)
     published = folder.is_dir() and any(folder.rglob("*.tar"))
     images = open_dataset(source).shards if published else source
@@ -215,7 +214,6 @@ def decide(answered: Answered, prior: Prior = "even", keys: Sequence[tuple[Score
     """Decide about each fold by calibrations on the others.
 
     Args:
-        answered: a model's answers.
         prior: label frequencies of the calibrations.
         keys: score and guarantee of the label sets; None for all that the model allows.
     """

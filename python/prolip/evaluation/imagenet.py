@@ -34,7 +34,7 @@ NEEDS_VARIANCES = "filters and re-weighting of prompts, accuracy with class vari
 
 
 class LabelledSet(NamedTuple):
-    """Embedded images of a set, with their labels."""
+    """Embedded images with their labels."""
 
     images: Gaussian
     """[N, D]"""

@@ -33,11 +33,7 @@ _RIDGE = 1e-3
 
 
 def run_noise(model: Model, options: NoiseOptions, cache: TaskCache) -> SuiteResult:
-    """Measure every data set.
-
-    Raises:
-        UserError: no data set could be measured.
-    """
+    """Measure every data set."""
     opened = partial(open_dataset, store=options.store, selection=options.selection)
     settings = {"options": [options.caption_key, options.swap, options.kind, options.seed]}
     measure = partial(find_wrong, model, options=options)

@@ -9,19 +9,14 @@ from prolip.errors import UserError
 
 
 def imagenet_classnames() -> list[str]:
-    """ImageNet's 1,000 class names as CLIP is evaluated with them, in the order of the labels.
-
-    Raises:
-        UserError: open_clip is not installed.
-    """
+    """ImageNet's 1,000 class names as CLIP is evaluated with them, in the order of the labels; needs open_clip."""
     return list(_open_clip().IMAGENET_CLASSNAMES)
 
 
 def imagenet_templates(kind: Literal["all", "simple", "single"] = "all") -> list[str]:
     """CLIP's 80 prompt templates for ImageNet, CLIP's subset of seven, or one, with `{}` for the class name.
 
-    Raises:
-        UserError: open_clip is not installed.
+    The first two need open_clip.
     """
     if kind == "single":
         return ["A photo of {}"]

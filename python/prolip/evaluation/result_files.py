@@ -17,7 +17,7 @@ from prolip.report.results import MAIN, RANGES, REST, result_sections, result_ta
 
 
 def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples: int, seed: int) -> list[str]:
-    """Write the three files, and return the lines to print: the main figures and the notes.
+    """Write the three files; returns the lines to print: the main figures and the notes.
 
     `results` are of one suite, one per model. results.json has a figure for each row: by model its value and its
     difference from the first model's, with intervals.

@@ -231,7 +231,7 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
 
 
 def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[str, Tensor]:
-    """The figure on every resample, f64 [R], for rows that have items, and for means and differences of such rows."""
+    """On every resample, f64 [R], for rows that have items, and for means and differences of such rows."""
 
     @cache
     def draw(key: str) -> Tensor | None:

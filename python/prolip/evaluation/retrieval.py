@@ -97,7 +97,7 @@ def recall_rows(
 
 
 def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> list[Row]:
-    """The rows of the measures of `coco_shares`; `main`: whether R@1 and mAP@R are main figures.
+    """Rows of the measures of `coco_shares`; `main`: whether R@1 and mAP@R are main figures.
 
     By sampled distance also their correlation with the queries' uncertainty, over ten bins of a benchmark's queries.
     (The released code bins all images or captions of the test set.)
@@ -132,11 +132,7 @@ def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> lis
 
 
 def load_truth() -> CocoTruth:
-    """Which captions of COCO's test set match which images, by COCO, CxC and ECCV Caption.
-
-    Raises:
-        UserError: the package eccv-caption, which has them, is not installed.
-    """
+    """Which captions of COCO's test set match which images, by COCO, CxC and ECCV Caption; needs eccv-caption."""
     spec = find_spec("eccv_caption")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("image_id_key", "COCO, CxC and ECCV Caption need eccv-caption; pip install 'prolip[eval]'")

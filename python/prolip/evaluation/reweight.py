@@ -135,7 +135,7 @@ def find_classes(
 
 
 def class_lines(names: Sequence[str], templates: Sequence[str], weights: Tensor, show: int) -> list[str]:
-    """Lines with the largest and the smallest weights, [C, K], of each class."""
+    """The largest and the smallest weights, [C, K], of each class."""
     show = min(show, max(1, len(templates) // 2))
     best, worst = weights.topk(show, dim=1), weights.topk(show, dim=1, largest=False)
     lines = [f"weights of {len(templates)} prompts per class; even weights would be {1 / len(templates):.4f}"]
@@ -150,7 +150,7 @@ def class_lines(names: Sequence[str], templates: Sequence[str], weights: Tensor,
 def accuracy_lines(
     prompts: Gaussian, images: Gaussian, labels: Tensor, found: PromptWeights, options: ReweightOptions
 ) -> list[str]:
-    """Lines with the top-1 accuracy of even weights, filters and the new weights, and the gain of the latter.
+    """Top-1 accuracy of even weights, filters and the new weights, and the gain of the latter.
 
     Images that voted by their label are not scored.
     """
@@ -190,12 +190,7 @@ def save_prompt_weights(found: PromptWeights, path: Path, notes: Mapping[str, ob
 
 
 def load_prompt_weights(path: Path) -> PromptWeights:
-    """Read the weights that `save_prompt_weights` wrote, to the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UserError: the file does not hold prompt weights.
-    """
+    """Read the weights that `save_prompt_weights` wrote, to the CPU; a UserError for another file."""
     try:
         with safe_open(path, framework="pt") as file:
             return PromptWeights(**{name: file.get_tensor(name) for name in PromptWeights._fields})

@@ -27,11 +27,11 @@ Prepared = tuple[Mapping[str, Any], Callable[[], TaskResult]]
 
 
 def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCache], SuiteResult]) -> list[str]:
-    """Run a suite on every model, with one model in memory at a time, and return the lines to print.
+    """Run a suite on every model, with one model in memory at a time; returns the lines to print.
 
     Raises:
         UserError: a model is named twice or cannot be opened, or the suite cannot run with the options.
-        OSError: the results cannot be written to their folder.
+        OSError: the results cannot be written.
     """
     check_at_least(0, num_resamples=options.num_resamples)
     check_at_least(1, batch_size=options.batch_size)

@@ -52,12 +52,12 @@ def render(*answers: Answer) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Format a share in percent, without a line break."""
+    """In percent, without a line break."""
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def signed(value: float, form: str = "+.3f") -> str:
-    """Format a number with its sign, and with a real minus."""
+    """With its sign, and a real minus."""
     return format(value, form).replace("-", "−")
 
 

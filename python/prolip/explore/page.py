@@ -25,7 +25,7 @@ _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 
 
 def build_page(explorer: Explorer, name: str) -> Any:
-    """Build the page of a model, a `gradio.Blocks`, with `name` in its title."""
+    """A `gradio.Blocks` about a model, with `name` in its title."""
     items, calibration = explorer.items, explorer.model.calibration
     captions = explorer.examples[:_EXAMPLES]
     labels: Sequence[str] = list(dict.fromkeys(item.label for item in items if item.label)) or captions
