@@ -1,6 +1,7 @@
-"""Take the screenshots in the docs again, from a finished demo: of `prolip explore`, the report and a suite's page.
+"""Take the screenshots in the docs again, from a finished demo: of `prolip explore`, the report and suites' pages.
 
-    .venv/bin/python docs/screenshots.py --run runs/demo --data data/emoji --suite evals/uncertainty/results.html
+    .venv/bin/python docs/screenshots.py --run runs/demo --data data/emoji --suite evals/uncertainty/results.html \
+        --own evals/zero_shot/results.html
 
 Needs Debian's chromium, and the extras `explore` and `dev`.
 """
@@ -45,7 +46,7 @@ log = logging.getLogger("screenshots")
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenshotOptions:
-    """Take the screenshots in docs/ again: of `prolip explore`, the report and a suite's page."""
+    """Take the screenshots in docs/ again: of `prolip explore`, the report and suites' pages."""
 
     run: Path = Path("runs/demo")
     """A finished demo with its report."""
@@ -53,6 +54,8 @@ class ScreenshotOptions:
     """The shards of the demo."""
     suite: Path | None = None
     """The results.html of a suite with two models or more."""
+    own: Path | None = None
+    """The results.html of `prolip eval zero_shot` on clothes (Fashion-MNIST)."""
 
 
 def main(options: ScreenshotOptions) -> None:
@@ -61,8 +64,9 @@ def main(options: ScreenshotOptions) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         take(open_file(browser, options.run / "report.html").locator("body"), "report.png", tallest=1180)
-        if options.suite is not None:
-            take(open_file(browser, options.suite).locator("body"), "images/suite.png")
+        for name, page, tallest in (("suite", options.suite, TALLEST), ("own-images", options.own, 1380)):
+            if page is not None:
+                take(open_file(browser, page).locator("body"), f"images/{name}.png", tallest)
         with served(options) as address:
             take_panels(browser, address)
         browser.close()
