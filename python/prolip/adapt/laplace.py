@@ -72,7 +72,7 @@ def fit_laplace(
 def kronecker_factors(
     batches: Iterable[PairRows], dim: int, scale: float, bias: float | None
 ) -> tuple[Factors, Factors]:
-    """Of images and of texts, summed over batches."""
+    """The factors of images and of texts, summed over batches."""
     sums = [torch.zeros(dim, dim, dtype=torch.float64) for _ in range(4)]
     count = 0
     for batch in batches:

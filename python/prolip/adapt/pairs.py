@@ -151,7 +151,7 @@ def open_pairs(sources: Sequence[str], masked: Sequence[str] = ()) -> Pairs:
 
 
 def is_folder(source: str) -> bool:
-    """Here or in an object store."""
+    """Whether a source is a folder, here or in an object store."""
     return Folder(source).is_remote or Path(source).is_dir()
 
 

@@ -80,6 +80,7 @@ def default_threshold(rows: Tensor) -> float:
 
 def keepers(means: Array, order: Array, threshold: float) -> Array:
     """For each row one that is more certain, similar and stays: itself if it stays. i64 [N], places in `order`.
+
     Args:
         means: rounded, i16 [M, D]; may be on disk.
         order: i64 [N], the rows of a cluster among them, the most certain first.

@@ -186,7 +186,7 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
 
 
 def is_path(source: str) -> bool:
-    """Not an address, a pattern, a list of shards or a command."""
+    """Whether it is no address, pattern, list of shards or command."""
     return "://" not in source and re.fullmatch(r"(?!@|pipe:)[^*?\[{]+", source) is not None
 
 

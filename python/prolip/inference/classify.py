@@ -115,8 +115,8 @@ def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarit
     Epistemic variances make an answer less sure, and not less likely. Logits are then those of the means, divided by
     sqrt(1 + pi / 8 * their variance) with the variance of the cosine (`cosine_moments`), so that softmax and sigmoid
     approximate their expected values (arXiv:2006.07584; BayesVLM, arXiv:2412.06014). One departure: BayesVLM also
-    divides the mean by the expected lengths. That ranks labels of large variance lower, as the sampled distance does:
     divides the mean by the expected lengths, which ranks labels of large variance lower, as the sampled distance does.
+
     Args:
         images: [N, D], unit means.
         prompts: [C, K, D], unit means.

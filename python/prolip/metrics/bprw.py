@@ -58,6 +58,7 @@ def reweight_prompts(
     """Weight all prompts of all classes, on the device and in the dtype of `prompts`, but at least in float32.
 
     EM runs in float64, because the log-likelihoods of a class's prompts differ little.
+
     Args:
         prompts: [C, K, D], unit means.
         images: [N, D], unit means.

@@ -71,7 +71,7 @@ def _scaled(gaussian: Gaussian, centre: Tensor) -> _Scaled:
 
 
 def _best(narrow: _Scaled, wide: _Scaled) -> Tensor | None:
-    """Of each specific item, [N]; None if the bounds leave too many pairs to test."""
+    """The best general item of each specific one, [N]; None if the bounds leave too many pairs to test."""
     bounds, slack = _bounds(narrow, wide)
     items = torch.arange(len(bounds), device=bounds.device)
     reached = _tests(narrow, wide, items, bounds.argmax(dim=1))

@@ -65,6 +65,7 @@ def zero_shot_logits(
     image_mean: Tensor, weight: Tensor, total_var: Tensor | None = None, *, logit_scale: float
 ) -> Tensor:
     """Logits logit_scale * (mean . weight - total_var / 2), [N, C], in float32 at least.
+
     Args:
         image_mean: [N, D], unit norm.
         weight: [C, D].

@@ -30,6 +30,7 @@ def resize_image_positions(
 
     The number of special rows follows from that of all rows, because patches form a square. (The released loader knows
     only squares of 14 and 16.)
+
     Args:
         checkpoint: [n, W], [1, n, W], or of patches alone [1, rows, columns, W].
         model_table: the model's initial table.

@@ -115,7 +115,6 @@ def read_recipe(name: str, folder: Path = Path(), above: tuple[str, ...] = ()) -
 
     Args:
         folder: base of relative paths.
-        folder: where a path begins.
         above: recipes that extend this one.
 
     Raises:
