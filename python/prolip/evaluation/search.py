@@ -6,6 +6,7 @@ N images, Q queries, K nearest images.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -211,9 +212,9 @@ def _add_figures(
             for metric, items in means.items()
         ]
         if own is not None:
-            promises = zip(rows, (asked[0], 1 - asked[1]), strict=False)
-            broken = broken_promises(judged(row, promised, len(own.known(kind).right)) for row, promised in promises)
-            result.notes.extend(f"{name}: warning: {note}" for note in broken)
+            promises, size = zip(rows, (asked[0], 1 - asked[1]), strict=False), len(own.known(kind).right)
+            rows[:2] = [judged(replace(row, main=True), promised, size) for row, promised in promises]
+            result.notes.extend(f"{name}: warning: {note}" for note in broken_promises(rows[:2]))
         for metric, (statistic, items, labels) in order.items():
             rows.append(row_of_items(name, f"{metric}, {suffix}", items, labels.long(), statistic=statistic))
         result.rows.extend(rows)
