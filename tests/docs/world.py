@@ -391,6 +391,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "own-training-loop.md": alone(mine),
     "prompt-weights.md": alone(emoji_run),
     "remote-shards.md": remote_shards,
+    "search-that-can-say-no.md": decide,
     "start-from-clip.md": start_from_clip,
     "tokenizers.md": clips,
     "train-on-your-shards.md": alone(siglips_tokenizer),
