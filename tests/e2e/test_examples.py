@@ -78,7 +78,8 @@ def test_onnx_embed_prints_the_models_numbers(run, demo, tmp_path, monkeypatch):
     assert {path.name for path in Path(out).iterdir()} == {"README.md", "image.onnx", "text.onnx", "tokenizer.json"}
     card = (tmp_path / "onnx" / "README.md").read_text()
     assert re.search(r"\| image\.onnx \| \d\.\de-\d\d in a mean, ", card)
-    assert f"images: uint8 [batch, {model.preprocess.size[0]}, {model.preprocess.size[1]}, 3]" in card
+    height, width = model.preprocess.pixels.sides
+    assert f"images: uint8 [batch, {height}, {width}, 3]" in card
 
     lines = run("onnx_embed.py", out, "image.png", *captions).splitlines()[-5:]  # after the export's
     found = [[float(number) for number in re.findall(r"(?:uncertainty|CSD) ([\d.]+)", line)] for line in lines]

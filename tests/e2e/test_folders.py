@@ -15,6 +15,7 @@ from prolip.data.selection import Chosen, read_selection, write_selection
 from prolip.errors import UserError
 from prolip.folders import Folder
 from prolip.inference.preprocess import Preprocess
+from prolip.pixels import Preprocess as Exact
 
 SOME = Chosen("a.tar", "", np.array([3, 7], np.uint32))
 LARGE = os.urandom(12 << 20)
@@ -41,7 +42,7 @@ def test_files_are_written_listed_read_and_deleted(scheme, tmp_path, monkeypatch
     assert next(read_selection(folder.at("chosen"))).rows.tolist() == [3, 7]
     image = encoded((9, 8, 7))
     folder.write("a.png", image)
-    preprocess = Preprocess(size=(8, 8))
+    preprocess = Preprocess(Exact(size=8))
     assert preprocess(folder.at("a.png")).equal(preprocess(image))
     folder.delete("a.png")
     folder.delete("chosen")

@@ -10,6 +10,7 @@ from hypothesis import example, given, strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tests.support.images import encode, noise
+from tests.support.native_pixels import native_pixels
 from tests.support.shards import config, write_tar
 from timm.data.naflex_dataset import NaFlexCollator
 from timm.data.naflex_transforms import Patchify, ResizeToSequence, get_image_size_for_seq
@@ -22,7 +23,6 @@ from prolip.data import (
     NativeConfig,
     PatchArrays,
     grid_of,
-    preprocess_native,
 )
 
 SIDES = st.integers(1, 6000)
@@ -52,7 +52,7 @@ def test_whole_images_are_turned_and_resized_as_by_pillow(kind, orientation):
         for patch, seq_len in ((16, 64), (8, 196), (32, 9)):
             rows, columns = grid_of(turned.height, turned.width, patch, seq_len)
             expected = turned.resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
-            assert np.array_equal(preprocess_native(data, patch, seq_len), expected), size
+            assert np.array_equal(native_pixels(data, patch, seq_len), expected), size
 
 
 IMAGES = {f"k{number:02}": noise(number, (20 + 13 * number % 90, 100 - 5 * number)) for number in range(19)}

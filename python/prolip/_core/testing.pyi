@@ -18,5 +18,5 @@ def mask_tokens(
     ids: NDArray[np.int32], draws: NDArray[np.float64], num_masked: int, prob: float, mask_id: int, pad_id: int
 ) -> NDArray[np.int32]: ...
 def resize_box(
-    image: NDArray[np.uint8], box: tuple[int, int, int, int], width: int, height: int
+    image: NDArray[np.uint8], box: tuple[int, int, int, int], width: int, height: int, filter: str | None = None
 ) -> NDArray[np.uint8]: ...

@@ -18,8 +18,8 @@ from .loader import (
     PatchArrays as PatchArrays,
     decode as decode,
     grid_of as grid_of,
+    preprocess as preprocess,
     preprocess_image as preprocess_image,
-    preprocess_native as preprocess_native,
 )
 from .rust_exports import (
     DataError as DataError,

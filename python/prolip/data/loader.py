@@ -250,6 +250,5 @@ that has its aspect ratio, rounded up in both directions (timm's `get_image_size
 preprocess_image = _core.preprocess_image
 """The loader's evaluation transform of an encoded image, uint8 [size, size, 3]; see `docs/specification.md`."""
 
-preprocess_native = _core.preprocess_native
-"""The evaluation transform of a native model, uint8 [H, W, 3]: the whole encoded image, turned as its EXIF
-orientation says, and resized to the grid of `grid_of` with Pillow's antialiased bicubic filter."""
+preprocess = _core.preprocess
+"""Decode, fit and normalise many images by threads (`prolip.pixels`): their bytes, grids [N, 2], and what failed."""

@@ -25,7 +25,7 @@ from prolip.folders import Folder
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.inference.load_model import load
 from prolip.inference.model import Model, weights_digest
-from prolip.inference.preprocess import Pixels, Preprocess, check_image_file
+from prolip.inference.preprocess import Pixels, check_image_file, square
 from prolip.inference.tokenizer import warn_of_unknown_words
 from prolip.metrics.config import Score
 from prolip.models.convert_open_clip import StartError
@@ -129,9 +129,7 @@ def run_search(options: SearchOptions) -> list[str]:
         for place, title in enumerate(titles)
     ]
     if options.sheet is not None:
-        images: list[Pixels | None] = [
-            Preprocess(size=(SIDE, SIDE)).decode(path, str(path)).numpy() for path in options.image
-        ]
+        images: list[Pixels | None] = [square(path, SIDE) for path in options.image]
         lines = [
             Row(title, image, [_cell(rank, answer, contents) for rank, answer in enumerate(found, start=1)])
             for title, image, found in zip(shown, [*[None] * len(texts), *images], answers, strict=True)

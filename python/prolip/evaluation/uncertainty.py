@@ -220,7 +220,7 @@ def view_of(model: Model, change: Callable[[Tensor], Tensor]) -> Callable[[Tenso
     def view(images: Tensor | Patches) -> Gaussian:
         if isinstance(images, Tensor):
             return model.encode_pixels(change(images))
-        size = model.preprocess.patch_size
+        size = model.preprocess.pixels.patch_size
         return model.encode_pixels(Patches.of([change(image[None])[0] for image in images.images(size)], size))
 
     return view

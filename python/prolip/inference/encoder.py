@@ -4,8 +4,8 @@
                                                                +--> the model --> `Encoded` --> a sink
     files, lists, columns ---- a pool of threads --------------+
 
-The pool also prepares the samples of shards for a model with a transform of its own, or with captions and no tokenizer
-of ours. Both work ahead of the model. B batch, C caption slots, L tokens, H/W pixels, D dimensions.
+The pool also prepares the samples of shards if images are not square, or captions have no tokenizer of ours. Both work
+ahead of the model. B batch, C caption slots, L tokens, H/W pixels, D dimensions.
 """
 
 from __future__ import annotations
@@ -146,10 +146,12 @@ class Encoder:
             store=store or StoreConfig(),
             selection=selection,
         )
-        if preprocess.transform is not None or (self.caption_keys and model.prolip is None):
+        height, width = preprocess.pixels.sides
+        if height != width or (self.caption_keys and model.prolip is None):
             texts = ("txt" if key == "txt" else "json" for key in self.caption_keys)
             return BatchLoader(replace(config, keep_members=tuple(dict.fromkeys((*self.keep, *EXTENSIONS, *texts)))))
-        config = replace(config, image_size=preprocess.size[0], native=preprocess.native(self.batch_size))
+        native = preprocess.native(self.batch_size)
+        config = replace(config, image_size=height, fit=preprocess.pixels.fit, native=native)
         if self.caption_keys:
             slots = tuple(CaptionConfig(sources=(CaptionSource(key=key),)) for key in self.caption_keys)
             config = replace(config, captions=slots, tokenizer=model.require_tokenizer().config)
@@ -161,7 +163,7 @@ class Encoder:
             return self.of_samples(map(_samples_of_batch, loader))
         device, preprocess = self.model.device, self.model.preprocess
         via = device if device.type in {"cpu", "cuda"} else torch.device("cpu")
-        batches = device_batches(loader, via, mean=preprocess.mean, std=preprocess.std)
+        batches = device_batches(loader, via, mean=preprocess.pixels.mean, std=preprocess.pixels.std)
         return self._encoded(
             _Prepared(
                 Encoded(list(batch.keys), batch.rows.tolist(), batch.sizes.tolist(), batch.members),
@@ -245,7 +247,7 @@ class Encoder:
                 return _Ready(None, (0, 0), captions)
             preprocess, image, size = self.model.preprocess, sample.image, (0, 0)
             if isinstance(image, bytes | Path):
-                size = pixel_size(image, turned=preprocess.image_seq_len is not None)
+                size = pixel_size(image, turned=preprocess.pixels.turned)
             return _Ready(preprocess.decode(image, sample.name), size, captions)
         except (UserError, DataError) as error:
             return Bad(sample.key, sample.place, error)

@@ -19,7 +19,7 @@ from prolip.distributed import find_device
 from prolip.errors import UserError, check_at_least, check_choice
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model, of_prolip, weights_digest
-from prolip.inference.preprocess import check_image_settings
+from prolip.inference.preprocess import Preprocess, check_image_settings
 from prolip.inference.tokenizer import check_tokenizer, choose_tokenizer
 from prolip.inference.wrap_open_clip import load_open_clip
 from prolip.models import ModelConfig
@@ -80,9 +80,9 @@ def load(
     model = _open(found, tokenizer, target, precision, config, beside)
     if image_seq_len is not None:
         check_at_least(1, image_seq_len=image_seq_len)
-        if model.preprocess.image_seq_len is None:
+        if not model.preprocess.pixels.is_native:
             raise UserError("image_seq_len", f"{model.name} takes square images only", image_seq_len)
-        shorter = dataclasses.replace(model.preprocess, image_seq_len=image_seq_len)
+        shorter = Preprocess(dataclasses.replace(model.preprocess.pixels, image_seq_len=image_seq_len))
         model = dataclasses.replace(model, preprocess=shorter)
     for kind, name in ((Calibration, CALIBRATION_FILE), (SearchCalibration, SEARCH_FILE)):
         try:

@@ -301,10 +301,10 @@ class Model:
         """
         digest = hashlib.sha256()
         shape = self.network.config if isinstance(self.network, ProLIP) else self.network
-        given = self.preprocess
-        length = [] if given.image_seq_len is None else [given.image_seq_len]
-        pixels = (given.size, given.mean, given.std, *length)
-        for part in (shape, pixels, given.resize_mode, given.interpolation, self.has_variances):
+        given = self.preprocess.pixels
+        length = [given.image_seq_len] if given.is_native else []
+        pixels = (given.sides, given.mean, given.std, *length)
+        for part in (shape, pixels, given.resize, given.filter, self.has_variances):
             digest.update(repr(part).encode())
         digest.update(self.precision.encode())
         digest.update(self.tokenize(_PROBES).contiguous().numpy().tobytes())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prolip.data.build.folder import find_images
 from prolip.errors import UserError, check
-from prolip.inference.preprocess import KINDS, AnyImage
+from prolip.pixels import KINDS, AnyImage
 
 Images = AnyImage | Iterable[AnyImage]
 """One image, or several. A text may also name a folder of images, or shards as in `LoaderConfig.shards`."""

@@ -17,6 +17,7 @@ from prolip.gaussian import Gaussian
 from prolip.inference.model import Model, as_captions
 from prolip.inference.preprocess import Preprocess
 from prolip.models.config import Precision
+from prolip.pixels import Preprocess as Exact
 from prolip.pretrained.build_with_open_clip import build_named, import_open_clip, root_messages
 
 
@@ -58,7 +59,7 @@ def of_open_clip(
         encode_pixels=partial(_encode, network.encode_image),
         encode_tokens=partial(_encode, network.encode_text),
         tokenize=partial(_tokenize, tokenizer),
-        preprocess=_open_clip_preprocess(network.visual.preprocess_cfg),
+        preprocess=Preprocess(Exact.of(network)),
         has_variances=False,
         precision=precision,
     )
@@ -70,21 +71,3 @@ def _encode(tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Gaussian:
 
 def _tokenize(tokenizer: Callable[[list[str]], Tensor], captions: str | Sequence[str]) -> Tensor:
     return tokenizer(as_captions(captions)).long()
-
-
-def _open_clip_preprocess(settings: dict[str, Any]) -> Preprocess:
-    """Without `transform` if the loader gives the same pixels."""
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
-    config = PreprocessCfg(**settings)
-    height, width = (config.size, config.size) if isinstance(config.size, int) else config.size[-2:]
-    same = height == width and config.resize_mode == "shortest" and config.interpolation in {"bicubic", "random"}
-    red, green, blue = zip(map(float, config.mean), map(float, config.std), strict=True)
-    return Preprocess(
-        size=(height, width),
-        mean=(red[0], green[0], blue[0]),
-        std=(red[1], green[1], blue[1]),
-        resize_mode=config.resize_mode,
-        interpolation=config.interpolation,
-        transform=None if same else image_transform_v2(config, is_train=False),
-    )

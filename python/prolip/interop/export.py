@@ -195,8 +195,8 @@ def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequ
 
 
 def _use(model: Model) -> dict[str, str]:
-    images = model.preprocess
-    rows = {"images": f"resized as `{images.resize_mode}` ({images.interpolation}) before the tower"}
+    images = model.preprocess.pixels
+    rows = {"images": f"resized as `{images.resize}` ({images.filter}) before the tower"}
     if model.epistemic:
         rows["variances"] = "what the model has not learned; they are no distance: compare means, not CSD"
     return rows

@@ -3,7 +3,7 @@
 
 use crate::resize::{Scratch, resize_box};
 use crate::{
-    CropBox, Rgb8, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, gray,
+    CropBox, Filter, Rgb8, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, gray,
 };
 
 /// The factors of a colour jitter and their order.
@@ -26,15 +26,23 @@ pub struct AugmentDraw {
     pub gray: bool,
 }
 
-/// Crop, bicubic resize to `width` x `height`, colour jitter, grey. Writes `width * height * 3` bytes of packed RGB.
+impl AugmentDraw {
+    /// Nothing but a crop.
+    pub fn of(crop: CropBox) -> Self {
+        Self { crop, jitter: None, gray: false }
+    }
+}
+
+/// Crop, resize to `width` x `height`, colour jitter, grey. Writes `width * height * 3` bytes of packed RGB.
 pub fn apply(
     image: &Rgb8,
     draw: &AugmentDraw,
-    [width, height]: [u32; 2],
+    filter: Filter,
+    size: [u32; 2],
     scratch: &mut Scratch,
     out: &mut [u8],
 ) {
-    resize_box(image, draw.crop, width, height, scratch, out);
+    resize_box(image, draw.crop, filter, size, scratch, out);
     if let Some(jitter) = &draw.jitter {
         colour_jitter(out, jitter);
     }

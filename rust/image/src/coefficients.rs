@@ -1,11 +1,11 @@
-//! The fixed-point weights of Pillow's bicubic filter along one axis.
+//! The fixed-point weights of Pillow's filters along one axis.
+
+use crate::Filter;
 
 /// Fractional bits of a weight: 32 bits, minus 8 for the sample and 2 for overshoot, as in Pillow.
 pub(super) const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// Half a unit of the result: the initial value of every sum, for rounding.
 pub(super) const ROUNDING: i32 = 1 << (PRECISION_BITS - 1);
-
-const SUPPORT: f64 = 2.0;
 
 /// The input positions and weights of each output position.
 #[derive(Debug, Default)]
@@ -23,10 +23,15 @@ pub(super) struct Coefficients {
 impl Coefficients {
     /// Computes the weights of outputs `from..from + count` when `input` positions are resized to `output`. The arithmetic has
     /// Pillow's order and precision, so the integers are equal.
-    pub(super) fn compute(&mut self, input: u32, output: u32, from: u32, count: u32) {
+    pub(super) fn compute(
+        &mut self,
+        filter: Filter,
+        [input, output]: [u32; 2],
+        [from, count]: [u32; 2],
+    ) {
         let scale = f64::from(input) / f64::from(output);
         let filter_scale = scale.max(1.0);
-        let support = SUPPORT * filter_scale;
+        let support = filter.support() * filter_scale;
         self.stride = support.ceil() as usize * 2 + 1;
         self.starts.clear();
         self.counts.clear();
@@ -34,6 +39,9 @@ impl Coefficients {
         self.weights.resize(self.stride * count as usize, 0);
         self.raw.clear();
         self.raw.resize(self.stride, 0.0);
+        if filter == Filter::Nearest {
+            return self.nearest(scale, from, count);
+        }
         let inverse = 1.0 / filter_scale;
         for (position, weights) in
             (from..from + count).zip(self.weights.chunks_exact_mut(self.stride))
@@ -45,7 +53,7 @@ impl Coefficients {
             let raw = &mut self.raw[..(end - start) as usize];
             let mut sum = 0.0;
             for (tap, value) in raw.iter_mut().enumerate() {
-                *value = bicubic((f64::from(start + tap as u32) - center + 0.5) * inverse);
+                *value = filter.weight((f64::from(start + tap as u32) - center + 0.5) * inverse);
                 sum += *value;
             }
             for (weight, value) in weights.iter_mut().zip(raw.iter()) {
@@ -55,6 +63,21 @@ impl Coefficients {
             }
             self.starts.push(start);
             self.counts.push(end - start);
+        }
+    }
+
+    /// One input position each. Pillow adds the scale up, so its rounding errors add up too.
+    fn nearest(&mut self, scale: f64, from: u32, count: u32) {
+        let mut at = 0.5 * scale;
+        for position in 0..from + count {
+            if position >= from {
+                self.starts.push(at as u32);
+            }
+            at += scale;
+        }
+        self.counts.resize(count as usize, 1);
+        for weights in self.weights.chunks_exact_mut(self.stride) {
+            weights[0] = 1 << PRECISION_BITS;
         }
     }
 
@@ -79,18 +102,5 @@ impl Coefficients {
     pub(super) fn taps(&self, index: usize) -> (usize, &[i32]) {
         let weights = &self.weights[index * self.stride..];
         (self.starts[index] as usize, &weights[..self.counts[index] as usize])
-    }
-}
-
-/// Keys' cubic convolution kernel with a = -0.5.
-fn bicubic(x: f64) -> f64 {
-    const A: f64 = -0.5;
-    let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
     }
 }

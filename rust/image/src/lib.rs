@@ -2,14 +2,14 @@
 //! hands in the buffers.
 //!
 //! ```
-//! use prolip_image::{Decoder, Rgb8, Scratch, evaluate};
+//! use prolip_image::{Decoder, Fit, Rgb8, Scratch};
 //!
-//! /// 224 x 224 pixels, packed RGB.
+//! /// 224 x 224 pixels, packed RGB: shortest side by the bicubic filter, then the centre.
 //! fn prepare(bytes: &[u8]) -> Option<Vec<u8>> {
 //!     let mut image = Rgb8::default();
 //!     Decoder::new(1 << 26).decode(bytes, &mut image).ok()?;
 //!     let mut pixels = vec![0; 224 * 224 * 3];
-//!     evaluate(&image, 224, &mut Scratch::default(), &mut pixels);
+//!     Fit::default().apply(&image, [224, 224], &mut Scratch::default(), &mut pixels);
 //!     Some(pixels)
 //! }
 //! assert!(prepare(b"GIF89a").is_none());
@@ -18,7 +18,7 @@
 //! ```text
 //! fit, augment   what becomes of a decoded image, from the operations below
 //! decode         JPEG, PNG and WebP to packed RGB       orientation   the turn that EXIF says
-//! resize         by two passes of weighted sums         coefficients  their weights
+//! resize         by two passes of weighted sums         coefficients, filter  their weights
 //! colour, gray, hue   colour jitter                     value_table   values to normalised floats
 //! grid, patches  images at their own aspect ratio       kernels       one file per set of vector instructions
 //! ```
@@ -32,6 +32,7 @@ mod colour;
 mod crop_rows;
 mod decode;
 mod error;
+mod filter;
 mod fit;
 mod gray;
 mod grid;
@@ -50,7 +51,8 @@ pub use augment::{AugmentDraw, JitterDraw, apply, colour_jitter};
 pub use colour::{adjust_brightness, adjust_contrast, adjust_saturation};
 pub use decode::Decoder;
 pub use error::DecodeError;
-pub use fit::evaluate;
+pub use filter::Filter;
+pub use fit::{Crop, Fit, Mode};
 pub use gray::gray;
 pub use grid::grid_of;
 pub use hue::adjust_hue;

@@ -1,4 +1,4 @@
-//! Bicubic resizing with antialiasing in Pillow's fixed-point arithmetic: one pass along the rows and one along the columns,
+//! Resizing with antialiasing in Pillow's fixed-point arithmetic: one pass along the rows and one along the columns,
 //! each rounded and clamped to 8 bits. Every output pixel equals Pillow's.
 
 use prolip_jpeg::simd::{Level, level, runnable};
@@ -11,6 +11,7 @@ use super::kernels::neon;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::{avx2, avx512};
 use super::passes::Passes;
+use crate::filter::Filter;
 use crate::rgb::{CropBox, Rgb8};
 
 /// Reused buffers.
@@ -25,25 +26,26 @@ pub struct Scratch {
     avx512: avx512::resize::Buffers,
 }
 
-/// The target size, and the wanted part of the result.
+/// The target size, the wanted part of the result, and the filter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) window: CropBox,
+    pub(super) filter: Filter,
 }
 
-/// Resizes a crop to `width` x `height`, as PIL's `image.crop(box).resize(size, BICUBIC)` does: pixels outside the crop have no
+/// Resizes a crop to `width` x `height`, as PIL's `image.crop(box).resize(size, filter)` does: pixels outside the crop have no
 /// influence. Writes `width * height * 3` bytes.
 pub fn resize_box(
     image: &Rgb8,
     crop: CropBox,
-    width: u32,
-    height: u32,
+    filter: Filter,
+    [width, height]: [u32; 2],
     scratch: &mut Scratch,
     out: &mut [u8],
 ) {
-    let target = Target { width, height, window: CropBox::whole(width, height) };
+    let target = Target { width, height, window: CropBox::whole(width, height), filter };
     resize(image, crop, target, scratch, out);
 }
 
@@ -108,8 +110,9 @@ fn prepare<'a>(
         "length of the output"
     );
     let Scratch { columns, rows, .. } = buffers;
-    columns.compute(crop.width, target.width, window.x, window.width);
-    rows.compute(crop.height, target.height, window.y, window.height);
+    let Target { width, height, filter, .. } = target;
+    columns.compute(filter, [crop.width, width], [window.x, window.width]);
+    rows.compute(filter, [crop.height, height], [window.y, window.height]);
     (!out.is_empty()).then(|| CropRows::new(image, crop))
 }
 

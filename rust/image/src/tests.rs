@@ -20,9 +20,18 @@ impl Draws {
     }
 }
 
-fn resized(image: &Rgb8, crop: CropBox, width: u32, height: u32) -> Vec<u8> {
+const FILTERS: [Filter; 6] = [
+    Filter::Nearest,
+    Filter::Box,
+    Filter::Bilinear,
+    Filter::Hamming,
+    Filter::Bicubic,
+    Filter::Lanczos,
+];
+
+fn resized(image: &Rgb8, crop: CropBox, filter: Filter, width: u32, height: u32) -> Vec<u8> {
     let mut out = vec![0; width as usize * height as usize * 3];
-    resize_box(image, crop, width, height, &mut Scratch::default(), &mut out);
+    resize_box(image, crop, filter, [width, height], &mut Scratch::default(), &mut out);
     out
 }
 
@@ -85,7 +94,12 @@ fn hue_kernels_agree_on_the_faces_of_the_cube() {
 /// The tests that compare the levels would otherwise compare a slower level with itself.
 #[test]
 fn every_level_has_its_own_resize() {
-    let target = Target { width: 224, height: 224, window: CropBox::whole(224, 224) };
+    let target = Target {
+        width: 224,
+        height: 224,
+        window: CropBox::whole(224, 224),
+        filter: Filter::Bicubic,
+    };
     for level in runnable() {
         assert_eq!(at(level, || level_for(CropBox::whole(468, 401), target)), level);
     }
@@ -120,8 +134,11 @@ fn resize_kernels_agree_for_few_outputs_of_wide_rows() {
     let pixels = (0..width * height * 3).map(|byte| (byte * 37 % 251) as u8).collect();
     let image = Rgb8::from_pixels(width, height, pixels).unwrap();
     for outputs in 1..6 {
-        let of_level =
-            |level| at(level, || resized(&image, CropBox::whole(width, height), outputs, 3));
+        let of_level = |level| {
+            at(level, || {
+                resized(&image, CropBox::whole(width, height), Filter::Lanczos, outputs, 3)
+            })
+        };
         let expected = of_level(Level::Portable);
         for level in runnable() {
             assert_eq!(of_level(level), expected, "{outputs} outputs, {level:?}");
@@ -133,11 +150,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn resize_kernels_agree_for_any_crop_and_size((image, crop, width, height) in resizings(), seed in any::<u64>()) {
+    fn resize_kernels_agree_for_any_crop_and_size((image, crop, width, height) in resizings(), filter in prop::sample::select(&FILTERS), seed in any::<u64>()) {
         let mut rng = Draws(seed);
         let (x, y) = (rng.below(width), rng.below(height));
         let window = CropBox { x, y, width: 1 + rng.below(width - x), height: 1 + rng.below(height - y) };
-        let target = Target { width, height, window };
+        let target = Target { width, height, window, filter };
         let mut buffers = Scratch::default();
         let results: Vec<Vec<u8>> = runnable()
             .map(|level| {
@@ -155,7 +172,7 @@ proptest! {
         }
         let portable = &results[0];
         // A window of the result equals that part of the whole result.
-        let full = resized(&image, crop, width, height);
+        let full = resized(&image, crop, filter, width, height);
         let row_bytes = window.width as usize * 3;
         for (row, part) in (y..).zip(portable.chunks_exact(row_bytes)) {
             let at = (row as usize * width as usize + x as usize) * 3;
@@ -164,8 +181,8 @@ proptest! {
     }
 
     #[test]
-    fn resizing_to_the_same_size_changes_nothing((image, crop, _, _) in resizings()) {
-        let same = resized(&image, crop, crop.width, crop.height);
+    fn resizing_to_the_same_size_changes_nothing((image, crop, _, _) in resizings(), filter in prop::sample::select(&FILTERS)) {
+        let same = resized(&image, crop, filter, crop.width, crop.height);
         let stride = image.width() as usize * 3;
         let row_bytes = crop.width as usize * 3;
         for (row, part) in same.chunks_exact(row_bytes).enumerate() {

@@ -26,6 +26,14 @@ impl ValueTable {
             _ => translate::<4>(&self.0, pixels, out),
         }
     }
+
+    /// As [`Self::translate`], with all values of red before those of green and blue.
+    pub fn translate_to_planes(&self, pixels: &[u8], out: &mut [u8]) {
+        match self.width() {
+            2 => to_planes::<2>(&self.0, pixels, out),
+            _ => to_planes::<4>(&self.0, pixels, out),
+        }
+    }
 }
 
 // The width is a constant, and so is the table's length, so that no entry is copied in a loop or checked.
@@ -36,6 +44,18 @@ fn translate<const WIDTH: usize>(table: &[u8], pixels: &[u8], out: &mut [u8]) {
         for channel in 0..3 {
             out[channel] = table[256 * channel + usize::from(pixel[channel])];
         }
+    }
+}
+
+fn to_planes<const WIDTH: usize>(table: &[u8], pixels: &[u8], out: &mut [u8]) {
+    let (pixels, values) = (pixels.as_chunks::<3>().0, out.as_chunks_mut::<WIDTH>().0);
+    let Some(table) = table.as_chunks::<WIDTH>().0.first_chunk::<ENTRIES>() else { return };
+    let (red, rest) = values.split_at_mut(pixels.len());
+    let (green, blue) = rest.split_at_mut(pixels.len());
+    for (((pixel, red), green), blue) in pixels.iter().zip(red).zip(green).zip(blue) {
+        *red = table[usize::from(pixel[0])];
+        *green = table[256 + usize::from(pixel[1])];
+        *blue = table[512 + usize::from(pixel[2])];
     }
 }
 

@@ -11,7 +11,12 @@ fn every_value_is_replaced_by_its_entry() {
             .copied()
             .collect();
         let mut out = vec![0; ENTRIES * width];
-        ValueTable::new(table).translate(&pixels, &mut out);
+        let table = ValueTable::new(table);
+        table.translate(&pixels, &mut out);
         assert_eq!(out, expected);
+        let planes =
+            (0..3).flat_map(|channel| expected.chunks_exact(width).skip(channel).step_by(3));
+        table.translate_to_planes(&pixels, &mut out);
+        assert_eq!(out, planes.flatten().copied().collect::<Vec<_>>());
     }
 }

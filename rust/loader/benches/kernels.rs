@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use prolip_image::{
-    CropBox, Decoder, Rgb8, Scratch, adjust_brightness, adjust_contrast, adjust_hue,
-    adjust_saturation, apply, evaluate, gray, resize_box,
+    CropBox, Decoder, Filter, Fit, Rgb8, Scratch, adjust_brightness, adjust_contrast, adjust_hue,
+    adjust_saturation, apply, gray, resize_box,
 };
 use prolip_loader::config::AugmentConfig;
 use prolip_loader::image::draw;
@@ -91,7 +91,7 @@ fn decoders(criterion: &mut Criterion, photos: &[Vec<u8>]) {
         let mut drawn = None;
         let choose = |width, height| drawn.insert(draw(width, height, sample)).crop;
         decoder.decode_part(bytes, &mut image, choose).unwrap();
-        apply(&image, &drawn.unwrap(), [SIZE; 2], &mut scratch, &mut out);
+        apply(&image, &drawn.unwrap(), Filter::Bicubic, [SIZE; 2], &mut scratch, &mut out);
     });
 }
 
@@ -105,16 +105,16 @@ fn kernels(criterion: &mut Criterion) {
     }
     in_turn(criterion, "resize", &images, |image, _| {
         let whole = CropBox { x: 0, y: 0, width: image.width(), height: image.height() };
-        resize_box(image, whole, SIZE, SIZE, &mut scratch, &mut out);
+        resize_box(image, whole, Filter::Bicubic, [SIZE; 2], &mut scratch, &mut out);
     });
     in_turn(criterion, "evaluate", &images, |image, _| {
-        evaluate(image, SIZE, &mut scratch, &mut out)
+        Fit::default().apply(image, [SIZE; 2], &mut scratch, &mut out)
     });
     let config = AUGMENT;
     in_turn(criterion, "augment", &images, |image, sample| {
         let mut rng = SampleRng::new(0, 0, sample as u64, stream::AUGMENT);
         let draw = draw(&config, image.width(), image.height(), &mut rng);
-        apply(image, &draw, [SIZE; 2], &mut scratch, &mut out);
+        apply(image, &draw, Filter::Bicubic, [SIZE; 2], &mut scratch, &mut out);
     });
     type Adjust = fn(&mut [u8]);
     let colours: [(&str, Adjust); 5] = [
@@ -124,7 +124,7 @@ fn kernels(criterion: &mut Criterion) {
         ("hue", |pixels| adjust_hue(pixels, 0.05)),
         ("gray", gray),
     ];
-    evaluate(&images[0], SIZE, &mut scratch, &mut out);
+    Fit::default().apply(&images[0], [SIZE; 2], &mut scratch, &mut out);
     for (name, adjust) in colours {
         criterion.bench_function(name, |bencher| {
             bencher.iter_batched_ref(

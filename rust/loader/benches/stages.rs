@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use prolip_image::{AugmentDraw, CropBox, Decoder, Rgb8, Scratch, apply};
+use prolip_image::{AugmentDraw, CropBox, Decoder, Filter, Rgb8, Scratch, apply};
 use prolip_jpeg::simd::{Level, at, runnable};
 use prolip_loader::config::AugmentConfig;
 use prolip_loader::image::draw;
@@ -51,7 +51,7 @@ const STAGES: [Stage; 4] = [
             augmentation.insert(drawn(number, width, height)).crop
         });
         let Thread { image, scratch, out, .. } = thread;
-        apply(image, &augmentation.unwrap(), [SIZE; 2], scratch, out);
+        apply(image, &augmentation.unwrap(), Filter::Bicubic, [SIZE; 2], scratch, out);
     }),
 ];
 

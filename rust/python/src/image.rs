@@ -1,10 +1,10 @@
 //! Single images: decoding, and the evaluation transform.
 
 use std::cell::RefCell;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 
 use numpy::{PyArray1, PyArray3, PyArrayMethods};
-use prolip_image::{self as image, CropBox, Decoder, Rgb8, Scratch};
+use prolip_image::{self as image, CropBox, Decoder, Filter, Fit, Rgb8, Scratch};
 use prolip_loader::config::MAX_PIXELS;
 use prolip_loader::error::ConfigError;
 use prolip_loader::image::check_level;
@@ -26,32 +26,18 @@ pub fn preprocess_image<'py>(
         return Err(config_error(ConfigError::new("size", size, rule)));
     }
     let pixels = py.detach(|| {
-        let image = decoded(data, false)?;
+        let image = decoded(data)?;
         let mut pixels = vec![0; size as usize * size as usize * 3];
-        image::evaluate(&image, size, &mut Scratch::default(), &mut pixels);
+        Fit::default().apply(&image, [size; 2], &mut Scratch::default(), &mut pixels);
         Ok::<_, PyErr>(pixels)
     })?;
     to_array(py, pixels, size as usize, size as usize)
 }
 
-/// Return the evaluation transform of a native model: uint8 `[H, W, 3]`, whole patches, `seq_len` of them at most.
-#[pyfunction]
-pub fn preprocess_native<'py>(
-    py: Python<'py>,
-    data: &[u8],
-    patch_size: NonZeroU16,
-    seq_len: NonZeroU16,
-) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    let image = py.detach(|| decoded(data, true))?;
-    let (height, width, patch) = (image.height(), image.width(), patch_size.get().into());
-    let (rows, columns) = image::grid_of(height, width, patch, seq_len.get().into());
-    resized(py, &image, CropBox::whole(width, height), columns * patch, rows * patch)
-}
-
 /// Return the pixels of an encoded image, uint8 `[H, W, 3]`, as PIL's `convert("RGB")` gives them.
 #[pyfunction]
 pub fn decode<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    let image = py.detach(|| decoded(data, false))?;
+    let image = py.detach(|| decoded(data))?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     to_array(py, image.into_pixels(), height, width)
 }
@@ -67,32 +53,30 @@ pub fn grid_of(
     image::grid_of(height.get(), width.get(), patch_size.get(), seq_len.get())
 }
 
-/// Decodes an encoded image, and turns it as its EXIF orientation says if `turned`. Each thread keeps its decoder, and so the memory for all but the pixels.
-fn decoded(data: &[u8], turned: bool) -> PyResult<Rgb8> {
+/// Decodes an encoded image. Each thread keeps its decoder, and so the memory for all but the pixels.
+fn decoded(data: &[u8]) -> PyResult<Rgb8> {
     thread_local! {
         static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new(MAX_PIXELS));
     }
     check_level().map_err(config_error)?;
     let mut image = Rgb8::default();
-    let decode = if turned { Decoder::decode_turned } else { Decoder::decode_part };
-    let decoded =
-        DECODER.with_borrow_mut(|decoder| decode(decoder, data, &mut image, CropBox::whole));
+    let decoded = DECODER.with_borrow_mut(|decoder| decoder.decode(data, &mut image));
     decoded.map_err(decode_error)?;
     Ok(image)
 }
 
-/// A part of an image, resized by bicubic interpolation with antialiasing.
+/// A part of an image, resized to a width and height.
 pub fn resized<'py>(
     py: Python<'py>,
     image: &Rgb8,
     part: CropBox,
-    width: u32,
-    height: u32,
+    filter: Filter,
+    size: [u32; 2],
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    let (columns, rows) = (width as usize, height as usize);
+    let [columns, rows] = size.map(|side| side as usize);
     let mut pixels = vec![0; columns * rows * 3];
     let scratch = &mut Scratch::default();
-    py.detach(|| image::resize_box(image, part, width, height, scratch, &mut pixels));
+    py.detach(|| image::resize_box(image, part, filter, size, scratch, &mut pixels));
     to_array(py, pixels, rows, columns)
 }
 

@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod image;
 mod loader;
+mod preprocess;
 mod shards;
 mod stats;
 mod testing;
@@ -27,9 +28,11 @@ mod _core {
     #[pymodule_export]
     use crate::config::{native_rows, usable_cores};
     #[pymodule_export]
-    use crate::image::{decode, grid_of, preprocess_image, preprocess_native};
+    use crate::image::{decode, grid_of, preprocess_image};
     #[pymodule_export]
     use crate::loader::{BatchIterator, BatchLoader};
+    #[pymodule_export]
+    use crate::preprocess::preprocess;
     #[pymodule_export]
     use crate::shards::{
         check_index, examine_shards, expand_shards, fetch_shard, shard_regions, shown_shard,

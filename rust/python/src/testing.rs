@@ -10,20 +10,24 @@ use prolip_loader::text::mask::{self, Padding};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::config::read;
 use crate::image::{resized, to_array};
 
-/// Return a part of an image, (x, y, width, height), resized by bicubic interpolation with antialiasing.
+/// Return a part of an image, (x, y, width, height), resized by one of Pillow's filters.
 #[pyfunction]
+#[pyo3(signature = (image, r#box, width, height, filter = None))]
 pub fn resize_box<'py>(
     py: Python<'py>,
     image: PyReadonlyArray3<'py, u8>,
     r#box: (u32, u32, u32, u32),
     width: u32,
     height: u32,
+    filter: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
     let decoded = to_image(&image)?;
     let crop = CropBox { x: r#box.0, y: r#box.1, width: r#box.2, height: r#box.3 };
-    resized(py, &decoded, crop, width, height)
+    let filter = filter.map(|filter| read("filter", filter)).transpose()?.unwrap_or_default();
+    resized(py, &decoded, crop, filter, [width, height])
 }
 
 /// Return an image after colour jitter with these factors; None leaves one out.

@@ -63,16 +63,10 @@ def test_pixels_equal_open_clips(settings, encoded, tmp_path):
     rows, preprocess = joined(batches), encoder.model.preprocess
     assert rows.keys == [f"k{n:02}" for n in range(13)]
     found = rows.images["image"].mean.view(expected.shape)
-    if preprocess.transform is None:
-        std = torch.tensor(preprocess.std)[:, None, None]
-        pixels = [
-            ((images * std) * 255 + torch.tensor(preprocess.mean)[:, None, None] * 255) for images in (found, expected)
-        ]
-        assert torch.equal(pixels[0].round(), pixels[1].round())
-        assert torch.allclose(found, expected, atol=2e-6)
-    else:
-        assert torch.equal(found, expected)
-    assert (preprocess.transform is None) is (settings in SETTINGS[:2])
+    mean, std = (torch.tensor(value)[:, None, None] for value in (preprocess.pixels.mean, preprocess.pixels.std))
+    pixels = [((images * std) * 255 + mean * 255).round() for images in (found, expected)]
+    assert torch.equal(*pixels)
+    assert torch.allclose(found, expected, atol=2e-6)
 
 
 BOTH = pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)

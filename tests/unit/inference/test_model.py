@@ -82,7 +82,7 @@ def pixels_of(model: prolip.Model, preprocess: Preprocess, images: Any, batch_si
     seen = []
 
     def encode(some: Tensor | Patches) -> Gaussian:
-        seen.extend(some if isinstance(some, Tensor) else some.images(preprocess.patch_size))
+        seen.extend(some if isinstance(some, Tensor) else some.images(preprocess.pixels.patch_size))
         return Gaussian.point(torch.zeros(1, 1))
 
     changed = replace(model, preprocess=preprocess, encode_pixels=encode)
@@ -99,10 +99,7 @@ def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
 def test_every_kind_of_images_gives_the_same_batches(data, files, model, native, form, batch_size):
     preprocess = native.preprocess if form == "native" else model.preprocess
     if form == "squash":
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
-        settings = PreprocessCfg(size=preprocess.size[0], resize_mode="squash")
-        preprocess = Preprocess(size=preprocess.size, transform=image_transform_v2(settings, is_train=False))
+        preprocess = Preprocess(replace(preprocess.pixels, resize="squash", filter="bilinear"))
     expected = [preprocess(path) for path in files]
     opened = [Image.open(path) for path in files]
     arrays = [np.asarray(ImageOps.exif_transpose(image) if form == "native" else image) for image in opened]
@@ -272,7 +269,7 @@ def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(clip, lab, f
     torch.testing.assert_close(found.probabilities, (scale * images.mean @ texts.mean.T).softmax(1))
     network, preprocess, tokenize = clip.parts()
     assert torch.equal(tokenize(["a cat"]), tokenizer(["a cat"]))
-    assert preprocess(files[0]).shape == (3, *preprocess.size)
+    assert preprocess(files[0]).shape == (3, *preprocess.pixels.sides)
     assert not isinstance(network, ProLIP)
     with pytest.raises(UserError):
         clip.require_tokenizer()
@@ -289,14 +286,17 @@ def test_a_model_and_its_parts_can_be_pickled(kind, request, files):
     pickle.loads(pickle.dumps(model.parts()))
 
 
+HALF = (0.5, 0.5, 0.5)
+
+
 def test_the_fingerprint_changes_with_weights_and_preprocessing(lab):
     model = prolip.load(lab / "run", device="cpu")
     before = model.fingerprint()
     others = [
-        replace(model, preprocess=replace(model.preprocess, mean=(0.5, 0.5, 0.5))),
-        replace(model, preprocess=replace(model.preprocess, std=(0.5, 0.5, 0.5))),
-        replace(model, preprocess=replace(model.preprocess, interpolation="bilinear")),
-        replace(model, preprocess=replace(model.preprocess, resize_mode="squash")),
+        *(
+            replace(model, preprocess=Preprocess(replace(model.preprocess.pixels, **change)))
+            for change in ({"mean": HALF}, {"std": HALF}, {"filter": "bilinear"}, {"resize": "squash"})
+        ),
         replace(model, has_variances=False),
         replace(model, tokenize=lambda captions: model.tokenize([text[:2] for text in captions])),
     ]

@@ -4,7 +4,6 @@ import io
 import struct
 import sys
 import zlib
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,10 @@ from tests.support.images import encode, noise, png_chunk
 from prolip.data import DataError, preprocess_image
 from prolip.errors import UserError
 from prolip.inference.preprocess import Preprocess
+from prolip.pixels import Preprocess as Exact
 
 SIZE = 24
-PREPROCESS = Preprocess(size=(SIZE, SIZE))
+PREPROCESS = Preprocess(Exact(size=SIZE))
 
 
 def with_pillow(image: Image.Image) -> np.ndarray[Any, Any]:
@@ -79,19 +79,18 @@ HUGE = {
 HUGE["ICO"] = struct.pack("<3H4B2H2I", 0, 1, 1, 0, 0, 0, 0, 1, 1, len(HUGE["PNG"]), 22) + HUGE["PNG"]
 DECODING = """
 import sys
-import torch
 from pathlib import Path
 from prolip.data import DataError
 from prolip.data.build.images import read_image
 from prolip.inference.preprocess import Preprocess, pixel_size
+from prolip.pixels import Preprocess as Exact
 
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
 
-file, square, before = Path(sys.argv[1]), Preprocess(size=(24, 24)), peak()
-native = Preprocess(size=(24, 24), patch_size=8, image_seq_len=9)
-other = Preprocess(size=(24, 24), transform=lambda image: torch.zeros(3, 24, 24))
-for open_it in (square.decode, native.decode, other.decode, lambda file: read_image(file, None)):
+file, square, before = Path(sys.argv[1]), Preprocess(Exact(size=24)), peak()
+native = Preprocess(Exact(resize="native", patch_size=8, image_seq_len=9, turned=True))
+for open_it in (square.decode, native.decode, lambda file: read_image(file, None)):
     try:
         open_it(file)
         print("decoded")
@@ -122,7 +121,7 @@ def test_people_see_what_the_model_sees():
     image.getexif()[ExifTags.Base.Orientation] = 6
     turned = encode(image, "jpeg", exif=image.getexif())
     assert PREPROCESS.thumbnail(turned, 40).shape == (40, 40, 3)
-    native = replace(PREPROCESS, patch_size=8, image_seq_len=9)
+    native = Preprocess(Exact(resize="native", patch_size=8, image_seq_len=9, turned=True))
     assert native.thumbnail(turned, 40).shape == (80, 20, 3)
     assert native(turned).shape == (3, 32, 8)
 
@@ -144,13 +143,10 @@ def test_people_see_what_the_model_sees():
     ],
     ids=lambda value: str(value)[:20],
 )
-@pytest.mark.parametrize("squashed", [False, True])
-def test_input_that_is_no_image_is_named(given, kind, named, squashed, tmp_path, monkeypatch):
+def test_input_that_is_no_image_is_named(given, kind, named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "cut.png").write_bytes(encode(noise(5), "png")[:300])
     (tmp_path / "folder").mkdir()
-    transform = image_transform_v2(PreprocessCfg(size=SIZE, resize_mode="squash"), is_train=False)
-    preprocess = Preprocess(size=(SIZE, SIZE), transform=transform if squashed else None)
     with pytest.raises(kind, match=f"^{named}"):
-        preprocess(given)
+        PREPROCESS(given)

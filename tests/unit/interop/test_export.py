@@ -245,7 +245,7 @@ def test_an_adapter_is_copied_with_a_card(adapted, tmp_path, capsys):
 def test_onnx_files_of_an_adapted_model_include_the_heads(adapted, tmp_path):
     assert main(f"export {adapted} --out {tmp_path}/onnx --format onnx".split()) == 0
     model = prolip.load(adapted, device="cpu")
-    images = torch.randn(3, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(3, 3, *model.preprocess.pixels.sides, generator=torch.Generator().manual_seed(0))
     ids = model.tokenize(TEXTS)
     for name, key, given, expected in (
         ("image", "images", images, model.encode_images(images, progress=False)),

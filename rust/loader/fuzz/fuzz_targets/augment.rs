@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use prolip_image::{Crop, Filter, Fit, Mode, Rgb8, Scratch, apply};
 use prolip_jpeg::simd::{at, runnable};
-use prolip_image::{Rgb8, Scratch, apply, evaluate};
 use prolip_loader::config::AugmentConfig;
 use prolip_loader::image::draw;
 use prolip_loader::rng::SampleRng;
@@ -14,6 +14,10 @@ const MAX_SIDE: u32 = 160;
 
 fuzz_target!(|input: (u8, u8, u8, u64, &[u8])| {
     let (width, height, size, seed, samples) = input;
+    let filter = Filter::ALL[seed as usize % Filter::ALL.len()];
+    let resize = [Mode::Shortest, Mode::Squash, Mode::Longest][seed as usize / 6 % 3];
+    let resize_size = Some([1 + seed as u32 % MAX_SIDE, 1 + (seed >> 32) as u32 % MAX_SIDE]);
+    let fit = Fit { resize, filter, crop: Crop::Round, resize_size, fill: [9; 3] };
     let side = |byte: u8| 1 + u32::from(byte) % MAX_SIDE;
     let (width, height, size) = (side(width), side(height), side(size));
     let pixels = if samples.is_empty() { b"\0" } else { samples };
@@ -34,10 +38,10 @@ fuzz_target!(|input: (u8, u8, u8, u64, &[u8])| {
     for level in runnable() {
         let pixels = at(level, || {
             let (mut out, mut again, mut evaluated) = (fresh(), fresh(), fresh());
-            apply(&image, &drawn, [size; 2], &mut scratch, &mut out);
+            apply(&image, &drawn, filter, [size; 2], &mut scratch, &mut out);
             // What an image leaves in the buffers is not seen by the next.
-            evaluate(&image, size, &mut scratch, &mut evaluated);
-            apply(&image, &drawn, [size; 2], &mut scratch, &mut again);
+            fit.apply(&image, [size; 2], &mut scratch, &mut evaluated);
+            apply(&image, &drawn, filter, [size; 2], &mut scratch, &mut again);
             assert!(out == again, "{level:?}");
             [out, evaluated]
         });

@@ -5,8 +5,8 @@
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
-use prolip_jpeg::simd::{at, runnable};
 use prolip_image::{CropBox, Decoder, Rgb8};
+use prolip_jpeg::simd::{at, runnable};
 use prolip_loader::rng::SampleRng;
 
 /// Few pixels, so that no input takes much time or memory.

@@ -5,6 +5,7 @@ mod strict;
 
 use std::path::PathBuf;
 
+use prolip_image::Fit;
 use serde::Deserialize;
 
 /// Largest shuffle window: its permutation is stored as 32-bit indices.
@@ -163,6 +164,7 @@ pub struct LoaderConfig {
     pub num_samples: Option<u64>,
     pub batch_size: usize,
     pub image_size: u32,
+    pub fit: Fit,
     pub native: Option<NativeConfig>,
     pub augment: Option<AugmentConfig>,
     pub captions: Vec<CaptionConfig>,

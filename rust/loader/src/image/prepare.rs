@@ -1,7 +1,7 @@
 //! Turns an encoded image into its pixels in a batch: decodes the crop, then augments it or applies the evaluation transform.
 
 use prolip_image::{
-    AugmentDraw, CropBox, DecodeError, Decoder, Rgb8, Scratch, apply, apply_in_patches, evaluate,
+    AugmentDraw, CropBox, DecodeError, Decoder, Fit, Rgb8, Scratch, apply, apply_in_patches,
 };
 
 use super::draw;
@@ -19,6 +19,7 @@ pub(crate) struct ImagePreparer<'config> {
 pub(crate) struct Decoded<'image> {
     pixels: &'image Rgb8,
     draw: Option<AugmentDraw>,
+    fit: Fit,
 }
 
 impl<'config> ImagePreparer<'config> {
@@ -48,7 +49,7 @@ impl<'config> ImagePreparer<'config> {
             Some(_) => decoder.decode_turned(bytes, pixels, choose)?,
             None => decoder.decode_part(bytes, pixels, choose)?,
         };
-        Ok(Decoded { pixels, draw })
+        Ok(Decoded { pixels, draw, fit: config.fit })
     }
 }
 
@@ -61,8 +62,8 @@ impl Decoded<'_> {
     /// Writes `size` x `size` pixels of packed RGB.
     pub fn write(&self, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
         match &self.draw {
-            Some(draw) => apply(self.pixels, draw, [size; 2], scratch, out),
-            None => evaluate(self.pixels, size, scratch, out),
+            Some(draw) => apply(self.pixels, draw, self.fit.filter, [size; 2], scratch, out),
+            None => self.fit.apply(self.pixels, [size; 2], scratch, out),
         }
     }
 
@@ -81,14 +82,7 @@ impl Decoded<'_> {
         scratch: &mut Scratch,
         out: &mut [u8],
     ) {
-        let nothing = AugmentDraw { crop: self.part(), jitter: None, gray: false };
-        apply_in_patches(
-            self.pixels,
-            self.draw.as_ref().unwrap_or(&nothing),
-            patch,
-            grid,
-            scratch,
-            out,
-        );
+        let draw = self.draw.unwrap_or(AugmentDraw::of(self.part()));
+        apply_in_patches(self.pixels, &draw, self.fit.filter, patch, grid, scratch, out);
     }
 }

@@ -127,6 +127,7 @@ pub fn config(folder: &Path) -> LoaderConfig {
         num_samples: None,
         batch_size: 4,
         image_size: 8,
+        fit: Default::default(),
         native: None,
         augment: Some(AUGMENT),
         captions: vec![

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use crate::common::{AUGMENT, archive, config, member, open, png, read_all};
 use prolip_image::{
-    Decoder, Rgb8, Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation,
-    gray, resize_box,
+    Decoder, Filter, Rgb8, Scratch, adjust_brightness, adjust_contrast, adjust_hue,
+    adjust_saturation, gray, resize_box,
 };
 use prolip_loader::config::{AugmentConfig, LastBatch, LoaderConfig};
 use prolip_loader::image::{check_level, draw, level_names};
@@ -32,7 +32,7 @@ fn expected(encoded: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)
     let drawn = draw(augment, image.width(), image.height(), &mut rng);
     let mut out = vec![0; (SIZE * SIZE * 3) as usize];
     let scratch = &mut Scratch::default();
-    resize_box(&image, drawn.crop, SIZE, SIZE, scratch, &mut out);
+    resize_box(&image, drawn.crop, Filter::Bicubic, [SIZE; 2], scratch, &mut out);
     if let Some(jitter) = drawn.jitter {
         for step in jitter.order {
             match step {

@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from tests.support.images import encode
+from tests.support.native_pixels import native_pixels
 from tests.support.untrained_run import WORDS
 from tokenizers import Tokenizer as JsonTokenizer, models, pre_tokenizers, processors
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from prolip.data import preprocess_image, preprocess_native
+from prolip.data import preprocess_image
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
@@ -60,7 +61,7 @@ def test_processed_pixels_equal_the_loaders(size, mode, kind, tmp_path):
         found = processor(image, return_tensors="np")["pixel_values"]
         np.testing.assert_allclose(found[0].transpose(1, 2, 0), expected, rtol=0, atol=1e-6)
     native = ProLIPImageProcessor(patch_size=4, max_num_patches=30)(tmp_path / "image", return_tensors="pt")
-    pixels = (preprocess_native(data, 4, 30) / np.float32(255.0) - np.float32(OPENAI_MEAN)) / np.float32(OPENAI_STD)
+    pixels = (native_pixels(data, 4, 30) / np.float32(255.0) - np.float32(OPENAI_MEAN)) / np.float32(OPENAI_STD)
     cut = Patches.of(torch.from_numpy(pixels).permute(2, 0, 1)[None], 4)
     length = cut.patches.shape[1]
     assert torch.equal(native["spatial_shapes"], cut.grids)
