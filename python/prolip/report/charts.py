@@ -37,8 +37,8 @@ class Spread(NamedTuple):
     value: float
     low: float = math.nan
     high: float = math.nan
-    untrained: float = math.nan
-    """The same of an untrained model, drawn as a ring."""
+    baseline: float = math.nan
+    """A value to compare with, drawn as a ring."""
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -107,11 +107,13 @@ def line_chart(
     return _svg(title, description, height, body) + _legend([line.name for line in lines])
 
 
-def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: str, *, bars: bool = False) -> str:
+def interval_chart(
+    title: str, description: str, rows: Sequence[Spread], unit: str, *, bars: bool = False, ring: str = ""
+) -> str:
     """Draw a dot on the bar of its interval for each row, below the row's label, and a vertical line at zero.
 
     With `bars`, a bar from zero to the value instead, with its interval as a thin line and the value as text. Rings are
-    drawn and explained only if a row has an untrained value.
+    drawn and explained only if a row has a baseline, under the name of `ring`.
     """
     row_height = 38.0
     height = TOP + row_height * len(rows) + BOTTOM
@@ -122,7 +124,7 @@ def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: s
     body += _upright("axis", axis(0.0), height)
     for place, row in enumerate(rows):
         y = TOP + row_height * place
-        label = row.label if len(row.label) <= 52 else f"{row.label[:51]}…"
+        label = row.label if len(row.label) <= 52 else f"{row.label[:22]} … {row.label[-27:]}"
         body += f'<text class="label" x="14" y="{y + 14:.1f}">{escape(label)}</text>'
         if bars:
             body += (
@@ -133,12 +135,12 @@ def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: s
         if math.isfinite(row.low + row.high):
             ends = f'x1="{axis(row.low):.1f}" x2="{axis(row.high):.1f}"'
             body += f'<line class="{"whisker" if bars else "spread s0"}" {ends} y1="{y + 26:.1f}" y2="{y + 26:.1f}"/>'
-        if math.isfinite(row.untrained):
-            body += f'<circle class="ring" cx="{axis(row.untrained):.1f}" cy="{y + 26:.1f}" r="5.5"/>'
+        if math.isfinite(row.baseline):
+            body += f'<circle class="ring" cx="{axis(row.baseline):.1f}" cy="{y + 26:.1f}" r="5.5"/>'
         if math.isfinite(row.value) and not bars:
             body += _mark(0, axis(row.value), y + 26)
-    rings = any(math.isfinite(row.untrained) for row in rows)
-    key = '<ul class="legend"><li><span class="key ring-key"></span>untrained</li></ul>'
+    rings = any(math.isfinite(row.baseline) for row in rows)
+    key = f'<ul class="legend"><li><span class="key ring-key"></span>{escape(ring)}</li></ul>'
     return _svg(title, description, height, body) + (key if rings else "")
 
 

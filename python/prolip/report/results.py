@@ -82,13 +82,14 @@ def result_sections(results: Json) -> list[Section]:
             else:
                 texts[heading] = chart["text"]
     for (heading, title), some in groupby(figures, key=_place):
-        rows = [
-            Spread(figure["metric"], *_interval(figure, "value", first), next(iter(baselines.values())))
-            for figure in some
-            if (baselines := figure.get("baselines")) and figure["unit"] == "share"
-        ]
-        if len(rows) > 1:
-            by_heading.setdefault(heading, []).append(Figure(title, _chart(title, rows, "%")))
+        beside = [figure for figure in some if figure.get("baselines") and figure["unit"] == "share"]
+        if len(beside) > 1:
+            ring = next(iter(beside[0]["baselines"]))
+            rows = [
+                Spread(figure["metric"], *_interval(figure, "value", first), figure["baselines"].get(ring, math.nan))
+                for figure in beside
+            ]
+            by_heading.setdefault(heading, []).append(Figure(title, _chart(title, rows, "%", ring)))
     main, minor = tables.get(MAIN, []), tables.get(REST, [])
     notes = [f"{model}: {note}" for model, lines in results["notes"].items() for note in lines]
     sections = [
@@ -130,7 +131,7 @@ def _written(value: float | None, unit: str, signed: bool = False) -> str:
     return (format(100 * value, f"{sign}.2f") if unit == "share" else format(value, f"{sign}.4g")).replace("-", "−")
 
 
-def _chart(title: str, rows: Sequence[Spread], unit: str) -> str:
+def _chart(title: str, rows: Sequence[Spread], unit: str, ring: str = "") -> str:
     percent = [Spread(row.label, *(100 * number for number in row[1:])) for row in rows if not math.isnan(row.value)]
     text = "; ".join(f"{row.label}: {row.value:+.2f}" for row in percent)
-    return interval_chart(title, text, percent, unit) if percent else ""
+    return interval_chart(title, text, percent, unit, ring=ring) if percent else ""

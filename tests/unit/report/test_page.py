@@ -106,6 +106,13 @@ def test_results_become_cards_tables_charts_and_notes():
     assert len(rest.table) == 3
 
 
+def test_a_ring_has_the_name_of_its_baseline_and_a_long_label_keeps_its_ends():
+    shared = {"baselines": {"promised": 0.9}, "metric": f"{'a' * 40} of {'b' * 40} taken for fox"}
+    drawn = result_sections(results() | {"figures": [figure("Head: one", 0.5, **shared)] * 2, "charts": {}})[0].figures
+    for text in ("</span>promised</li>", ">aaaaaaaa", "bbb taken for fox</text>"):
+        assert text in drawn[0].markup
+
+
 def test_cards_are_of_the_first_of_two_models_and_say_so():
     both = results()
     both["models"]["n"] = "g"
@@ -136,14 +143,20 @@ def test_the_report_of_a_run_has_results_that_name_it_curves_and_settings(tmp_pa
     (run / "metrics.jsonl").write_text(
         '{"step": 1, "samples": 8, "loss": 2.5, "loader/x": 1}\n{"step": 2, "samples": 16, "loss": 2}\n'
     )
-    for suite, model in (("mine", "runs/mine/checkpoints/1"), ("other", "runs/other")):
+    for suite, model in (("older", "runs/mine"), ("mine", "runs/mine/checkpoints/1"), ("other", "runs/other")):
         (tmp_path / "evals" / suite).mkdir(parents=True)
         found = results(model) | {"suite": suite}
+        if suite == "older":
+            found["figures"] = [figure("t", 0.3, main=True)]
+            found = json.loads(json.dumps(found).replace('{"m":', '{"runs/mine":'))
         (tmp_path / "evals" / suite / "results.json").write_text(json.dumps(found))
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    parts = [page.index(text) for text in ("50.0", "samples_seen = 64", "<title>loss</title>", "<title>loader/x<")]
-    assert parts == sorted(parts), "what the model can do comes first, the loader last"
+    parts = [
+        page.index(text)
+        for text in ("50.0", "<h2>older: main", "samples_seen = 64", "<title>loss</title>", "<title>loader/x<")
+    ]
+    assert parts == sorted(parts), "accuracy as cards comes first, the loader last"
     assert "other: main figures" not in page
     (tmp_path / "evals" / "mine" / "results.json").write_text('{"models": {"runs/mine": ""}}')
     assert main(["report", str(run)]) == 2
