@@ -166,7 +166,6 @@ def load_checkpoint(path: Path, *, checksum: int | None = None) -> Checkpoint:
     """Open the checkpoint in a folder, and verify it.
 
     Args:
-        path: its folder.
         checksum: the manifest's, if another rank has verified every byte; then only this is compared.
 
     Raises:

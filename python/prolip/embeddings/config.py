@@ -44,8 +44,7 @@ class EmbedOptions:
     """
 
     checkpoint: str
-    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
-    open_clip:NAME/TAG, whose models have no variances."""
+    """A released model, a run, a checkpoint, a folder, hf-hub:OWNER/NAME or open_clip:NAME/TAG (without variances)."""
     out: str
     """Output folder, here or at s3://, gs:// or az://: the parts and manifest.json."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")] = ()

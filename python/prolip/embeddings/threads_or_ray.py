@@ -44,7 +44,6 @@ class _Done(NamedTuple):
     place: int
     result: Any
     failure: str | None
-    """Why the unit failed."""
     samples: int = 0
     """Samples that no report has counted."""
 

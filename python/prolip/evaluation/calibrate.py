@@ -43,12 +43,7 @@ class Calibrated(NamedTuple):
 
 
 def run_calibrate(options: CalibrateOptions) -> list[str]:
-    """Calibrate the model, write the file, and return the lines to print.
-
-    Raises:
-        UserError: the model or the data cannot be used.
-        DataError: an image has no label, or too many cannot be read.
-    """
+    """Calibrate the model, write the file, and return the lines to print."""
     check_writable(options.path)
     check_at_least(1, batch_size=options.batch_size)
     data = open_classes(options.data, options.store, options.templates, options.classnames)
@@ -127,11 +122,7 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
 
 
 def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache) -> SuiteResult:
-    """Measure how often label sets contain the label and answers are right, of all images and by label.
-
-    Raises:
-        UserError: the model has no calibration, a promise is not between 0 and 1, or no data set could be measured.
-    """
+    """Measure how often label sets contain the label and answers are right, of all images and by label."""
     check_limits(Decide(options.guarantee, max_error=options.max_error))
     calibration = require_calibration(model.calibration)
     labels, templates, held = calibration.labels, calibration.subject.templates, calibration.held.label

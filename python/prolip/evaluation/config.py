@@ -21,8 +21,8 @@ class SuiteOptions:
     """Options of every suite."""
 
     checkpoint: tuple[str, ...]
-    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or open_clip:NAME/TAG. Others are
-    compared with the first."""
+    """A released model, a run, a checkpoint, a folder, hf-hub:OWNER/NAME or open_clip:NAME/TAG. Others are compared
+    with the first."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the model's own. Needed for models that name none."""
     out: Path | None = None
@@ -33,14 +33,14 @@ class SuiteOptions:
     precision: Precision = "fp32"
     """Precision of the towers. bf16 and fp16 use autocast, several times as fast on a GPU."""
     device: Device = "auto"
-    """Where the model runs; `auto`: on a GPU if there is one."""
+    """Where the model runs."""
     num_resamples: int = 1000
     """Bootstrap resamples per interval; 0 for no intervals."""
     seed: int = 0
-    """Seed for bootstrap resampling."""
+    """Seed of the resamples."""
 
     def folder(self, suite: str) -> Path:
-        """Return the folder of the results of a suite with this name."""
+        """The folder of a suite's results."""
         return self.out or Path("evals") / suite
 
 
@@ -51,7 +51,7 @@ class ShardSuiteOptions(SuiteOptions):
     selection: str | None = None
     """A selection (`prolip data select`) of the data's samples; the others are not evaluated."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and when one counts as complete."""
+    """How remote shards are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ class ClassSuiteOptions(ShardSuiteOptions):
     """Options of suites whose data are labelled images."""
 
     data: tuple[str, ...]
-    """Labelled images: a folder with one folder of images per class, or a folder of the published layout
-    (wds_NAME_test) or its address. May be several."""
+    """Labelled images: folders with one folder of images per class, or of the published layout (wds_NAME_test), or
+    addresses of these."""
     classnames: Path | None = None
     """File of class names, one per line, in the order of the sorted class folders; by default the data set's own, or
     the folders' names, with spaces for _ and -."""
@@ -74,8 +74,7 @@ class DatacompOptions(ShardSuiteOptions):
     """
 
     data: tuple[str, ...]
-    """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
-    address. May be several."""
+    """Folders of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or http(s) addresses."""
     tasks: tuple[str, ...] = ()
     """Keys of the tasks, such as imagenet1k or vtab/dtd; by default all."""
     table: Path | None = None
@@ -134,12 +133,11 @@ class ImagenetOptions(ShardSuiteOptions):
     """
 
     data: tuple[str, ...]
-    """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
-    address. May be several."""
+    """Folders of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or http(s) addresses."""
     sets: tuple[str, ...] = tuple(SETS)
     """Names of the sets; NAME is read from a folder wds_NAME_test."""
     voters: str = "imagenet1k"
-    """The set whose labelled images re-weight prompts (few-shot); it must have all classes of the sets."""
+    """The set whose labelled images re-weight prompts (few-shot); it must have all classes."""
     score_voters: bool = False
     """Also report few-shot accuracy on all images of `voters`, also those that voted, as the released code does."""
     templates: Literal["folder", "all", "simple", "single"] = "folder"
@@ -200,7 +198,7 @@ class HierarcapsOptions(SuiteOptions):
     """Folder with HierarCaps's table (columns `captions`, levels joined by " => ", and `image_url`) and the images, as
     files or in a zip file, named like the end of their URL."""
     walk: TraversalConfig = field(default_factory=TraversalConfig)
-    """Settings of the walk. All roots and inclusion scores are evaluated."""
+    """All roots and inclusion scores are evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +209,7 @@ class HierarimgsOptions(SuiteOptions):
     """Folder with a table (columns `caption`, and `images`, file names from general to specific joined by " => ") and
     the images, as files or in a zip file."""
     walk: TraversalConfig = field(default_factory=TraversalConfig)
-    """Settings of the walk. All roots and inclusion scores are evaluated."""
+    """All roots and inclusion scores are evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +220,7 @@ class UncertaintyOptions(ShardSuiteOptions):
     """
 
     data: tuple[str, ...]
-    """A folder of the published layout (wds_imagenet1k_test), or shards: a path, an address or a pattern. May be
-    several."""
+    """Folders of the published layout (wds_imagenet1k_test), or shards by path, address or pattern."""
     caption_key: str | None = None
     """Where an image's captions are: `txt` (one per line), or a dotted path into its json; None for no captions."""
     num_bins: int = 10
@@ -254,14 +251,13 @@ class NoiseOptions(ShardSuiteOptions):
     """
 
     data: tuple[str, ...]
-    """A folder of the published layout (wds_flickr30k_test), or shards: a path, an address or a pattern. May be
-    several."""
+    """Folders of the published layout (wds_flickr30k_test), or shards by path, address or pattern."""
     caption_key: str = "txt"
     """Where an image's captions are: `txt` (one per line), or a dotted path into its json. The first is used."""
     swap: float = 0.3
     """Share of the captions that are replaced."""
     kind: tuple[WrongCaption, ...] = ("swap",)
-    """What replaces them. `swap`: each other's; `truncate`: their first half; `generic`: "an image". May be several."""
+    """What replaces them. `swap`: each other's; `truncate`: their first half; `generic`: "an image"."""
 
     def __post_init__(self) -> None:
         check(0 < self.swap < 1, "swap", "must be between 0 and 1", self.swap)
@@ -278,11 +274,10 @@ class DecisionsOptions(ClassSuiteOptions):
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label; by default the data set's own, or "{}" and "a photo of a {}."."""
     out_of_distribution: tuple[str, ...] = ()
-    """Out-of-distribution images: a folder of images, shards, or a folder of the published layout. May be several.
-    Noise is always tried."""
+    """Folders of images, shards, or folders of the published layout. Noise is always tried."""
     beside: tuple[str, ...] = ()
     """Further models, such as adapted ones (`prolip adapt`). Their uncertainty scores of the answers of
-    `checkpoint`, and their probabilities, are compared with its own, with paired intervals. May be several."""
+    `checkpoint`, and their probabilities, are compared with its own, with paired intervals."""
     known: str | None = None
     """Images that the model was trained on, named as for `out_of_distribution`. Distances are measured from them, by
     default from the other folds of the data."""
@@ -314,22 +309,21 @@ class ModelToCalibrate:
     """What both kinds of calibration are told."""
 
     checkpoint: str
-    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
-    open_clip:NAME/TAG."""
+    """A released model, a run, a checkpoint, a folder, hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
     out: Path | None = None
     """The file; by default in the model's folder, where opening the model finds it."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one the model was trained with."""
+    """`clip`, or a tokenizer.json; by default the model's own."""
     batch_size: int = 128
     """Images per forward pass."""
     precision: Precision = "fp32"
     """Precision of the towers. A calibration is for one precision."""
     device: Device = "auto"
-    """Where the model runs; `auto`: on a GPU if there is one."""
+    """Where the model runs."""
     seed: int = 0
     """Seed of every random choice."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and when one counts as complete."""
+    """How remote shards are read."""
 
     file: ClassVar = CALIBRATION_FILE
 
@@ -418,7 +412,7 @@ class ReweightOptions:
     """
 
     checkpoint: str
-    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
+    """A released model, a run, a checkpoint, a folder, or hf-hub:OWNER/NAME."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")]
     """Shards of images: paths or patterns."""
     classnames: str | None = None
@@ -435,7 +429,7 @@ class ReweightOptions:
     bprw: tyro.conf.OmitArgPrefixes[BprwConfig] = field(default_factory=BprwConfig)
     """Settings of the re-weighting."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one the model was trained with."""
+    """`clip`, or a tokenizer.json; by default the model's own."""
     out: Path = Path("bprw")
     """Output folder."""
     show: int = 3
@@ -443,9 +437,9 @@ class ReweightOptions:
     batch_size: int = 128
     """Images per forward pass."""
     device: Device = "auto"
-    """Where the model runs; `auto`: on a GPU if there is one."""
+    """Where the model runs."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and when one counts as complete."""
+    """How remote shards are read."""
 
     def __post_init__(self) -> None:
         check_at_least(0, show=self.show)

@@ -137,11 +137,7 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
 
 
 def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> SuiteResult:
-    """Run every task whose data exist, and average over them.
-
-    Raises:
-        UserError: not a valid table, an unknown task, or no task could be run.
-    """
+    """Run every task whose data exist, and average over them."""
     table = read_tasks(options.table or TABLE)
     tasks = {task.name: task for task in chosen_tasks(table, options.tasks)}
 

@@ -77,7 +77,6 @@ class DataSet(NamedTuple):
     samples: Callable[[], Iterator[Sample]] | None = None
     """Yields the images that are not in shards; None if they are."""
     selection: str | None = None
-    """The selection of the shards' samples."""
 
 
 # ---- Open -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Suite `decisions`: wrong answers, calibrated probabilities, label sets, out-of-distribution images.
 
-Every uncertainty score is compared with the largest probability on the same images. Cross-validated: each fold uses
-parameters fitted on the others. N images, M out-of-distribution images, C labels, D dimensions.
+N images, M out-of-distribution images, C labels, D dimensions.
 """
 
 from __future__ import annotations

@@ -46,13 +46,7 @@ _CLASSNAMES = {"imagenet": imagenet_classnames}
 
 
 def run_reweight(options: ReweightOptions) -> list[str]:
-    """Re-weight the prompts, write the files, and return the lines to print.
-
-    Raises:
-        UserError: the checkpoint, the shards, the names or a setting cannot be used.
-        DataError: an image's json has no class at `class_key`.
-        OSError: a file is missing, or `out` cannot be written; see `check_writable`.
-    """
+    """Re-weight the prompts, write the files, and return the lines to print."""
     if options.class_key is None and (options.classnames is None or options.vote == "labelled"):
         raise UserError("class_key", "must be given without classnames, and for labelled votes")
     templates = _named_lines(options.templates, "templates", TEMPLATES)

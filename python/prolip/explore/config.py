@@ -21,7 +21,7 @@ class ExploreOptions:
     """
 
     checkpoint: str
-    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
+    """A released model, a run, a checkpoint, a folder, or hf-hub:OWNER/NAME."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER ...")] = ()
     """Images to choose, browse and weight prompts by, as shards: paths, URLs, patterns, or a folder of shards (its test
     set)."""
@@ -40,9 +40,9 @@ class ExploreOptions:
     """`clip`, or a tokenizer.json. By default the run's own tokenizer; if its file is missing, the file of that name in
     the folder of shards."""
     device: Device = "auto"
-    """Where the model runs; `auto`: on a GPU if there is one."""
+    """Where the model runs."""
     host: str = "127.0.0.1"
-    """Address to listen on. The default cannot be reached from other machines."""
+    """Address to listen on. Other machines cannot reach the default."""
     port: int = 7860
     """Port to listen on."""
     max_upload_mb: int = 20

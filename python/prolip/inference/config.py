@@ -18,10 +18,9 @@ class ImageOptions:
     image: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     """The image's file."""
     checkpoint: str
-    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
-    open_clip:NAME/TAG."""
+    """A released model, a run, a checkpoint, a folder, hf-hub:OWNER/NAME or open_clip:NAME/TAG."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one the model was trained with, if it names one."""
+    """`clip`, or a tokenizer.json; by default the model's own."""
     precision: Precision = "fp32"
     """Precision of the towers; bf16 and fp16 use autocast."""
     device: Device = "auto"
@@ -57,7 +56,7 @@ class ClassifyOptions(ImageOptions):
     `max_error`, which use the calibration's."""
     guarantee: float | None = None
     """Also give a set of labels that contains the right one with this probability, such as 0.95. Needs a calibrated
-    model (prolip calibrate), and holds for images like those that it was calibrated with."""
+    model (prolip calibrate), and holds for images like those of the calibration."""
     per_label: bool = False
     """Keep the guarantee among the images of each label. Labels with too few calibration images share a threshold."""
     max_error: float | None = None

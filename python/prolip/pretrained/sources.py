@@ -56,10 +56,9 @@ class InferenceSettings(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A model source. Made by `resolve`; exactly one of `path`, `repository` and `open_clip` is set."""
+    """Made by `resolve`; exactly one of `path`, `repository` and `open_clip` is set."""
 
     name: str
-    """The text that names it."""
     path: Path | None = None
     """A file or folder: weights, a run, a checkpoint, an exported or an adapted model."""
     repository: str | None = None

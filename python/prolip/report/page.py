@@ -46,7 +46,6 @@ class Section(NamedTuple):
     source: str = ""
     """Preformatted text, such as a configuration; collapsed."""
     fold: bool = False
-    """Whether the table is collapsed."""
 
 
 def build_page(title: str, sections: Sequence[Section], *, kicker: str = "prolip", lead: str = "") -> str:

@@ -39,8 +39,6 @@ def backward(
 
     Args:
         network: a ProLIP model, or one wrapped for data parallelism.
-        loss: the loss of the whole batch.
-        batch: this rank's samples.
         micro_batches: their number; the gradient does not depend on it.
         precision: context of every forward pass.
         scale: factor on the gradients.

@@ -56,11 +56,7 @@ class Reference:
         self._logit = [torch.tensor(each, device=device) for each in (manifest.logit_scale, manifest.logit_bias)]
 
     def judge(self, batch: DeviceBatch, group: int) -> Judge:
-        """The reference's scores of a batch of candidates.
-
-        Raises:
-            UserError: it lacks one.
-        """
+        """The reference's scores of a batch of candidates, all of which it must have."""
         shards = batch.shards.tolist()
         if not all(self._stamps[shard] for shard in shards):  # a shard has arrived since
             self._stamps = self._loader.stamps()

@@ -68,7 +68,7 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
 
 
 def flops_per_sample(config: TrainConfig) -> float:
-    """The same on any number of devices."""
+    """FLOPs per sample, on any number of devices."""
     return mean_step_flops(config).total / config.samples_per_step
 
 

@@ -190,10 +190,8 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
     """Take one step; returns loss terms, embeddings and the gradient norm before clipping, all still on the device.
 
     A step changes weights only if its loss and gradient are finite. If a gradient overflows fp16, the step is skipped,
-    and its norm is returned as 0. Otherwise the run has diverged: on a CPU this raises, on a GPU the next row does.
-
-    Raises:
-        RuntimeError: on a CPU, the loss or the gradient is not finite.
+    and its norm is returned as 0. Otherwise the run has diverged: on a CPU this raises a RuntimeError, on a
+    GPU the next row does.
     """
     optim = run.config.optim
     set_learning_rate(run.optimizer, learning_rate(optim, run.step, run.config.total_steps))

@@ -143,11 +143,8 @@ class Divergence:
         return self._record[0] > 0
 
     def check(self) -> None:
-        """Raise if a step diverged on any rank. All ranks call this after the same step.
-
-        Raises:
-            RuntimeError: names the step, what is not finite, and all terms (means over the ranks that diverged there).
-        """
+        """Raise a RuntimeError if a step diverged on any rank: the step, what is not finite, and all terms (means over
+        the ranks that diverged there). All ranks call this after the same step."""
         records = self._record[None]
         if self._ranks.world_size > 1:
             gathered = self._record.new_empty(self._ranks.world_size * len(self._record))
@@ -185,11 +182,8 @@ class LossScaler:
                 _local(parameter.grad).mul_(factor)
 
     def update(self, finite: Tensor) -> Tensor:
-        """Adapt the scale; returns whether a smaller one may help. All scalars on the device.
-
-        Args:
-            finite: whether the gradient norm is finite. It is the same on all ranks, sharded or not.
-        """
+        """Adapt the scale; returns whether a smaller one may help. Scalars on the device; `finite` says whether the
+        gradient norm is, which is the same on all ranks."""
         overflowed = ~finite & (self.scale > 1)
         good_steps = torch.where(finite, self._good_steps + 1, 0)
         doubled = good_steps == self._patience

@@ -42,9 +42,7 @@ class Validation:
     """Evaluates the validation sets, which it opens once. A context manager; every rank has one.
 
     Args:
-        config: the validation sets.
         training: the training loader's settings, for image size, tokenizer, threads and store.
-        ranks: the processes, which divide the images.
         precision: the context of every forward pass.
         seq_len: maximum number of patches of a native image.
 

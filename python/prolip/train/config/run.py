@@ -164,11 +164,7 @@ class TrainConfig:
         return "" if not num_samples else f", {self.samples_seen / self.choose.keep / num_samples:,.1f} epochs"
 
     def validate(self) -> None:
-        """Check the rules between fields.
-
-        Raises:
-            UserError: a rule is broken.
-        """
+        """Check the rules between fields."""
         check(
             self.data.shards or self.data.selection is not None, "data.shards", "name at least one, or data.selection"
         )
@@ -246,11 +242,7 @@ class TrainConfig:
             check(not has or trained, f"model.{tower}.embed_unc", "must be False, because no loss trains it", "True")
 
     def check_vocabulary(self) -> None:
-        """Check that the token table has a row for every id. This opens the tokenizer.
-
-        Raises:
-            UserError: the table has too few rows, or there is no such tokenizer.
-        """
+        """Open the tokenizer, and check that the token table has a row for every id."""
         from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 
         path = self.data.tokenizer.path

@@ -113,11 +113,7 @@ class ChooseConfig:
         return self.keep < 1 and (self.by != "reference" or self.deviation)
 
     def num_candidates(self, batch_size: int) -> int:
-        """Candidates of a step of `batch_size` samples on one process.
-
-        Raises:
-            UserError: they are not whole groups.
-        """
+        """Candidates of a step of `batch_size` samples on one process, which must be whole groups."""
         groups, rest = divmod(batch_size, self.num_chosen)
         rule = f"must be a multiple of {self.num_chosen} samples per process, those of a group of choose.group"
         check(self.keep == 1 or rest == 0, "batch_size", rule, batch_size)
@@ -204,11 +200,7 @@ class LogConfig:
             raise UserError("log.peak_tflops", "must be finite and positive", self.peak_tflops)
 
     def check(self) -> None:
-        """Check that TensorBoard and W&B are installed if they are used.
-
-        Raises:
-            UserError: one is not.
-        """
+        """Check that TensorBoard and W&B are installed if they are used."""
         for name, title in (("tensorboard", "TensorBoard"), ("wandb", "W&B")):
             if getattr(self, name) and find_spec(name) is None:
                 raise UserError(f"log.{name}", f"{title} is not installed; pip install 'prolip[{name}]'")
@@ -249,11 +241,7 @@ class ValidationConfig:
     """The validation sets."""
 
     def validate(self) -> None:
-        """Check every job.
-
-        Raises:
-            UserError: a rule is broken.
-        """
+        """Check every job."""
         for place, job in enumerate(self.jobs):
             key = f"validation.jobs.{place}"
             check(
