@@ -170,9 +170,8 @@ def run_task(
     """Run a task, and note if its data are fewer than published."""
     match task.metric:
         case "retrieval":
-            rows = retrieve_set(
-                model, task.name, data, RetrievalOptions(checkpoint=(), data=(), batch_size=batch_size)
-            ).rows
+            options = RetrievalOptions(checkpoint=(), data=(), batch_size=batch_size)
+            rows = retrieve_set(model, task.name, data, options, promises=False).rows
         case "associations":
             rows = associate(model, task, data, associations, batch_size)
         case "faces":

@@ -49,7 +49,9 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
     return evaluate_data("retrieval", model, options.data, cache, opened, measure, keys, "figures by sampled distance")
 
 
-def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptions) -> TaskResult:
+def retrieve_set(
+    model: Model, name: str, data: DataSet, options: RetrievalOptions, *, promises: bool = True
+) -> TaskResult:
     """Recall and promises, of classes promises alone; with COCO's ids, all measures of the four COCO benchmarks too."""
     scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
     if options.caption_key == "cls":
@@ -69,11 +71,13 @@ def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptio
         for score in scores:
             figures = coco_shares(embedded.gaussian, found.image_ids, texts, caption_ids, truth, score)
             rows += coco_rows(figures, score, main=score == scores[-1])
+    rows += recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
+    if not promises:
+        return TaskResult(rows=rows)
     queries = find_queries(
         embedded.gaussian, found.texts, lambda some: texts.rows(torch.tensor([place_of[text] for text in some]))
     )
     searched = search_figures(name, model, embedded.gaussian, queries, scores, options)
-    rows += recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
     return replace(searched, rows=rows + searched.rows)
 
 

@@ -47,6 +47,7 @@ class Named:
 
     has_variances = True
     has_csd = True
+    search_calibration = None
 
     def __init__(self, fingerprint: str = "f") -> None:
         self.name = "m"
