@@ -9,6 +9,7 @@ try:
 except ImportError as error:
     raise UserError("prolip.interop.transformers needs transformers", "pip install 'prolip[transformers]'") from error
 
+from prolip.interop.transformers.fast import fast_processor
 from prolip.interop.transformers.modeling import ProLIPConfig, ProLIPModel, ProLIPModelOutput
 from prolip.interop.transformers.processing import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer
 
@@ -19,6 +20,7 @@ __all__ = [
     "ProLIPModelOutput",
     "ProLIPProcessor",
     "ProLIPTokenizer",
+    "fast_processor",
 ]
 
 transformers.AutoConfig.register(ProLIPConfig.model_type, ProLIPConfig)

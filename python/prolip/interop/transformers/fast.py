@@ -1,0 +1,118 @@
+"""`fast_processor`: an image processor of transformers with the slow one's pixels, decoded and resized in Rust.
+
+Shapes: N images, L patches, P side of a patch.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers import AutoImageProcessor, BatchFeature
+from transformers.image_processing_backends import PilBackend
+from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
+
+from prolip.data import usable_cores
+from prolip.data.build.images import STORED
+from prolip.errors import check
+from prolip.pixels import Preprocess, of_transformers
+
+_STEPS = ("process_image", "resize", "center_crop", "rescale", "normalize", "pad", "_preprocess")
+
+
+class _Fast:
+    """What a slow processor does from images to arrays, replaced."""
+
+    def _prepare_image_like_inputs(self, images: Any, *_args: Any, **options: Any) -> list[Any]:
+        """Paths, bytes and arrays u8 [H, W, 3] of single or nested images."""
+        given = [*_flat(images)]
+        # A file that is named is turned as EXIF says, as transformers reads it; bytes are not, as an opened image.
+        encoded = bytes if any(isinstance(image, bytes) for image in given) else str
+        return [self._source(image, encoded, options) for image in given]
+
+    def _source(self, image: Any, encoded: Any, options: dict[str, Any]) -> Any:
+        slow: Any = super()
+        if isinstance(image, encoded) and (encoded is bytes or os.path.isfile(image)):
+            with Image.open(io.BytesIO(image) if encoded is bytes else image) as opened:
+                is_opaque = "A" not in opened.getbands() and "transparency" not in opened.info
+                is_rgb = opened.mode == "RGB" or options.get("do_convert_rgb")
+                if opened.format in STORED and is_opaque and is_rgb:
+                    return image
+        if isinstance(image, bytes):
+            image = Image.open(io.BytesIO(image))
+        elif isinstance(image, str):
+            image = slow.fetch_images(image)
+        kept = {name: options.get(name) for name in ("do_convert_rgb", "input_data_format")}
+        pixels = slow.process_image(image, **kept)
+        is_rgb = pixels.dtype == np.uint8 and pixels.shape[0] == 3
+        check(is_rgb, "images", "must have 8 bits of red, green and blue", f"{pixels.dtype} {list(pixels.shape)}")
+        return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+
+    def _preprocess(self, images: list[Any], return_tensors: Any = None, **options: Any) -> BatchFeature:
+        slow: Any = super()
+        rescales, normalises = options["do_rescale"], options["do_normalize"]
+        check(rescales or normalises, "do_rescale", "must be true without do_normalize", rescales)
+        sizes = {name: dict(options[name]) for name in ("size", "crop_size") if options.get(name) is not None}
+        fitted = of_transformers({**options, **sizes})
+        # The slow processor's own arithmetic, once for each value.
+        values = np.arange(256, dtype=np.uint8)[None, None].repeat(3, 0)
+        values = slow.rescale(values, options["rescale_factor"]) if rescales else values
+        values = slow.normalize(values, options["image_mean"], options["image_std"]) if normalises else values
+        table = np.ascontiguousarray(values.reshape(3, 256, 1)).view(np.uint8)
+        exact = Preprocess(**fitted, turned=bool(images) and isinstance(images[0], str))
+        names = [f"images[{place}]" for place in range(len(images))]
+        data, grids = exact.prepared(images, names, table, usable_cores())
+        pixels, more = data.view(values.dtype), {}
+        if exact.is_native:
+            pixels = pixels.reshape(len(images), exact.image_seq_len, -1)
+            valid = np.arange(exact.image_seq_len) < grids.prod(1, keepdims=True)
+            more = {"pixel_attention_mask": valid.astype(np.int32), "spatial_shapes": grids.astype(np.int64)}
+        else:
+            pixels = pixels.reshape(len(images), 3, *exact.sides)
+        made = {"pixel_values": pixels, **more}
+        return BatchFeature(made if return_tensors else {k: [*v] for k, v in made.items()}, tensor_type=return_tensors)
+
+
+def fast_processor(source: Any) -> Any:
+    """Return a processor of transformers that is called as before, with the slow (Pillow) one's values, and faster.
+
+    It also takes the bytes of images, and decodes and resizes on all cores that this process may use. As in
+    transformers, transparency becomes white, and only images named by a path are turned as their EXIF tag says.
+
+    Args:
+        source: a name or folder for `AutoImageProcessor.from_pretrained`, an image processor of transformers (slow or
+            fast), or a processor with one, of which a copy is returned.
+
+    Raises:
+        UserError: here or in a call, a setting cannot be reproduced to the last bit.
+    """
+    if isinstance(source, str | os.PathLike):
+        source = AutoImageProcessor.from_pretrained(source, backend="pil")
+    if hasattr(source, "image_processor"):
+        whole = copy.copy(source)
+        whole.image_processor = fast_processor(source.image_processor)
+        return whole
+    kind = type(source)
+    if not isinstance(source, PilBackend):
+        place = kind.__module__.replace(".image_processing_", ".image_processing_pil_")
+        kind = getattr(import_module(place), f"{kind.__name__}Pil", kind) if place != kind.__module__ else kind
+    own = [name for name in _STEPS if getattr(kind, name, None) is not getattr(PilBackend, name)]
+    check(kind is Siglip2ImageProcessorPil or not own, "image_processor", "has steps of its own", (kind.__name__, *own))
+    settings = {name: value for name, value in source.to_dict().items() if name in kind.valid_kwargs.__annotations__}
+    fast = type(kind.__name__, (_Fast, kind), {})(**settings)
+    _ = of_transformers({**settings, **fast.to_dict()})
+    return fast
+
+
+def _flat(images: Any) -> Iterator[Any]:
+    if isinstance(images, list | tuple) or getattr(images, "ndim", 0) > 3:
+        for image in images:
+            yield from _flat(image)
+    else:
+        yield images
