@@ -160,9 +160,30 @@ def lock_file(path: Path) -> int:
 def owner() -> str:
     """This process, for others that want what it has; a token tells it from all others."""
     since = datetime.now().astimezone().isoformat(timespec="seconds")
-    return json.dumps(
-        {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(16)}
-    )
+    own = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "among": _processes()}
+    return json.dumps(own | {"token": secrets.token_hex(16)})
+
+
+def has_ended(owner: str) -> bool:
+    """Whether an owner is known to have ended: only one of the same machine and PID namespace can be."""
+    try:
+        known = json.JSONDecoder().raw_decode(owner)[0]
+        if known["among"] is not None and known["among"] == _processes():
+            os.kill(known["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, TypeError, KeyError, OSError):
+        return False
+    return False
+
+
+def _processes() -> str | None:
+    """The machine since its start, and the PID namespace, of this process; None where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
 
 
 def in_use(place: object, owner: str) -> UserError:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prolip.errors import UserError
-from prolip.files import TEMPORARY, atomic_file, check_own_folder, check_writable, in_use, lock_file, owner
+from prolip.files import TEMPORARY, atomic_file, check_own_folder, check_writable, has_ended, in_use, lock_file, owner
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +193,9 @@ def _claimed_in_store(folder: Folder, name: str) -> Iterator[None]:
             try:
                 found = folder.read(other)
             except (FileNotFoundError, UserError):  # its owner deletes or renews it
+                continue
+            if has_ended(found.decode(errors="replace")):
+                folder.delete(other)
                 continue
             if other not in seen:
                 log.warning("%s: waiting up to %d s to see whether its owner lives", folder.at(other), _STALE)

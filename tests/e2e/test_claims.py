@@ -1,11 +1,14 @@
 """Of several commands that write the same file or folder, one does it, and the others say who."""
 
+import json
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.support.forked import Forked
 from tests.support.object_stores import SETTINGS, object_store
 from tests.support.refusals import refusal_of
 from tests.support.remote_shards import BUCKET
@@ -16,6 +19,7 @@ from prolip.embeddings.dedupe import run_dedupe
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.select import run_select
 from prolip.errors import UserError
+from prolip.files import has_ended, owner
 from prolip.folders import Folder, claimed
 
 
@@ -84,3 +88,17 @@ def test_commands_claim_what_they_write_first(run, file, tmp_path, monkeypatch):
     Path("lines.txt").write_text("a line")
     with claimed(f"out/{file}"), refusal_of("out"):
         run("out")
+
+
+def test_a_claim_in_a_store_ends_with_its_process_on_this_machine(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    with object_store("s3", tmp_path / "empty", tmp_path) as endpoint, Forked([sys.executable, "-c", ""]) as ended:
+        SETTINGS["s3"](monkeypatch, endpoint)
+        assert ended.wait() == 0
+        folder, now = Folder(f"s3://{BUCKET}/a"), time.monotonic()
+        dead = json.loads(owner()) | {"pid": ended.pid}
+        folder.write(".b.0000dead.tmp", f"{json.dumps(dead)} renewed 3 times".encode())
+        with claimed(folder.at("b")):
+            assert time.monotonic() < now + 60
+        assert folder.list() == set()
+    assert not any(map(has_ended, (owner(), "", "{}", json.dumps(dead | {"among": None}))))

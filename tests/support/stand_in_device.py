@@ -130,7 +130,7 @@ def step_waits(device: torch.device, changes: dict[str, Any]) -> dict[str, Any]:
         meter = Meter(run.ranks, cast(Any, None), cast(Any, None), step=0, samples=0, elapsed_s=0.0, scaler=run.scaler)
         on_host = small_step.step_of(8, 3)
         there = [part.to(device) for part in on_host]
-        candidates, none = DeviceBatch(*there, *[cast(Any, None)] * 2, ["a"] * 8, {}, Cursor()), None
+        candidates, none = DeviceBatch(*there, *[cast(Any, None)] * 3, ["a"] * 8, {}, Cursor()), None
 
         def step() -> None:
             batch, gap = (candidates, none) if chooser is None else chooser(candidates, run.step)
