@@ -31,17 +31,22 @@ from prolip.train import loop
 from prolip.train.config import load_config
 from prolip.train.cost import mean_step_flops
 
-KEEP, TENTH = 0.5, 0.1
-CHOOSE = ("--choose.keep", str(KEEP), "--choose.group", "128", "--choose.chunks", "8")
+HALF, QUARTER, TENTH = 0.5, 0.25, 0.1
+EQUAL, ONE_IN_FOUR = ", equal cost", ", a quarter"
+CHOOSE = ("--choose.keep", str(HALF), "--choose.group", "128", "--choose.chunks", "8")
+CHOOSE_QUARTER = ("--choose.keep", str(QUARTER), "--choose.group", "256", "--choose.chunks", "8")
 METHODS: dict[str, tuple[str, ...]] = {
     "uniform": (),
     "uniform, equal cost": (),
     "offline": (),
+    "offline, equal cost": (),
     "learnability": CHOOSE,
     "per deviation": (*CHOOSE, "--choose.deviation", "True"),
+    "learnability, a quarter": CHOOSE_QUARTER,
+    "offline, a quarter, equal cost": (),
 }
-"""`offline` trains on the share `KEEP` that is nearest to its captions by the reference. `uniform, equal cost` takes as
-many more steps as `learnability` costs."""
+"""`offline` trains on the half, or the quarter, that is nearest to its captions by the reference. Those of equal cost
+take as many more steps as `learnability` costs, which chooses the same share."""
 SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
 _GROUPS, _NAMES = f"{RIGHT}: group, held-out emoji", f"{RIGHT}: names, trained emoji, Twemoji"
 MEASURES = {
@@ -95,8 +100,9 @@ def prepare(options: Options) -> None:
         folder, out = options.noisy(share), options.out / f"embedded-{share:g}"
         what = ("--what", "both", "--caption_key", "captions.name", "--shards", f"{folder}/train-*.tar", "--out", out)
         run_module("prolip.cli", "embed", "--checkpoint", reference, *what)
-        by = ("--by", "csd", "--keep_share", KEEP, "--out", options.selection("offline", share))
-        run_module("prolip.cli", "data", "select", "--embeddings", out, *by)
+        for kept, method in ((HALF, "offline"), (QUARTER, "offline" + ONE_IN_FOUR)):
+            by = ("--by", "csd", "--keep_share", kept, "--out", options.selection(method, share))
+            run_module("prolip.cli", "data", "select", "--embeddings", out, *by)
 
 
 def exchange(source: Path, target: Path, share: float) -> None:
@@ -134,13 +140,15 @@ def arguments(method: str, share: float, seed: int, options: Options) -> list[st
     """Return the arguments of `prolip train` for a run: on one core, with a single checkpoint at the end."""
     data, steps = options.noisy(share), options.steps
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
-    if method in {"offline", "reference"}:
-        read += ["--data.selection", str(options.selection(method, share))]
+    name = method.removesuffix(EQUAL)
+    if name.startswith(("offline", "reference")):
+        read += ["--data.selection", str(options.selection(name, share))]
     if METHODS.get(method):
         read += [*METHODS[method], "--choose.reference", str(options.out / f"embedded-{share:g}")]
     place = ["--out", str(options.folder(method, share, seed)), "--cpu_threads", "1", "--data.num_threads", "1"]
-    if method == "uniform, equal cost":
-        costs = [cost(arguments(other, share, seed, options)) for other in ("uniform", "learnability")]
+    if method.endswith(EQUAL):
+        choice = "learnability" + ONE_IN_FOUR * (ONE_IN_FOUR in method)
+        costs = [cost(arguments(other, share, seed, options)) for other in ("uniform", choice)]
         steps = round(steps * costs[1] / costs[0])
     length = ["--samples_seen", str(steps * options.batch), "--batch_size", str(options.batch)]
     length += ["--checkpoint_every", str(steps)]
