@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from prolip.data import DataError, preprocess, usable_cores
+from prolip.data import DataError, FitConfig, preprocess, usable_cores
 from prolip.data.build.images import STORED, UNREADABLE, check_pixels, open_image
-from prolip.data.config import Filter, FitConfig
+from prolip.data.config import Filter
 from prolip.data.device import Normalise
 from prolip.errors import UserError, check
 from prolip.folders import Folder
@@ -123,10 +123,11 @@ class Preprocess:
     def of_config(cls, config: ModelConfig) -> Preprocess:
         """Return the preprocessing of an architecture of ours."""
         vision = config.vision
+        made = cls(size=vision.height_and_width, filter=vision.interpolation)
         if vision.image_seq_len is None:
-            return cls(size=vision.height_and_width)
-        native = {"resize": "native", "patch_size": vision.patch_size, "image_seq_len": vision.image_seq_len}
-        return cls(size=vision.height_and_width, turned=True, **cast(Any, native))
+            return made
+        length = vision.image_seq_len
+        return replace(made, resize="native", turned=True, patch_size=vision.patch_size, image_seq_len=length)
 
     @property
     def sides(self) -> tuple[int, int]:

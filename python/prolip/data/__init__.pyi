@@ -3,6 +3,7 @@ from .config import (
     CaptionConfig as CaptionConfig,
     CaptionSource as CaptionSource,
     DataConfig as DataConfig,
+    FitConfig as FitConfig,
     LoaderConfig as LoaderConfig,
     MaskConfig as MaskConfig,
     NativeConfig as NativeConfig,

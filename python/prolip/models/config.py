@@ -90,6 +90,8 @@ class VisionConfig:
     of the position table. None for square images."""
     pos_embed_interp_mode: PositionMode = "bilinear"
     """How positions are interpolated for a grid of another size: as SigLIP 2's in transformers, or as timm's."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Pillow's filter that images are resized by."""
 
     def __post_init__(self) -> None:
         _check_sizes("vision.", self, "layers", "width", "head_width", "patch_size")

@@ -52,7 +52,8 @@ class _Config:
 def siglip2_config(given: JsonDict, *, uncertainty: bool = True) -> ModelConfig:
     """The architecture in a config.json of transformers; without `uncertainty`, it has no [UNC] parts.
 
-    The maximum number of patches is that of the position table: SigLIP 2's own image processor has the same.
+    The maximum number of patches is that of the position table: SigLIP 2's own image processor has the same, and
+    resizes by a bilinear filter.
     """
     config = decode(_Config, given, drop_unknown=True)
     image, words = config.vision_config, config.text_config
@@ -61,6 +62,7 @@ def siglip2_config(given: JsonDict, *, uncertainty: bool = True) -> ModelConfig:
         patch_size=image.patch_size,
         image_size=image.patch_size * math.isqrt(image.num_patches),
         image_seq_len=image.num_patches,
+        interpolation="bilinear",
         no_ln_pre=True,
         pool_type="map",
         **image.settings(uncertainty),

@@ -182,6 +182,7 @@ def _loader_config(job: ValidationJob, training: LoaderConfig, seq_len: int | No
         shards=job.shards,
         batch_size=job.batch_size,
         image_size=training.image_size,
+        fit=training.fit,
         native=training.native and training.native.of_one_length(seq_len or 1, job.batch_size),
         captions=tuple(CaptionConfig(sources=(CaptionSource(key=key),)) for key in captions),
         tokenizer=training.tokenizer,

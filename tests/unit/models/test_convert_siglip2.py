@@ -1,12 +1,17 @@
 """SigLIP 2 for native aspect from the files of transformers: the same embeddings without that package."""
 
+import io
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from tests.support.images import encode, noise
 from tests.support.refusals import refusal_of
+from tests.support.shards import write_tar
 from tests.unit.models.test_convert_open_clip import close, random_everywhere
 from transformers import Siglip2Config, Siglip2Model
+from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
 import prolip
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
@@ -48,6 +53,20 @@ def test_means_equal_transformers_for_padded_images_of_any_shape(theirs, tmp_pat
     assert read_config(tmp_path) == ours.config
     assert new_model(ours.config, str(tmp_path)).state_dict().keys() == ours.state_dict().keys()
     assert not prolip.load(tmp_path, device="cpu").has_variances
+
+
+def test_embeddings_of_files_equal_transformers(theirs, tmp_path):
+    model = prolip.load(tmp_path, device="cpu")
+    images = [noise(seed, size) for seed, size in enumerate([(61, 44), (9, 200), (64, 64), (300, 31), (3, 5)])]
+    slow = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+    files = [encode(image, kind) for image, kind in zip(images, ("png", "jpeg", "webp", "jpeg", "png"), strict=True)]
+    write_tar(tmp_path / "a.tar", [(f"{place}.png", data) for place, data in enumerate(files)])
+    with torch.no_grad():
+        inputs = slow([Image.open(io.BytesIO(data)).convert("RGB") for data in files], return_tensors="pt")
+        expected = theirs.get_image_features(**inputs).pooler_output.unsqueeze(0).flatten(0, -2)
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    for given in (files, [str(tmp_path / "a.tar")]):
+        torch.testing.assert_close(model.encode_images(given).mean, expected, rtol=0, atol=1e-6)
 
 
 def test_the_settings_that_files_leave_out_are_those_of_transformers():

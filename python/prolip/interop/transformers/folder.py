@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.inference.preprocess import square_image_size
@@ -49,6 +51,7 @@ def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, c
         images = ProLIPImageProcessor(size={"shortest_edge": square_image_size(model)})
     else:
         images = ProLIPImageProcessor(patch_size=vision.patch_size, max_num_patches=vision.image_seq_len)
+    images.resample = int(Image.Resampling[vision.interpolation.upper()])
     config = ProLIPConfig(**to_official_json(model.config), pad_token_id=Tokenizer(tokenizer).pad_id)
     config.auto_map = {
         "AutoConfig": "modeling.ProLIPConfig",

@@ -25,7 +25,7 @@ from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
 
 
 class ProLIPImageProcessor(BaseImageProcessor):
-    """Resizes images (bicubic) and normalises them: the loader's pixels.
+    """Resizes images and normalises them: the loader's pixels.
 
     The shortest side is resized and the centre cropped; or, with native aspect, the whole image is cut into patches.
     """
@@ -40,6 +40,7 @@ class ProLIPImageProcessor(BaseImageProcessor):
         image_std: Sequence[float] = OPENAI_STD,
         patch_size: int = 16,
         max_num_patches: int | None = None,
+        resample: int = Image.Resampling.BICUBIC,
         **kwargs: Any,
     ) -> None:
         """Takes the settings in a preprocessor_config.json.
@@ -50,6 +51,7 @@ class ProLIPImageProcessor(BaseImageProcessor):
             image_std: standard deviation of red, green and blue, in [0, 1].
             patch_size: side of a patch in pixels.
             max_num_patches: maximum number of patches of an image with native aspect; None for square images.
+            resample: Pillow's filter.
             kwargs: settings of transformers.
         """
         super().__init__(**kwargs)
@@ -58,6 +60,7 @@ class ProLIPImageProcessor(BaseImageProcessor):
         self.image_std = list(image_std)
         self.patch_size = patch_size
         self.max_num_patches = max_num_patches
+        self.resample = int(resample)
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **_unused: Any) -> BatchFeature:
         """Return {"pixel_values": f32 [N, 3, side, side]}, or with native aspect what SigLIP 2's processor returns.
@@ -77,7 +80,7 @@ class ProLIPImageProcessor(BaseImageProcessor):
         native = Siglip2ImageProcessorPil(
             patch_size=self.patch_size,
             max_num_patches=self.max_num_patches,
-            resample=Image.Resampling.BICUBIC,
+            resample=self.resample,
             image_mean=self.image_mean,
             image_std=self.image_std,
         )
@@ -85,7 +88,7 @@ class ProLIPImageProcessor(BaseImageProcessor):
         return native(turned, return_tensors=return_tensors)
 
     def _pixels(self, image: Image.Image) -> Tensor:
-        square = np.asarray(_square(image, self.size["shortest_edge"]))
+        square = np.asarray(_square(image, self.size["shortest_edge"], Image.Resampling(self.resample)))
         scaled = torch.tensor(square).permute(2, 0, 1).float() / 255.0
         mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
         return (scaled - mean[:, None, None]) / std[:, None, None]
@@ -98,14 +101,14 @@ def _open(image: Any) -> Image.Image:
     return opened
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
+def _square(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
     """Resize the shortest side to `side`, and crop the centre, with torchvision's rounding."""
     width, height = image.size
     short, long = min(width, height), max(width, height)
     length = int(side * long / short)
     resized = (side, length) if width <= height else (length, side)
     if resized != image.size:
-        image = image.resize(resized, Image.Resampling.BICUBIC)
+        image = image.resize(resized, resample)
     left, top = (round((total - side) / 2) for total in resized)
     return image.crop((left, top, left + side, top + side))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from prolip.data import AugmentConfig, DataConfig, LoaderConfig, MaskConfig
+from prolip.data import AugmentConfig, DataConfig, FitConfig, LoaderConfig, MaskConfig
 from prolip.errors import UserError, check, check_at_least, check_seed, fields_within
 from prolip.files import OPERATIONAL, check_no_tilde
 from prolip.losses.config import LossConfig
@@ -289,6 +289,7 @@ class TrainConfig:
         if mask is not None and candidates > per_rank:
             mask = dataclasses.replace(mask, masked_fraction=1.0)  # any candidate may become one of the masked samples
         data = vars(dataclasses.replace(self.data, native=native, mask=mask))
+        fit = FitConfig(filter=vision.interpolation)
         return LoaderConfig(
-            **data, batch_size=candidates, image_size=vision.image_size, seed=self.seed, num_epochs=None
+            **data, batch_size=candidates, image_size=vision.image_size, fit=fit, seed=self.seed, num_epochs=None
         )
