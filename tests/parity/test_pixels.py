@@ -2,8 +2,10 @@
 
 import io
 import random
+import runpy
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -234,6 +236,14 @@ def test_resized_pixels_equal_pils():
     for image in [np.asarray(scene(300, 220)), extremes, np.asarray(scene(30, 400)), np.asarray(scene(900, 20))]:
         for _ in range(40):
             check_resizing(image, generator, least=0.02)
+
+
+@pytest.mark.skipif(PIL_VERSION < 13, reason="it resizes the rows of tall images first")
+def test_the_conformance_corpus_is_the_installed_pillows():
+    script = runpy.run_path(str(Path(__file__).parents[2] / "rust/image/tests/conformance.py"))
+    table = script["TABLE"].read_text(encoding="utf-8")
+    rows = [[line for line in text.splitlines() if line[0] != "#"] for text in (table, script["written_anew"](table))]
+    assert rows[0] == rows[1]
 
 
 def evaluated_by_pil(data: bytes, size: int) -> Pixels:

@@ -2,16 +2,22 @@
 //! hands in the buffers.
 //!
 //! ```
-//! use prolip_image::{Decoder, Fit, Rgb8, Scratch};
+//! use prolip_image::{Decoder, Fit, Rgb8, Scratch, ValueTable};
 //!
-//! /// 224 x 224 pixels, packed RGB: shortest side by the bicubic filter, then the centre.
+//! /// 3 x 224 x 224 floats from -1 to 1: shortest side by the bicubic filter, then the centre.
 //! fn prepare(bytes: &[u8]) -> Option<Vec<u8>> {
 //!     let mut image = Rgb8::default();
 //!     Decoder::new(1 << 26).decode(bytes, &mut image).ok()?;
 //!     let mut pixels = vec![0; 224 * 224 * 3];
 //!     Fit::default().apply(&image, [224, 224], &mut Scratch::default(), &mut pixels);
-//!     Some(pixels)
+//!     let floats = (0..3).flat_map(|_| 0..=255u8).map(|value| f32::from(value) / 127.5 - 1.0);
+//!     let table = ValueTable::new(floats.flat_map(f32::to_ne_bytes).collect());
+//!     let mut planes = vec![0; pixels.len() * table.width()];
+//!     table.translate_to_planes(&pixels, &mut planes);
+//!     Some(planes)
 //! }
+//! let png = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/palette.png"));
+//! assert_eq!(prepare(png).unwrap().len(), 3 * 224 * 224 * 4);
 //! assert!(prepare(b"GIF89a").is_none());
 //! ```
 //!
