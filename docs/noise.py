@@ -1,11 +1,10 @@
-"""Choose samples of noisy pairs while training: the runs and the table on the demo's data with wrong captions.
+"""Select samples of noisy pairs: the runs and the table on the demo's data with wrong captions.
 
     python docs/noise.py prepare     # exchange captions, train the reference on a clean tenth, embed
     python docs/noise.py run         # train and evaluate the runs that do not exist yet
     python docs/noise.py table       # print the table of the existing runs, as Markdown
 
-A share of the training samples has exchanged captions. The methods train on as many samples, or cost as many FLOPs with
-scoring counted ("equal cost").
+A share of the training samples has exchanged captions. Other `--steps` make other runs.
 """
 
 from __future__ import annotations
@@ -31,22 +30,9 @@ from prolip.train import loop
 from prolip.train.config import load_config
 from prolip.train.cost import mean_step_flops
 
-HALF, QUARTER, TENTH = 0.5, 0.25, 0.1
-EQUAL, ONE_IN_FOUR = ", equal cost", ", a quarter"
-CHOOSE = ("--choose.keep", str(HALF), "--choose.group", "128", "--choose.chunks", "8")
-CHOOSE_QUARTER = ("--choose.keep", str(QUARTER), "--choose.group", "256", "--choose.chunks", "8")
-METHODS: dict[str, tuple[str, ...]] = {
-    "uniform": (),
-    "uniform, equal cost": (),
-    "offline": (),
-    "offline, equal cost": (),
-    "learnability": CHOOSE,
-    "per deviation": (*CHOOSE, "--choose.deviation", "True"),
-    "learnability, a quarter": CHOOSE_QUARTER,
-    "offline, a quarter, equal cost": (),
-}
-"""`offline` trains on the half, or the quarter, that is nearest to its captions by the reference. Those of equal cost
-take as many more steps as `learnability` costs, which chooses the same share."""
+TENTH = 0.1
+KEPT = {"all": 1.0, "selection": 0.5, "a quarter": 0.25}
+"""Share that a method trains on: the samples that the reference finds nearest to their captions."""
 SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
 _GROUPS, _NAMES = f"{RIGHT}: group, held-out emoji", f"{RIGHT}: names, trained emoji, Twemoji"
 MEASURES = {
@@ -71,7 +57,7 @@ class Options:
     seeds: int = 3
     steps: int = 500
     batch: int = 128
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = tuple(KEPT)
 
     def noisy(self, share: float) -> Path:
         """Folder of shards with this share of exchanged captions."""
@@ -79,7 +65,7 @@ class Options:
 
     def folder(self, method: str, share: float, seed: int) -> Path:
         """Folder of a run."""
-        return self.out / f"{method.replace(', ', ' ')}-{share:g}-{seed}"
+        return self.out / f"{method}-{share:g}-{seed}-{self.steps}"
 
     def selection(self, method: str, share: float) -> Path:
         """What a method trains on."""
@@ -100,8 +86,8 @@ def prepare(options: Options) -> None:
         folder, out = options.noisy(share), options.out / f"embedded-{share:g}"
         what = ("--what", "both", "--caption_key", "captions.name", "--shards", f"{folder}/train-*.tar", "--out", out)
         run_module("prolip.cli", "embed", "--checkpoint", reference, *what)
-        for kept, method in ((HALF, "offline"), (QUARTER, "offline" + ONE_IN_FOUR)):
-            by = ("--by", "csd", "--keep_share", kept, "--out", options.selection(method, share))
+        for method in ("selection", "a quarter"):
+            by = ("--by", "csd", "--keep_share", KEPT[method], "--out", options.selection(method, share))
             run_module("prolip.cli", "data", "select", "--embeddings", out, *by)
 
 
@@ -140,16 +126,9 @@ def arguments(method: str, share: float, seed: int, options: Options) -> list[st
     """Return the arguments of `prolip train` for a run: on one core, with a single checkpoint at the end."""
     data, steps = options.noisy(share), options.steps
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
-    name = method.removesuffix(EQUAL)
-    if name.startswith(("offline", "reference")):
-        read += ["--data.selection", str(options.selection(name, share))]
-    if METHODS.get(method):
-        read += [*METHODS[method], "--choose.reference", str(options.out / f"embedded-{share:g}")]
+    if method != "all":
+        read += ["--data.selection", str(options.selection(method, share))]
     place = ["--out", str(options.folder(method, share, seed)), "--cpu_threads", "1", "--data.num_threads", "1"]
-    if method.endswith(EQUAL):
-        choice = "learnability" + ONE_IN_FOUR * (ONE_IN_FOUR in method)
-        costs = [cost(arguments(other, share, seed, options)) for other in ("uniform", choice)]
-        steps = round(steps * costs[1] / costs[0])
     length = ["--samples_seen", str(steps * options.batch), "--batch_size", str(options.batch)]
     length += ["--checkpoint_every", str(steps)]
     return ["demo", "--seed", str(seed), *length, *place, *SMALLER, *machine_flags(), *read]

@@ -35,7 +35,6 @@ def batch_of(images: np.ndarray[Any, np.dtype[np.uint8]] | PatchArrays, number: 
         ids,
         ids[:, :1].copy(),
         patches,
-        np.zeros(rows, np.uint32),
         np.arange(rows, dtype=np.uint32),
         np.zeros((rows, 2), np.int32),
         keys,

@@ -23,10 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-from prolip.data import Cursor
-from prolip.data.device import DeviceBatch
-from prolip.train.choose import Chooser
-from prolip.train.config.sections import ChooseConfig, EmaConfig
+from prolip.train.config.sections import EmaConfig
 from prolip.train.logging import Meter
 from prolip.train.loop import take_step
 
@@ -124,18 +121,14 @@ def step_waits(device: torch.device, changes: dict[str, Any]) -> dict[str, Any]:
     """Calls and waits of the second step of a run."""
     with Device() as on, mock.patch.object(small_step, "ALONE", replace(small_step.ALONE, device=device)):
         model = small_step.model_of().to(device)
-        choose = ChooseConfig(**changes.pop("choose", {}))
-        run = small_step.run_of(model, ema=EmaConfig(decay=0.9), choose=choose, **changes)
-        chooser = Chooser(run.config, model, run.ranks, cast(Any, None)) if choose.keep < 1 else None
+        run = small_step.run_of(model, ema=EmaConfig(decay=0.9), **changes)
         meter = Meter(run.ranks, cast(Any, None), cast(Any, None), step=0, samples=0, elapsed_s=0.0, scaler=run.scaler)
         on_host = small_step.step_of(8, 3)
-        there = [part.to(device) for part in on_host]
-        candidates, none = DeviceBatch(*there, *[cast(Any, None)] * 3, ["a"] * 8, {}, Cursor()), None
+        batch = on_host._replace(**{name: part.to(device) for name, part in on_host._asdict().items()})
 
         def step() -> None:
-            batch, gap = (candidates, none) if chooser is None else chooser(candidates, run.step)
-            terms, _, norm = take_step(run, batch)
-            meter.add(terms, gap)
+            terms, _, norm = take_step(run, cast(Any, batch))
+            meter.add(terms)
             assert norm.device == device
 
         step()  # whatever is made once

@@ -42,10 +42,9 @@ class DeviceBatch(NamedTuple):
     """int64 [C, M, L]."""
     kept_patches: Tensor | None
     """int64 [M, K]."""
-    shards: NDArray[np.uint32]
     rows: NDArray[np.uint32]
     sizes: NDArray[np.int32]
-    keys: Sequence[str]
+    keys: list[str]
     members: Members
     cursor: Cursor
     """Where to resume after this batch."""

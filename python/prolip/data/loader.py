@@ -94,8 +94,6 @@ class Batch(NamedTuple):
     kept_patches: NDArray[np.int64] | None
     """[M, K], sorted indices of the kept patches of the first M rows; None if nothing is masked. With `native`, a row
     that keeps fewer than K patches ends with -1."""
-    shards: NDArray[np.uint32]
-    """[B], the samples' shards, as indices of `BatchLoader.stamps`."""
     rows: NDArray[np.uint32]
     """[B], places of the samples in their shards, from 0. Unreadable samples are counted too."""
     sizes: NDArray[np.int32]
@@ -185,7 +183,6 @@ class BatchLoader:
                     token_ids=batch.token_ids,
                     masked_token_ids=batch.masked_token_ids,
                     kept_patches=batch.kept_patches,
-                    shards=batch.shards,
                     rows=batch.rows,
                     sizes=batch.sizes,
                     keys=batch.keys,

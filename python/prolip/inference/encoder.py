@@ -166,7 +166,7 @@ class Encoder:
         batches = device_batches(loader, via, mean=preprocess.pixels.mean, std=preprocess.pixels.std)
         return self._encoded(
             _Prepared(
-                Encoded(list(batch.keys), batch.rows.tolist(), batch.sizes.tolist(), batch.members),
+                Encoded(batch.keys, batch.rows.tolist(), batch.sizes.tolist(), batch.members),
                 batch.images.to(device),
                 batch.token_ids if self.caption_keys else None,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from operator import attrgetter
@@ -19,11 +19,10 @@ from prolip.errors import UserError, check, check_at_least, fields_within, sente
 from prolip.files import check_writable
 from prolip.inference.tokenizer import check_same_tokenizer, inference_files
 from prolip.models import ProLIP
-from prolip.models.precision import DTYPES, autocast
+from prolip.models.precision import autocast
 from prolip.pretrained.sources import new_model, resolve
 from prolip.report.text_table import align
 from prolip.train.best_metric import check_metric
-from prolip.train.choose import open_reference
 from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.config.recipes import ADDITION
@@ -41,7 +40,6 @@ from prolip.train.validation import Validation
 _ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 _NO_SHARDS = ("--data.shards", "SHARDS")
 _SMALL = 0.1
-_READING_S = 2.0
 """GPU-hours below which a run may be meant for a CPU."""
 _SIZES = (
     *("embed_dim", "vision.layers", "vision.width", "vision.patch_size"),
@@ -94,7 +92,6 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
             config.lock,
             config.data.masking,
             config.data.native,
-            config.choose,
             config.batch_size,
             config.accumulate,
         )
@@ -131,18 +128,15 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     config = load_config(arguments)
     config.log.check()
     check_metric(config)
-    seconds = yield from _cost(config, options)
+    yield from _cost(config, options)
     problems: list[str] = []
-    choice = partial(_choice, gpus=options.gpus, seconds=seconds)
-    checks: dict[str, Callable[[TrainConfig], str]] = {
-        "tokenizer": _tokenizer,
-        "shards": partial(_shards, gpus=options.gpus),
-        **({"choice": choice} if config.choose.keep < 1 else {}),
-        "val": _validation,
-        "start": _start,
-        "folder": partial(_folder, gpus=options.gpus),
-    }
-    for title, examine in checks.items():
+    for title, examine in (
+        ("tokenizer", _tokenizer),
+        ("shards", partial(_shards, gpus=options.gpus)),
+        ("val", _validation),
+        ("start", _start),
+        ("folder", partial(_folder, gpus=options.gpus)),
+    ):
         try:
             yield f"{title:9}  {examine(config)}"
         except (UserError, OSError, DataError) as error:
@@ -156,7 +150,7 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     yield "ready"
 
 
-def _cost(config: TrainConfig, options: DryRunOptions) -> Generator[str, None, float]:
+def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     counts, flops = count_parameters(trained_model(config)), flops_per_sample(config)
     hours, limit = gpu_hours(options, config, flops), peak(options, config)
     config.loader(options.gpus)  # checks that the batch divides evenly
@@ -170,12 +164,10 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Generator[str, None, f
         f"{hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} of its {limit / 1e12:g} TFLOPS in "
         f"{config.arithmetic}, {hours / options.gpus:,.2f} hours on {options.gpus}"
     )
-    seconds = 3600 * hours / options.gpus
     if hours < _SMALL and options.gpus == 1 and find_device(config.device).type == "cpu":
-        seconds = config.samples_seen * flops / _cpu_speed(config)
-        where = f"about {seconds / 60:,.0f} minutes on this CPU, as measured by a step, if nothing else runs"
+        minutes = config.samples_seen * flops / _cpu_speed(config) / 60
+        where = f"about {minutes:,.0f} minutes on this CPU, as measured by a step, if nothing else runs"
     yield f"compute    {flops / 1e9:.4g} GFLOPs per sample: {where}"
-    return seconds
 
 
 def _cpu_speed(config: TrainConfig) -> float:
@@ -214,30 +206,6 @@ def _shards(config: TrainConfig, gpus: int) -> str:
         found = [_first_sample(settings, some) for some in patterns]
     known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch{config.epochs(total)}"
     return f"{known}; test read OK: {', '.join(found)}"
-
-
-def _choice(config: TrainConfig, gpus: int, seconds: float) -> str:
-    """Say what candidates cost, and measure whether this machine's loader reads them as fast as they are chosen."""
-    settings, step = config.loader(gpus), mean_step_flops(config, gpus)
-    gib = 3 * settings.image_size**2 * settings.batch_size / 2**30
-    on_device = 2 * gib * DTYPES[config.precision].itemsize  # in use, and copied ahead
-    needed, count_read, begun = config.samples_seen / config.choose.keep / seconds, 0, time.perf_counter()
-    few = dataclasses.replace(
-        settings, batch_size=min(settings.batch_size, 64), last_batch="keep", captions=(), mask=None
-    )
-    with BatchLoader(few) as loader:
-        open_reference(config, loader, _ALONE.device)
-        for batch in loader:
-            count_read += len(batch.keys)
-            if (spent := time.perf_counter() - begun) > _READING_S:
-                break
-    speed = count_read / spent
-    enough = "" if speed >= needed else ", which is too slow"
-    return (
-        f"{step.choice / step.total:.0%} of the compute, {1 - config.choose.keep:.0%} of an epoch is not trained on; "
-        f"{on_device:.2g} GiB of candidates on a device, {gib * settings.prefetch_batches:.2g} GiB prefetched; needs "
-        f"{needed:,.0f} images/s over all machines, and this one reads {speed:,.0f}{enough}"
-    )
 
 
 def _first_sample(settings: LoaderConfig, patterns: tuple[str, ...]) -> str:

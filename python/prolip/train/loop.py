@@ -35,7 +35,6 @@ from prolip.models.precision import DTYPES, autocast
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
 from prolip.train.best_metric import BestSoFar, check_metric
-from prolip.train.choose import Chooser
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.train.cost import count_parameters
 from prolip.train.logging import Meter, MetricsLog, seconds_at_peak
@@ -87,8 +86,6 @@ class Run:
     """Samples seen, over all ranks."""
     elapsed_s: float
     """Seconds of training before the last restart."""
-    chooser: Chooser | None = None
-    """Chooses a step's samples, if the loader reads more."""
 
 
 def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
@@ -114,7 +111,6 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock)
     network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
-    chooser = Chooser(config, model, ranks, loader) if config.choose.keep < 1 else None
     loss = ProlipLoss(config.loss, Peers(), variance_units=model.config.start_variances)
     optimizer = make_optimizer(model, config.optim, ranks, config.precision)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
@@ -144,7 +140,6 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         step=step,
         samples=0 if saved is None else saved.notes.samples or step * config.batch_size,
         elapsed_s=0.0 if saved is None else saved.notes.elapsed_s,
-        chooser=chooser,
     )
     if ranks.rank == 0:
         write_atomic(config.out / "config.toml", to_toml(config))
@@ -235,15 +230,14 @@ def loop(run: Run, opened: ExitStack) -> int:
     stopping = opened.enter_context(run.stopping)
     logs = opened.enter_context(MetricsLog(config, run.step, leads=run.ranks.rank == 0))
     logged = saved = run.step
-    for candidates in stopping.until_stopped(batches):
-        batch, gap = (candidates, None) if run.chooser is None else run.chooser(candidates, run.step)
+    for batch in stopping.until_stopped(batches):
         if rehearsing:
             # DDP's first backward pass fixes the order of its sums. One backward pass without a step gives this step
             # the order of an uninterrupted run.
             compute_gradients(run, batch)
             rehearsing = False
         terms, output, grad_norm = take_step(run, batch)
-        meter.add(terms, gap)
+        meter.add(terms)
         run.saver.check()
         done = run.step == config.total_steps
         saving = done or run.step % config.checkpoint_every == 0

@@ -66,9 +66,6 @@ pub struct Batch {
     masked_rows: usize,
     has_text: bool,
     cursor: Cursor,
-    /// uint32 `[B]`, the samples' shards, as indices of the expanded list.
-    #[pyo3(get)]
-    shards: Py<PyArray1<u32>>,
     /// uint32 `[B]`, the samples' places in their shards.
     #[pyo3(get)]
     rows: Py<PyArray1<u32>>,
@@ -90,7 +87,7 @@ impl Batch {
         dataset: &Dataset,
         value_bytes: usize,
     ) -> PyResult<Self> {
-        let pipeline::Batch { mut lease, samples, masked_rows, row_patches, cursor } = batch;
+        let pipeline::Batch { mut lease, samples: _, masked_rows, row_patches, cursor } = batch;
         let arrays = &mut lease.arrays;
         let keys = PyList::new(py, &arrays.keys)?;
         let members = PyDict::new(py);
@@ -102,7 +99,6 @@ impl Batch {
         let sizes = PyArray1::from_slice(py, arrays.sizes.as_flattened());
         let sizes = sizes.reshape([arrays.sizes.len(), 2])?;
         let places = PyArray1::from_slice(py, &arrays.rows);
-        let shards = PyArray1::from_iter(py, samples.iter().map(|sample| sample.shard));
         let (rows, side) = (arrays.keys.len(), dataset.config.image_size as usize);
         let shape = match dataset.config.native {
             Some(_) => vec![rows, row_patches, dataset.patch_bytes() * value_bytes],
@@ -126,7 +122,6 @@ impl Batch {
             masked_rows,
             has_text: slots > 0,
             cursor,
-            shards: shards.unbind(),
             rows: places.unbind(),
             sizes: sizes.unbind(),
             keys: keys.unbind(),

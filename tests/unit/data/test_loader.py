@@ -51,7 +51,6 @@ def test_a_batch_has_the_documented_shapes_and_types(shards):
         (batch.token_ids, (2, 4, 12), np.int32),
         (batch.masked_token_ids, (2, 2, 12), np.int32),
         (batch.kept_patches, (2, 12), np.int64),
-        (batch.shards, (4,), np.uint32),
         (batch.rows, (4,), np.uint32),
         (batch.sizes, (4, 2), np.int32),
     ):

@@ -193,6 +193,7 @@ def test_every_rank_has_its_share_of_the_budget_of_native_images(tmp_path):
     assert from_toml(to_toml(config)) == config
     of_a_packed_run = to_toml(config).replace("[data.native]", "[data.native]\npacked = true")
     assert from_toml(of_a_packed_run) == config
+    assert from_toml(to_toml(config) + "[choose]\nkeep = 1.0\n") == config
     assert config.data.native.steps() == steps
     assert config.samples_per_step == 33
     assert config.total_steps == 1000 // 33

@@ -116,7 +116,6 @@ def test_an_addition_changes_any_recipe_alike():
         "loss.vib_form": "exact",
     }
     additions = {
-        "with-choose": {"choose.keep": 0.2},
         "with-effective-weights": {f"loss.{name}": 32 * getattr(script, name) for name in local},
         "with-exact": exact,
         "with-masking-alone": {"loss.inclusion_weight": 0.0},

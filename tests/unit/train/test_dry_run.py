@@ -104,17 +104,6 @@ def test_a_dry_run_prints_what_the_run_will_do(lab, capsys):
         assert part in figures
 
 
-def test_a_dry_run_knows_what_a_choice_costs(lab, capsys):
-    flags = ["--choose.keep", "0.25", "--choose.group", "16", "--choose.chunks", "2", "--gpus", "2"]
-    assert rehearse(lab, *flags, "--choose.by", "learner") == 0
-    told = capsys.readouterr().out
-    assert "steps      80 of 16 samples of 64 candidates" in told
-    assert "80.0 epochs" in told
-    assert "% of the compute, 75% of an epoch is not trained on" in told
-    assert rehearse(lab, *flags) == 2
-    assert "choose.reference: " in capsys.readouterr().err
-
-
 def test_a_dry_run_counts_and_reads_the_chosen_samples(lab, capsys):
     chosen, rows = lab.folder / "chosen", np.arange(40, dtype=np.uint32)
     write_selection(chosen, [Chosen(str(lab.folder / "train.tar"), "", rows)])

@@ -68,7 +68,7 @@ def train_on(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> list
     found = []
 
     def recorded(run: Run, batch: Any) -> Any:
-        found.append((state_of(run), list(batch.keys)))
+        found.append((state_of(run), batch.keys))
         torch.rand(1)  # as a model with dropout would
         return take_step(run, batch)
 
@@ -91,23 +91,16 @@ STATEFUL = (
 )
 
 
-CHOSEN = (
-    *("--choose.keep", "0.5", "--choose.by", "learner", "--choose.group", "8", "--choose.chunks", "2"),
-    *("--choose.keep_patches", "0.5", "--keep_best", "lr", "--best_is", "min"),
-)
-
-
-@pytest.mark.parametrize("flags", [(), CHOSEN], ids=["all samples", "chosen samples"])
-def test_a_resumed_run_has_every_state_of_the_run_that_went_on(flags, tmp_path, monkeypatch):
+def test_a_resumed_run_has_every_state_of_the_run_that_went_on(tmp_path, monkeypatch):
     """Weights, moments, average, loss scale, random numbers, best metric, samples seen and the place in the data."""
     write_shard(tmp_path / "train.tar")
     write_tokenizer(tmp_path / "tokenizer.json")
     (tmp_path / "recipe.toml").write_text(RECIPE.format(folder=tmp_path))
-    whole = train_on(tmp_path, monkeypatch, *flags)
+    whole = train_on(tmp_path, monkeypatch)
     assert len(whole) == 7
     for step in (3, 5):  # within the first epoch of four steps, and within the second
         torch.manual_seed(99)
-        again = train_on(tmp_path, monkeypatch, *flags, "--resume", str(step))
+        again = train_on(tmp_path, monkeypatch, "--resume", str(step))
         for (found, keys), (expected, expected_keys) in zip(again, whole[step:], strict=True):
             assert keys == expected_keys
             assert found.keys() == expected.keys()
@@ -121,7 +114,6 @@ STEPS: list[dict[str, Any]] = [
     {"precision": "bf16"},
     {"precision": "bf16", "accumulate": 3},
     {"precision": "fp16"},
-    {"precision": "bf16", "choose": {"keep": 0.5, "by": "learner", "group": 4, "chunks": 2, "deviation": True}},
 ]
 
 

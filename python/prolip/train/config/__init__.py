@@ -3,7 +3,6 @@
 from prolip.train.config.recipes import differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.train.config.run import TrainConfig
 from prolip.train.config.sections import (
-    ChooseConfig,
     EmaConfig,
     LogConfig,
     OptimConfig,
@@ -13,7 +12,6 @@ from prolip.train.config.sections import (
 )
 
 __all__ = [
-    "ChooseConfig",
     "EmaConfig",
     "LogConfig",
     "OptimConfig",

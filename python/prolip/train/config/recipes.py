@@ -74,7 +74,8 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
 def from_toml(text: str) -> TrainConfig:
     """The settings that `to_toml` wrote; a UserError if another version of prolip did."""
     table = tomllib.loads(text)
-    _drop(table, "data.native.packed")  # of an older run; its images are padded now
+    for key in ("data.native.packed", "choose"):  # of older runs: images are padded now, and all samples trained on
+        _drop(table, key)
     base = TrainConfig(model=ARCHITECTURES.get(table.get("architecture", ""), TrainConfig().model))
     config, unknown = _resolved(base, [table])
     if unknown:

@@ -13,14 +13,7 @@ from prolip.files import OPERATIONAL, check_no_tilde
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
-from prolip.train.config.sections import (
-    ChooseConfig,
-    EmaConfig,
-    LogConfig,
-    OptimConfig,
-    ParallelConfig,
-    ValidationConfig,
-)
+from prolip.train.config.sections import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
 
 _DAY = 24 * 60
 
@@ -80,8 +73,6 @@ class TrainConfig:
     """Towers that are not trained."""
     data: DataConfig = field(default_factory=lambda: DataConfig(shards=(), augment=AugmentConfig(), mask=MaskConfig()))
     """Shards, captions, augmentation, masking."""
-    choose: ChooseConfig = field(default_factory=ChooseConfig)
-    """Which of more candidates to train on."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Terms of the loss and their weights."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -154,14 +145,13 @@ class TrainConfig:
     def step_sizes(self) -> str:
         """The samples of a step, in words."""
         if self.data.native is None:
-            candidates = f" of {self.choose.num_candidates(self.batch_size):,} candidates" * (self.choose.keep < 1)
-            return f"{self.batch_size:,} samples{candidates}"
+            return f"{self.batch_size:,} samples"
         kinds = (f"{samples:,} of {seq_len} patches" for _, seq_len, samples in self.data.native.steps())
         return f"{self.samples_per_step:,.0f} samples on average ({', '.join(kinds)})"
 
     def epochs(self, num_samples: int | None) -> str:
         """How often the run reads each of `num_samples` samples, for its first log line; "" if unknown."""
-        return "" if not num_samples else f", {self.samples_seen / self.choose.keep / num_samples:,.1f} epochs"
+        return "" if not num_samples else f", {self.samples_seen / num_samples:,.1f} epochs"
 
     def validate(self) -> None:
         """Check the rules between fields."""
@@ -284,12 +274,8 @@ class TrainConfig:
             raise UserError("model.vision.image_size", "must be square for training", vision.image_size)
         mask = self.data.masking
         mask = None if mask is None else dataclasses.replace(mask, num_patches=vision.num_patches)
-        check(native is None or self.choose.keep == 1, "choose.keep", "must be 1 with data.native", self.choose.keep)
-        candidates = self.choose.num_candidates(per_rank)
-        if mask is not None and candidates > per_rank:
-            mask = dataclasses.replace(mask, masked_fraction=1.0)  # any candidate may become one of the masked samples
         data = vars(dataclasses.replace(self.data, native=native, mask=mask))
         fit = FitConfig(filter=vision.interpolation)
         return LoaderConfig(
-            **data, batch_size=candidates, image_size=vision.image_size, fit=fit, seed=self.seed, num_epochs=None
+            **data, batch_size=per_rank, image_size=vision.image_size, fit=fit, seed=self.seed, num_epochs=None
         )

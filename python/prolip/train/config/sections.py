@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from prolip.errors import UserError, check, check_at_least, fields_within
-from prolip.files import OPERATIONAL, RESULTS
+from prolip.files import RESULTS
 from prolip.metrics.config import DEFAULT_TEMPLATES
 
 CLASS_MEMBER = "cls"
@@ -66,58 +66,6 @@ class OptimConfig:
             raise UserError("optim.cooldown_steps", rule, self.cooldown_steps)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UserError("optim.clip_norm", "must be positive, or absent", self.clip_norm)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChooseConfig:
-    """Which samples to train on: the best of more candidates, chosen before every step (JEST, arXiv:2406.17711)."""
-
-    keep: float = 1.0
-    """Share of the candidates that is trained on; 1 trains on all. A step reads batch_size / keep candidates."""
-    by: Literal["learnability", "reference", "learner"] = "learnability"
-    """`learnability`: loss of the learner minus that of the reference. `reference`: easy for it. `learner`: hard for
-    it."""
-    reference: str | None = field(default=None, metadata=OPERATIONAL)
-    """Embeddings of the training data by another model: a folder that `prolip embed --what both` wrote, with captions
-    of the first slot. Only `learner` needs none."""
-    deviation: bool = False
-    """Divide a score by the standard deviation of the pair's similarity, which the learner's variances give."""
-    group: int = 640
-    """Candidates that compete with each other: consecutive ones of a process. The choice does not depend on the number
-    of processes."""
-    chunks: int = 16
-    """Steps of the choice. Each knows the pairs with those that were chosen before."""
-    keep_patches: float = 0.25
-    """Share of an image's patches that the learner sees when it scores candidates."""
-
-    def __post_init__(self) -> None:
-        for name in ("keep", "keep_patches"):
-            check(0 < getattr(self, name) <= 1, f"choose.{name}", "must be above 0 and at most 1", getattr(self, name))
-        check_at_least(1, **{"choose.group": self.group, "choose.chunks": self.chunks})
-        if self.keep < 1:
-            check(
-                self.num_chosen % self.chunks == 0 and abs(self.group * self.keep - self.num_chosen) < 1e-6,
-                "choose.group",
-                f"times choose.keep, {self.keep}, must be a multiple of choose.chunks, {self.chunks}",
-                self.group,
-            )
-
-    @property
-    def num_chosen(self) -> int:
-        """Candidates of a group that are trained on, at least one."""
-        return max(1, round(self.group * self.keep))
-
-    @property
-    def scores(self) -> bool:
-        """Whether the learner scores the candidates."""
-        return self.keep < 1 and (self.by != "reference" or self.deviation)
-
-    def num_candidates(self, batch_size: int) -> int:
-        """Candidates of a step of `batch_size` samples on one process, which must be whole groups."""
-        groups, rest = divmod(batch_size, self.num_chosen)
-        rule = f"must be a multiple of {self.num_chosen} samples per process, those of a group of choose.group"
-        check(self.keep == 1 or rest == 0, "batch_size", rule, batch_size)
-        return batch_size if self.keep == 1 else groups * self.group
 
 
 @dataclass(frozen=True, kw_only=True)

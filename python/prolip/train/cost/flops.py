@@ -34,13 +34,11 @@ class StepFlops(NamedTuple):
     """Similarities of all pairs and their gradients."""
     recomputed: int
     """Blocks that run again in the backward pass, and the first forward pass of gradient accumulation."""
-    choice: int = 0
-    """The learner's forward pass on all candidates, and their scores."""
 
     @property
     def useful(self) -> int:
         """FLOPs without recomputation: the numerator of model FLOPs utilisation (MFU)."""
-        return self.forward + self.backward + self.loss + self.choice
+        return self.forward + self.backward + self.loss
 
     @property
     def total(self) -> int:
@@ -93,23 +91,7 @@ def mean_step_flops(config: TrainConfig, world_size: int = 1) -> StepFlops:
         for _, kind in config.kinds_of_step
     ]
     probs = [prob for prob, _ in config.kinds_of_step]
-    mean = StepFlops(*(round(sum(map(mul, probs, part))) for part in zip(*kinds, strict=True)))
-    return mean._replace(choice=_choice_flops(config, config.batch_size // world_size))
-
-
-def _choice_flops(config: TrainConfig, batch_size: int) -> int:
-    choose = config.choose
-    if choose.keep == 1:
-        return 0
-    num_judges = (choose.by != "reference") + (choose.by != "learner")
-    pairs = num_judges * 4 * choose.num_chosen * config.model.embed_dim
-    scored = 0
-    if choose.scores:
-        model, seen = trained_model(config), MaskConfig(keep_ratio=choose.keep_patches)
-        # A masked view of an image and its caption costs what scoring a candidate costs.
-        with_views = _count(model, seen, batch_size, batch_size, 1, 0)[0]
-        scored = (with_views - _count(model, None, 0, batch_size, 1, 0)[0]) // batch_size
-    return choose.num_candidates(batch_size) * (scored + pairs)
+    return StepFlops(*(round(sum(map(mul, probs, part))) for part in zip(*kinds, strict=True)))
 
 
 def _count(

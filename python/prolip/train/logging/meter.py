@@ -59,16 +59,14 @@ class Meter:
         """Seconds of training up to the last row."""
         self._ranks, self._batches, self._loader = ranks, batches, loader
         self._samples, self._at_peak, self._scaler = samples, at_peak, scaler
-        self._sums = torch.zeros(len(LossTerms._fields) + 1, device=ranks.device)
-        self._chooses = False
+        self._sums = torch.zeros(len(LossTerms._fields), device=ranks.device)
         self._step, self._since, self._waited = step, time.perf_counter(), 0.0
         self._stages: dict[str, float] = {}
         self._bad: Counter[str] = Counter()
 
-    def add(self, terms: LossTerms, gap: Tensor | None = None) -> None:
-        """Add a step's loss terms, and the gap of its choice if there was one, on the device."""
-        self._chooses = gap is not None
-        self._sums += torch.stack([*terms, terms.total.new_zeros(()) if gap is None else gap]).detach()
+    def add(self, terms: LossTerms) -> None:
+        """Add a step's loss terms, on the device."""
+        self._sums += torch.stack(terms).detach()
 
     def row(self, step: int, samples: int, output: ProLIPOutput, grad_norm: Tensor, lr: float) -> dict[str, float]:
         """A row of metrics. All ranks call this. It is the same on every rank, but for times and speeds.
@@ -83,9 +81,7 @@ class Meter:
         loader = {f"loader/{name}": (value - self._stages.get(name, 0.0)) / seconds for name, value in stages.items()}
         self._stages, self._bad = stages, Counter(stats.bad)
         waited = self._batches.wait_seconds
-        on_device = dict(zip((*LossTerms._fields, "choose/gap"), self._sums / steps, strict=True))
-        if not self._chooses:
-            del on_device["choose/gap"]
+        on_device = dict(zip(LossTerms._fields, self._sums / steps, strict=True))
         on_device |= {f"{name}_uncertainty": getattr(output, name).total_var.mean() for name in ("image", "text")}
         on_host = {
             "data_wait_share": (waited - self._waited) / seconds,
