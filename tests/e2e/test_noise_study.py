@@ -19,7 +19,7 @@ def test_the_study_exchanges_captions_and_counts_the_wrong_pairs_that_are_traine
     for place, name in enumerate(("design-twtr", "test-openmoji")):
         (emoji_data / f"train-{place:06}.tar").write_bytes((emoji_data / f"{name}-000000.tar").read_bytes())
     common = {"out": tmp_path / "study", "data": emoji_data, "seeds": 1, "steps": 2, "batch": 64, "shares": (0.5,)}
-    methods = ("uniform", "learnability")
+    methods = ("all", "selection")
     study.prepare(study.Options(command="prepare", **common))
     folder = tmp_path / "study" / "data-0.5"
     wrong = set(json.loads((folder / "wrong.json").read_text()))
@@ -29,7 +29,7 @@ def test_the_study_exchanges_captions_and_counts_the_wrong_pairs_that_are_traine
         same = json.loads(before[name]) == json.loads(after[name]) if name.endswith(".json") else True
         assert not same if Path(name).stem in wrong and name.endswith(".json") else same
     study.run(study.Options(command="run", methods=methods, **common))
-    told = json.loads((tmp_path / "study" / "learnability-0.5-0" / "noise.json").read_text())
+    told = json.loads((tmp_path / "study" / "selection-0.5-0-2" / "noise.json").read_text())
     assert 0 < told["wrong"] < 1
     capsys.readouterr()
     study.table(study.Options(command="table", methods=methods, **common))
