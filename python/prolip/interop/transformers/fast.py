@@ -65,7 +65,7 @@ class _Fast:
         values = slow.rescale(values, options["rescale_factor"]) if rescales else values
         values = slow.normalize(values, options["image_mean"], options["image_std"]) if normalises else values
         table = np.ascontiguousarray(values.reshape(3, 256, 1)).view(np.uint8)
-        exact = Preprocess(**fitted, turned=bool(images) and isinstance(images[0], str))
+        exact = Preprocess(**fitted, turned=any(isinstance(image, str) for image in images))
         names = [f"images[{place}]" for place in range(len(images))]
         data, grids = exact.prepared(images, names, table, usable_cores())
         pixels, more = data.view(values.dtype), {}

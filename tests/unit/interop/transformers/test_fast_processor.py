@@ -65,7 +65,8 @@ def test_values_equal_the_slow_processors(slow, tensors, tmp_path):
         paths.append(str(tmp_path / name))
         (tmp_path / name).write_bytes(data)
     same(fast(paths, return_tensors=tensors), slow(paths, return_tensors=tensors))
-    same(fast([paths[1], opened[0]], return_tensors=tensors), slow([paths[1], opened[0]], return_tensors=tensors))
+    for mixed in ([paths[1], opened[0]], [opened[0], paths[1]]):
+        same(fast(mixed, return_tensors=tensors), slow(mixed, return_tensors=tensors))
 
 
 def test_settings_in_a_call_are_followed_or_refused():
