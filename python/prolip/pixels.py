@@ -160,14 +160,30 @@ class Preprocess:
             UserError: it is not an image of a known kind, or there is no such file.
             DataError: an image cannot be decoded.
         """
-        several = images if isinstance(images, list | tuple) else [cast(AnyImage, images)]
-        names = [f"images[{place}]" for place in range(len(several))]
-        data, grids = self.prepared(several, names, self._table, threads or usable_cores())
-        values = torch.from_numpy(data).view(self.dtype)
+        several = images if isinstance(images, list | tuple) else [images]
+        values, grids = self._values(several, self._table, self.dtype, threads)
+        return Patches.of_grids(values, grids) if self.is_native else values
+
+    def features(self, images: Sequence[AnyImage], table: Tensor) -> dict[str, NDArray[Any]]:
+        """Return what a processor of transformers does, with the values of a table [3, 256].
+
+        That is `pixel_values` [N, 3, H, W], or at native aspect [N, L, P * P * 3], beside `pixel_attention_mask` [N, L]
+        and `spatial_shapes` [N, 2]. Errors as for `__call__`.
+        """
+        values, grids = self._values(images, table[..., None].contiguous().view(torch.uint8).numpy(), table.dtype)
+        made = {"pixel_values": values.numpy()}
         if self.is_native:
-            shape = len(several), self.image_seq_len, 3 * self.patch_size**2
-            return Patches.of_grids(values.view(shape), torch.from_numpy(grids).long())
-        return values.view(len(several), 3, *self.sides)
+            valid = torch.arange(self.image_seq_len) < grids.prod(1, keepdim=True)
+            made |= {"pixel_attention_mask": valid.int().numpy(), "spatial_shapes": grids.numpy()}
+        return made
+
+    def _values(
+        self, images: Sequence[Any], table: NDArray[np.uint8], dtype: torch.dtype, threads: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        names = [f"images[{place}]" for place in range(len(images))]
+        data, grids = self.prepared(images, names, table, threads or usable_cores())
+        shape = (self.image_seq_len, 3 * self.patch_size**2) if self.is_native else (3, *self.sides)
+        return torch.from_numpy(data).view(dtype).view(len(images), *shape), torch.from_numpy(grids).long()
 
     def prepared(
         self, images: Sequence[Any], names: Sequence[str], table: NDArray[np.uint8] | None = None, threads: int = 1

@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
-from prolip.data import usable_cores
 from prolip.data.build.images import STORED
 from prolip.errors import check
 from prolip.pixels import Preprocess, of_transformers
@@ -64,18 +64,8 @@ class _Fast:
         values = np.arange(256, dtype=np.uint8)[None, None].repeat(3, 0)
         values = slow.rescale(values, options["rescale_factor"]) if rescales else values
         values = slow.normalize(values, options["image_mean"], options["image_std"]) if normalises else values
-        table = np.ascontiguousarray(values.reshape(3, 256, 1)).view(np.uint8)
         exact = Preprocess(**fitted, turned=any(isinstance(image, str) for image in images))
-        names = [f"images[{place}]" for place in range(len(images))]
-        data, grids = exact.prepared(images, names, table, usable_cores())
-        pixels, more = data.view(values.dtype), {}
-        if exact.is_native:
-            pixels = pixels.reshape(len(images), exact.image_seq_len, -1)
-            valid = np.arange(exact.image_seq_len) < grids.prod(1, keepdims=True)
-            more = {"pixel_attention_mask": valid.astype(np.int32), "spatial_shapes": grids.astype(np.int64)}
-        else:
-            pixels = pixels.reshape(len(images), 3, *exact.sides)
-        made = {"pixel_values": pixels, **more}
+        made = exact.features(images, torch.from_numpy(values[:, 0]))
         return BatchFeature(made if return_tensors else {k: [*v] for k, v in made.items()}, tensor_type=return_tensors)
 
 

@@ -5,7 +5,10 @@ Shapes: N images or captions, L tokens or patches, P side of a patch.
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,19 @@ from transformers.processing_utils import ProcessorMixin
 from prolip.data.cleaning import cleaner
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
 
+try:
+    from prolip.data import DataError
+    from prolip.errors import UserError
+    from prolip.pixels import Preprocess
+except ImportError:  # an exported model, and no prolip
+    Preprocess = None  # type: ignore[assignment,misc]
+
 
 class ProLIPImageProcessor(BaseImageProcessor):
     """Resizes images and normalises them: the loader's pixels.
 
-    The shortest side is resized and the centre cropped; or, with native aspect, the whole image is cut into patches.
+    The shortest side is resized and the centre cropped; or, with native aspect, the whole image is cut into patches. If
+    prolip is installed it does so, and otherwise Pillow, with the same values.
     """
 
     model_input_names = ("pixel_values",)
@@ -71,9 +82,13 @@ class ProLIPImageProcessor(BaseImageProcessor):
         Args:
             images: one image or a list of them: PIL images, paths, URLs, or arrays. As in the loader, orientation tags
                 are ignored, except in downloaded images and with native aspect.
-            return_tensors: "pt" or "np"; a list of tensors if None.
+            return_tensors: "pt" or "np"; a list of tensors, by Pillow, if None.
         """
-        opened = map(_open, images if isinstance(images, list | tuple) else [images])
+        several = images if isinstance(images, list | tuple) else [images]
+        if return_tensors and several and Preprocess is not None:
+            with suppress(DataError, UserError):  # Pillow reads it, or says what is wrong
+                return BatchFeature(self._by_prolip(several), tensor_type=return_tensors)
+        opened = map(_open, several)
         if self.max_num_patches is None:
             pixels = [self._pixels(image.convert("RGB")) for image in opened]
             return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
@@ -87,16 +102,35 @@ class ProLIPImageProcessor(BaseImageProcessor):
         turned = [ImageOps.exif_transpose(image).convert("RGB") for image in opened]
         return native(turned, return_tensors=return_tensors)
 
+    def _by_prolip(self, images: Sequence[Any]) -> dict[str, Any]:
+        resample: Any = Image.Resampling(self.resample).name.lower()
+        is_native = self.max_num_patches is not None
+        exact = Preprocess(
+            size=self.size["shortest_edge"],
+            resize="native" if is_native else "shortest",
+            filter=resample,
+            patch_size=self.patch_size,
+            image_seq_len=self.max_num_patches or 1,
+            turned=is_native,
+        )
+        table = self._normalised(torch.arange(256)[:, None]).T
+        return exact.features([image if _is_file(image) else _open(image) for image in images], table)
+
     def _pixels(self, image: Image.Image) -> Tensor:
         square = np.asarray(_square(image, self.size["shortest_edge"], Image.Resampling(self.resample)))
-        scaled = torch.tensor(square).permute(2, 0, 1).float() / 255.0
-        mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
-        return (scaled - mean[:, None, None]) / std[:, None, None]
+        return self._normalised(torch.tensor(square)).permute(2, 0, 1)
+
+    def _normalised(self, values: Tensor) -> Tensor:
+        return (values.float() / 255.0 - torch.tensor(self.image_mean)) / torch.tensor(self.image_std)
+
+
+def _is_file(image: Any) -> bool:
+    return isinstance(image, str | Path) and os.path.isfile(image)
 
 
 def _open(image: Any) -> Image.Image:
-    if isinstance(image, str | Path) and Path(image).is_file():
-        return Image.open(image)
+    if _is_file(image):
+        return Image.open(io.BytesIO(Path(image).read_bytes()))
     opened: Image.Image = load_image(image) if isinstance(image, str) else to_pil_image(image)
     return opened
 

@@ -1,5 +1,6 @@
 """The processors give the loader's pixels and token ids."""
 
+import base64
 import io
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import PIL
 import pytest
 import torch
 from PIL import Image
-from tests.support.images import encode
+from tests.parity.test_exact_pixels import FILES, turned
+from tests.support.images import encode, noise
 from tests.support.native_pixels import native_pixels
 from tests.support.untrained_run import WORDS
+from tests.unit.interop.transformers.test_fast_processor import ALPHA, same
 from tokenizers import Tokenizer as JsonTokenizer, models, pre_tokenizers, processors
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
@@ -19,7 +22,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.inference.tokenizer import choose_tokenizer
-from prolip.interop.transformers import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer
+from prolip.interop.transformers import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer, processing
 from prolip.interop.transformers.folder import transformers_tokenizer
 from prolip.models import TextConfig
 from prolip.pretrained.sources import resolve
@@ -67,6 +70,59 @@ def test_processed_pixels_equal_the_loaders(size, mode, kind, tmp_path):
     assert torch.equal(native["spatial_shapes"], cut.grids)
     assert native["pixel_attention_mask"].tolist() == [[1] * length + [0] * (30 - length)]
     torch.testing.assert_close(native["pixel_values"][:, :length], cut.patches, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tensors", ["pt", "np"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": {"shortest_edge": SIDE}},
+        {"size": {"shortest_edge": 45}, "resample": 2, "image_mean": (0.1, 0.2, 0.3), "image_std": (0.4, 0.5, 0.6)},
+        {"patch_size": 5, "max_num_patches": 31},
+        {"patch_size": 16, "max_num_patches": 256, "resample": 2, "image_mean": (0.5,) * 3, "image_std": (0.5,) * 3},
+    ],
+)
+def test_prolip_gives_the_values_that_pillow_gives_without_it(settings, tensors, tmp_path, monkeypatch):
+    files = {
+        **FILES,
+        **ALPHA,
+        "bits": encode(noise(20).convert("1"), "png"),
+        "deep": encode(noise(21).convert("I;16"), "png"),
+        "turned png": encode(noise(22), "png", exif=turned(8)),
+        "turned webp": encode(noise(23), "webp", exif=turned(5)),
+        "moving": encode(noise(24), "webp", save_all=True, append_images=[noise(25)]),
+        "icon": encode(noise(27), "ico"),
+        "broken": FILES["wide"][:300],
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    pixels = np.asarray(noise(26, (33, 52)))
+    given = [
+        *(Image.open(io.BytesIO(data)) for name, data in files.items() if name != "broken"),
+        *(pixels, pixels.transpose(2, 0, 1), torch.from_numpy(pixels.copy()), pixels[..., :1], pixels / 255),
+        "data:image/jpeg;base64," + base64.b64encode(FILES["turned"]).decode(),
+        *(tmp_path / name for name in files if name not in {"tiff", "gif", "icon", "broken"}),
+        str(tmp_path / "turned"),
+    ]
+    others = [*given[-2:], tmp_path / "gif", tmp_path / "icon"]
+    processor = ProLIPImageProcessor(**settings)
+
+    def found():
+        with pytest.raises(OSError, match="truncated") as error:
+            processor([given[0], tmp_path / "broken"], return_tensors=tensors)
+        return str(error.value), [processor(images, return_tensors=tensors) for images in (given, given[-1], others)]
+
+    ours = found()
+    with monkeypatch.context() as patch:
+        patch.setattr(processing, "Preprocess", None)
+        expected = found()
+    assert ours[0] == expected[0]
+    for one, other in zip(ours[1], expected[1], strict=True):
+        same(one, other)
+    # So those were not Pillow's in both.
+    for name in ("_square", "Siglip2ImageProcessorPil"):
+        monkeypatch.setattr(processing, name, None)
+    same(processor(given, return_tensors=tensors), expected[1][0])
 
 
 def _word_file(folder: Path) -> Path:
