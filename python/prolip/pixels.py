@@ -87,6 +87,10 @@ class Preprocess:
     def of(cls, source: Any) -> Preprocess:
         """Return the preprocessing of a model of somebody else, or of ours.
 
+        Transparency is dropped in all. The slow processors of transformers put it on white if they convert images
+        (`do_convert_rgb`, set for CLIP, SigLIP and DINOv2), and otherwise refuse such images, as
+        `prolip.interop.transformers.fast_processor` does.
+
         Args:
             source: an open_clip or timm model, a processor of transformers (CLIP, SigLIP, SigLIP 2, ViT, DINOv2), a
                 `prolip.load`ed model, or their settings: a mapping (`preprocess_cfg`, `pretrained_cfg`), a JSON file
