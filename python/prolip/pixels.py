@@ -185,12 +185,12 @@ class Preprocess:
         self, images: Sequence[Any], table: NDArray[np.uint8], dtype: torch.dtype, threads: int = 0
     ) -> tuple[Tensor, Tensor]:
         names = [f"images[{place}]" for place in range(len(images))]
-        data, grids = self.prepared(images, names, table, threads or usable_cores())
+        data, grids = self.prepared(images, names, table, threads)
         shape = (self.image_seq_len, 3 * self.patch_size**2) if self.is_native else (3, *self.sides)
         return torch.from_numpy(data).view(dtype).view(len(images), *shape), torch.from_numpy(grids).long()
 
     def prepared(
-        self, images: Sequence[Any], names: Sequence[str], table: NDArray[np.uint8] | None = None, threads: int = 1
+        self, images: Sequence[Any], names: Sequence[str], table: NDArray[np.uint8] | None = None, threads: int = 0
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Return the bytes of the images [N, bytes], and the grids [N, 2] of those at native aspect.
 
@@ -198,6 +198,7 @@ class Preprocess:
         both `[L, P * P * 3]`, 0 behind the image's own patches. Errors as for `__call__`.
         """
         size = (self.patch_size, self.image_seq_len) if self.is_native else self.sides
+        threads = threads or (usable_cores() if len(images) > 1 else 1)
         options = {"native": self.is_native, "turned": self.turned, "threads": threads}
         sources = [self._as_source(*both) for both in zip(images, names, strict=True)]
         data, grids, failed = preprocess(sources, self.fit, size, table, **cast(Any, options))

@@ -169,15 +169,19 @@ pub fn preprocess<'py>(
     threads: usize,
 ) -> PyResult<Preprocessed<'py>> {
     check_level().map_err(config_error)?;
+    let table = table.map(|table| Ok::<_, PyErr>(ValueTable::new(table.as_slice()?.to_vec())));
     let work = Work {
         fit: read("fit", fit)?,
         size: [size.0.get().into(), size.1.get().into()],
         is_native: native,
         is_turned: turned,
-        table: table.map(|table| ValueTable::new(table.as_array().iter().copied().collect())),
+        table: table.transpose()?,
     };
     let inputs = images.iter().map(Input::of).collect::<PyResult<Vec<_>>>()?;
-    let mut out = vec![0; inputs.len() * work.row_bytes()];
+    // NumPy asks for huge pages. With others, the first touch of a long batch takes as long as resizing.
+    let array = PyArray1::zeros(py, inputs.len() * work.row_bytes(), false);
+    let mut writable = array.readwrite();
+    let out = writable.as_slice_mut()?;
     let mut grids = vec![[0; 2]; inputs.len()];
     let failed = Mutex::new(Vec::new());
     py.detach(|| {
@@ -206,5 +210,6 @@ pub fn preprocess<'py>(
     let grids = PyArray1::from_vec(py, grids.into_flattened()).reshape([images.len(), 2])?;
     let mut failed = failed.into_inner();
     failed.sort_unstable();
-    Ok((PyArray1::from_vec(py, out), grids, failed))
+    drop(writable);
+    Ok((array, grids, failed))
 }

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -17,12 +18,15 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_backends import PilBackend
+from transformers.image_transforms import normalize, rescale
+from transformers.image_utils import ChannelDimension
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
 from prolip.data.build.images import STORED
 from prolip.errors import check
 from prolip.pixels import Preprocess, of_transformers
 
+_Three = tuple[float, float, float]
 _STEPS = ("process_image", "resize", "center_crop", "rescale", "normalize", "pad", "_preprocess")
 
 
@@ -38,6 +42,8 @@ class _Fast:
 
     def _source(self, image: Any, encoded: Any, options: dict[str, Any]) -> Any:
         slow: Any = super()
+        if isinstance(image, bytes) and _is_rgb_jpeg(image):
+            return image
         if isinstance(image, encoded) and (encoded is bytes or os.path.isfile(image)):
             with Image.open(io.BytesIO(image) if encoded is bytes else image) as opened:
                 is_opaque = "A" not in opened.getbands() and "transparency" not in opened.info
@@ -55,17 +61,14 @@ class _Fast:
         return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
 
     def _preprocess(self, images: list[Any], return_tensors: Any = None, **options: Any) -> BatchFeature:
-        slow: Any = super()
         rescales, normalises = options["do_rescale"], options["do_normalize"]
         check(rescales or normalises, "do_rescale", "must be true without do_normalize", rescales)
         sizes = {name: dict(options[name]) for name in ("size", "crop_size") if options.get(name) is not None}
         fitted = of_transformers({**options, **sizes})
-        # The slow processor's own arithmetic, once for each value.
-        values = np.arange(256, dtype=np.uint8)[None, None].repeat(3, 0)
-        values = slow.rescale(values, options["rescale_factor"]) if rescales else values
-        values = slow.normalize(values, options["image_mean"], options["image_std"]) if normalises else values
+        factor = options["rescale_factor"] if rescales else None
+        table = _table(factor, *(_three(options[name]) if normalises else None for name in ("image_mean", "image_std")))
         exact = Preprocess(**fitted, turned=any(isinstance(image, str) for image in images))
-        made = exact.features(images, torch.from_numpy(values[:, 0]))
+        made = exact.features(images, table)
         return BatchFeature(made if return_tensors else {k: [*v] for k, v in made.items()}, tensor_type=return_tensors)
 
 
@@ -98,6 +101,29 @@ def fast_processor(source: Any) -> Any:
     fast = type(kind.__name__, (_Fast, kind), {})(**settings)
     _ = of_transformers({**settings, **fast.to_dict()})
     return fast
+
+
+@lru_cache
+def _table(factor: float | None, mean: _Three | None, std: _Three | None) -> torch.Tensor:
+    """The slow processor's own arithmetic, once for each value: [3, 256]."""
+    options: Any = dict.fromkeys(("data_format", "input_data_format"), ChannelDimension.FIRST)
+    values = np.arange(256, dtype=np.uint8)[None, None].repeat(3, 0)
+    values = rescale(values, factor, **options) if factor is not None else values
+    values = normalize(values, mean, std, **options) if mean is not None else values
+    return torch.from_numpy(values[:, 0])
+
+
+def _three(values: Any) -> _Three:
+    red, green, blue = values if isinstance(values, Iterable) else (values,) * 3
+    return float(red), float(green), float(blue)
+
+
+def _is_rgb_jpeg(data: bytes) -> bool:
+    """Whether the header of a JPEG file says three components. Pillow says so too, but takes longer."""
+    place, frames = 2, (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2")
+    while data[place : place + 1] == b"\xff" and data[place : place + 2] not in frames:
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return data[:2] == b"\xff\xd8" and data[place : place + 2] in frames and data[place + 9 : place + 10] == b"\x03"
 
 
 def _flat(images: Any) -> Iterator[Any]:
