@@ -79,6 +79,22 @@ impl Fit {
         scratch.image = part;
     }
 
+    /// The part of an image with an influence on the result: only its pixels need to be decoded.
+    pub fn part(&self, source: [u32; 2], [width, height]: [u32; 2]) -> CropBox {
+        let [rows, columns] = self.resize_size.unwrap_or([height, width]);
+        let resized = self.resized(source, [columns, rows]);
+        let range = |axis: usize, wanted: u32| {
+            let (first, _, length) = self.centre(resized[axis], wanted);
+            let scale = f64::from(source[axis]) / f64::from(resized[axis]);
+            let margin = self.filter.support() * scale.max(1.0) + 1.0;
+            let start = (f64::from(first) * scale - margin).max(0.0) as u32;
+            let end = (f64::from(first + length) * scale + margin) as u32;
+            (start, end.min(source[axis]) - start)
+        };
+        let ((x, width), (y, height)) = (range(0, width), range(1, height));
+        CropBox { x, y, width, height }
+    }
+
     /// Width and height of the resized image.
     fn resized(&self, [width, height]: [u32; 2], wanted: [u32; 2]) -> [u32; 2] {
         let side = wanted[0];

@@ -181,6 +181,26 @@ proptest! {
     }
 
     #[test]
+    fn pixels_outside_the_part_of_a_fit_have_no_influence((image, _, width, height) in resizings(), filter in prop::sample::select(&FILTERS), mode in prop::sample::select(&[Mode::Shortest, Mode::Squash, Mode::Longest])) {
+        let fit = Fit { resize: mode, filter, ..Fit::default() };
+        let (columns, rows) = (image.width(), image.height());
+        let part = fit.part([columns, rows], [width, height]);
+        part.check(columns, rows);
+        let mut changed = image.clone();
+        for (place, pixel) in changed.buffer.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            let (x, y) = (place as u32 % columns, place as u32 / columns);
+            let is_inside = (part.x..part.x + part.width).contains(&x) && (part.y..part.y + part.height).contains(&y);
+            *pixel = if is_inside { *pixel } else { pixel.map(|value| !value) };
+        }
+        let of = |image: &Rgb8| {
+            let mut out = vec![0; width as usize * height as usize * 3];
+            fit.apply(image, [width, height], &mut Scratch::default(), &mut out);
+            out
+        };
+        prop_assert!(of(&image) == of(&changed));
+    }
+
+    #[test]
     fn resizing_to_the_same_size_changes_nothing((image, crop, _, _) in resizings(), filter in prop::sample::select(&FILTERS)) {
         let same = resized(&image, crop, filter, crop.width, crop.height);
         let stride = image.width() as usize * 3;

@@ -115,7 +115,11 @@ impl Work {
         };
         if let Some(bytes) = bytes {
             let decode = if self.is_turned { Decoder::decode_turned } else { Decoder::decode_part };
-            decode(decoder, &bytes, image, CropBox::whole).map_err(|error| error.to_string())?;
+            let part = |width, height| match self.is_native {
+                true => CropBox::whole(width, height),
+                false => self.fit.part([width, height], [self.size[1], self.size[0]]),
+            };
+            decode(decoder, &bytes, image, part).map_err(|error| error.to_string())?;
         }
         let (width, height) = (image.width(), image.height());
         let grid = if self.is_native {

@@ -27,7 +27,7 @@ impl<'config> ImagePreparer<'config> {
         Self { config, decoder: Decoder::new(config.max_pixels), pixels: Rgb8::default() }
     }
 
-    /// Decodes `bytes`. The augmentation is drawn first, because only the pixels of the crop need decoding.
+    /// Decodes `bytes`. The augmentation is drawn first, because only the pixels with an influence need decoding.
     pub fn decode(
         &mut self,
         bytes: &[u8],
@@ -38,11 +38,10 @@ impl<'config> ImagePreparer<'config> {
             Some(_) => draw::draw_native,
             None => draw::draw,
         };
-        let choose = |width, height| {
-            let Some(augment) = &config.augment else {
-                return CropBox::whole(width, height);
-            };
-            draw.insert(draw_of(augment, width, height, &mut rng())).crop
+        let choose = |width, height| match &config.augment {
+            Some(augment) => draw.insert(draw_of(augment, width, height, &mut rng())).crop,
+            None if config.native.is_some() => CropBox::whole(width, height),
+            None => config.fit.part([width, height], [config.image_size; 2]),
         };
         let (decoder, pixels) = (&mut self.decoder, &mut self.pixels);
         match config.native {
