@@ -66,7 +66,7 @@ format: $(VENV)/.ready-lint ## rewrite Rust and Python sources in the project's 
 docs: $(VENV)/.ready-docs ## build docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 
-bench: bench-model bench-targets bench-loader bench-kernels ## losses and measures beside the published ones, loader and decoder beside others and their targets (photographs in PHOTOS=DIR), their kernels
+bench: bench-model bench-targets bench-loader bench-kernels ## losses and measures beside the published ones, loader, decoder and image processors beside others and their targets (photographs in PHOTOS=DIR), their kernels
 
 bench-model: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -q -m bench -s tests/bench
@@ -74,6 +74,7 @@ bench-model: $(VENV)/.ready-test
 PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
 bench-targets: $(VENV)/.ready-test
 	$(BIN)/python -m tests.bench.targets --images "$(PHOTOS)"
+	$(BIN)/python -m tests.bench.processors --images "$(PHOTOS)"
 
 bench-loader: $(VENV)/.ready-test
 	@test -d "$(PHOTOS)" || { echo "no folder $(PHOTOS): make bench PHOTOS=DIR" >&2; exit 1; }

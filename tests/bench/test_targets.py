@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from tests.bench import own_loop, targets
+from tests.bench import own_loop, processors, targets
 
 
 def test_loader_and_decoder_are_compared_with_their_targets(tmp_path, monkeypatch, capsys):
@@ -27,6 +27,16 @@ def test_normalised_batches_are_compared_with_raw_ones(tmp_path, monkeypatch, ca
     sizes = ["--threads", "1", "--repeats", "1", "--num_images", "2", "--batch_size", "2"]
     own_loop.main(["--images", str(tmp_path), *sizes])
     assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]] == [*own_loop.SIDES] * 2
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")  # torchvision's, as transformers calls it
+def test_processors_of_transformers_are_compared_with_ours(tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "0.jpg")
+    processors.main(["--images", str(tmp_path), "--repeats", "1", "--num_images", "1"])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == 6 * len(processors.PROCESSORS)
+    assert {line.split()[-2] for line in lines} == {"0.000%"}, "share of our values that differ"
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "embed-and-search.md": engines,
     "engines.md": engines,
     "evaluate.md": evaluate,
+    "exact-pixels.md": use_a_model,
     "explore.md": alone(emoji_run),
     "hugging-face.md": hugging_face,
     "index-shards.md": index_shards,
