@@ -95,7 +95,7 @@ class SearchOptions:
     image: tuple[Path, ...] = ()
     """Image queries: files."""
     queries: Path | None = None
-    """File of more text queries, one per line."""
+    """File of more text queries, one per line. Then one table has a line for each query."""
     find: Kind = "image"
     """What to search: images or captions."""
     score: Score | None = None

@@ -30,11 +30,15 @@ from prolip.inference.tokenizer import warn_of_unknown_words
 from prolip.metrics.config import Score
 from prolip.models.convert_open_clip import StartError
 from prolip.models.weights import WeightsError
+from prolip.report.text_table import align
 
 logger = logging.getLogger(__name__)
 
 _DECIMALS = 9
 """Decimals in which equal scores must agree. Sums over blocks of other sizes differ in the last bits."""
+
+_LONGEST = 30
+"""Letters of a query and of a caption in a table of queries, so that it fits a terminal."""
 
 
 class Hit(NamedTuple):
@@ -113,8 +117,10 @@ def run_search(options: SearchOptions) -> list[str]:
     queries = concatenate(found)
     hits = nearest(parts, queries.mean.numpy(), options.k, score)
     if calibrated is not None:
-        rows = manifest.rows["image"]
-        promised = [promise(calibrated, kind, rows, some, options) for kind, some in zip(kinds, hits, strict=True)]
+        rows, asked = manifest.rows["image"], (options.contains_right, options.max_wrong)
+        promised = [promise(calibrated, kind, rows, some, *asked) for kind, some in zip(kinds, hits, strict=True)]
+        if options.contains_right is not None and any(full := [one.matches == options.k < rows for one in promised]):
+            logger.warning("--k %d may be too few for --contains_right (%d queries): raise it", options.k, sum(full))
         hits = [one.hits for one in promised]
     answers = look_up(parts, hits, queries, has_variances=manifest.has_variances)
     for some, one in zip(answers, promised, strict=False):
@@ -145,13 +151,18 @@ def run_search(options: SearchOptions) -> list[str]:
             for place, (title, found) in enumerate(zip(titles, answers, strict=True))
         ]
         return [json.dumps(entries, indent=1, ensure_ascii=False)]
-    tables = [answers_table(title, found) for title, found in zip(shown, answers, strict=True)]
+    tables = (
+        [answers_table(title, found) for title, found in zip(shown, answers, strict=True)]
+        if options.queries is None
+        else [queries_table(titles, answers, promised)]
+    )
     if calibrated is not None:
         each = dict(zip(kinds, promised, strict=True)).items()
         what = "results" if options.contains_right is None else "it"
         told = [f"{one.contained:.0%} of the {kind} queries that have a right image get {what}." for kind, one in each]
-        known = f"This holds for queries and images like those of {calibrated.subject.data}, and for no others."
-        tables.append([*told, known])
+        tables.append(
+            [*told, f"This holds for queries and images like those of {calibrated.subject.data}, and for no others."]
+        )
     return "\n\n".join("\n".join(table) for table in tables).split("\n")
 
 
@@ -167,14 +178,16 @@ def _calibration(options: SearchOptions, model: Model) -> SearchCalibration | No
 
 
 def promise(
-    calibrated: SearchCalibration, kind: QueryKind, rows: int, hits: list[Hit], options: SearchOptions
+    calibrated: SearchCalibration,
+    kind: QueryKind,
+    rows: int,
+    hits: list[Hit],
+    contains_right: float | None,
+    max_wrong: float | None,
 ) -> Promised:
-    """Keep of a query's nearest images, of a collection of so many rows, those that the promises of `options` need."""
-    asked = {"contains_right": options.contains_right, "max_wrong": options.max_wrong}
-    limits = calibrated.limits(kind, rows, **asked)
+    """Keep of a query's nearest images, of a collection of so many rows, those that the promises need."""
+    limits = calibrated.limits(kind, rows, contains_right=contains_right, max_wrong=max_wrong)
     matching = [hit for hit in hits if hit.score >= limits.within and hits[0].score > limits.shown]
-    if len(matching) == options.k < rows and options.contains_right is not None:
-        logger.warning("%d results of a query may be too few for --contains_right: raise --k", options.k)
     kept = matching or hits
     scores = torch.tensor([hit.score for hit in kept], dtype=torch.float64)
     return Promised(kept, calibrated.probability(kind, scores, rows).tolist(), len(matching), limits.contained)
@@ -300,6 +313,24 @@ def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
             f"{uncertainty:>11}  {inclusion:>9}  {right}{described(answer.source, answer.file, answer.caption)}"
         )
     return lines
+
+
+def queries_table(
+    queries: Sequence[str], answers: Sequence[Sequence[Answer]], promised: Sequence[Promised]
+) -> list[str]:
+    """A line per query: how many results are shown, and the nearest one, also if nothing matches."""
+    rows = [("query", "shown", "right" if promised else "score", "nearest")]
+    for place, (query, found) in enumerate(zip(queries, answers, strict=True)):
+        count, nearest = promised[place].matches if promised else len(found), ("-", "-")
+        for one in found[:1]:
+            value = f"{one.probability:6.1%}" if promised else f"{one.score:7.4f}"
+            nearest = value, described(one.key, None, one.caption and _shortened(one.caption))
+        rows.append((_shortened(query), str(count or "nothing"), *nearest))
+    return [*align(rows, 4)]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def described(source: str, file: str | None, caption: str | None) -> str:

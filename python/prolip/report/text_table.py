@@ -11,7 +11,8 @@ from prolip.errors import printable
 def align(rows: Sequence[Sequence[str]], num_left: int = 1) -> Iterator[str]:
     """Yield the rows of a table as lines: the first `num_left` columns to the left, the others to the right.
 
-    Control characters are escaped, so a row stays a line. Cells are aligned by their width in a terminal.
+    Control characters are escaped, so a row stays a line; it has no blanks at its end. Cells are aligned by their width
+    in a terminal.
     """
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*shown, strict=True)]
@@ -20,7 +21,7 @@ def align(rows: Sequence[Sequence[str]], num_left: int = 1) -> Iterator[str]:
         for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
             blanks = " " * (width - _width(cell))
             cells.append(cell + blanks if place < num_left else blanks + cell)
-        yield "  ".join(cells)
+        yield "  ".join(cells).rstrip()
 
 
 def _width(text: str) -> int:

@@ -1,6 +1,7 @@
 """`prolip search`: nearest neighbours equal brute force, and results are shown with images and captions."""
 
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,17 @@ from prolip.cli import main
 from prolip.embeddings.config import SearchOptions, Stored
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.row_contents import Contents, fetch
-from prolip.embeddings.search import Hit, answers_table, look_up, nearest, promise, run_search
+from prolip.embeddings.search import (
+    Answer,
+    Hit,
+    Promised,
+    answers_table,
+    look_up,
+    nearest,
+    promise,
+    queries_table,
+    run_search,
+)
 from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian, inclusion_score
@@ -118,6 +129,21 @@ def test_answers_equal_the_measures(tmp_path, score):
     table = answers_table("two\nlines", [answers[0][0]._replace(key="a\x1b[31m", caption="one\nmore")])
     assert len(table) == 3, "a query, a key and a caption are in one line each"
     assert not any(letter in line for line in table for letter in "\n\x1b")
+
+
+def test_of_many_queries_each_is_a_line():
+    answer = Answer("k1", "a.tar", 0.5, 0.5, None, None, caption="a\n" + "b" * 99, probability=0.25)
+    asked = ["one", "x" * 99, "none"], [[answer] * 2, [answer], []]
+    for promised, first in (
+        ([], ["one", "2", "0.5000", "k1"]),
+        ([Promised([], [], count, 0) for count in (1, 0, 0)], ["one", "1", "25.0%", "k1"]),
+    ):
+        table = queries_table(*asked, promised)
+        rows = [line.split() for line in table[1:]]
+        assert rows[0][:4] == first
+        assert rows[1][1:4] == ["nothing" if promised else "1", *first[2:]]
+        assert rows[2] == ["none", "nothing", "-", "-"]
+        assert max(map(len, table)) < 90
 
 
 # ---- The command ----------------------------------------------------------------------------------------------------
@@ -230,20 +256,17 @@ HITS = [Hit(score, 0, row) for row, score in enumerate([0.9, 0.8, 0.7, 0.6])]
     ],
 )
 def test_results_that_match_are_kept_or_else_the_nearest(asked, wrong, rows, matches):
-    found = promise(calibration(0.7, wrong), "text", rows, HITS, SearchOptions(embeddings="", **asked))
+    found = promise(calibration(0.7, wrong), "text", rows, HITS, asked.get("contains_right"), asked.get("max_wrong"))
     assert (found.matches, found.hits) == (matches, HITS[: matches or 4])
     odds = [4 / rows * np.exp(2 * hit.score - 1) for hit in found.hits]
     np.testing.assert_allclose(found.probabilities, [odd / (1 + odd) for odd in odds])
 
 
-def test_too_few_results_and_none_are_told(caplog):
-    asked = SearchOptions(embeddings="", contains_right=0.9, k=2)
-    assert promise(calibration(0.7, 1), "text", 4, HITS[:2], asked).matches == 2
-    assert "--k" in caplog.text
-    assert promise(calibration(0.7, 1), "text", 0, [], asked)[:3] == ([], [], 0)
+def test_of_no_results_none_match():
+    assert promise(calibration(0.7, 1), "text", 0, [], 0.9, None)[:3] == ([], [], 0)
 
 
-def test_a_file_of_queries_is_answered_with_promises(lab, tmp_path, capsys):
+def test_a_file_of_queries_is_answered_with_promises(lab, tmp_path, capsys, caplog):
     model = load(lab / "run", device="cpu")
     plain = [entry["answers"] for entry in found_by(lab, text=("food", "an emoji"), score="mean")]
     scores = [answers[0]["score"] for answers in plain]
@@ -265,6 +288,11 @@ def test_a_file_of_queries_is_answered_with_promises(lab, tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.count("nothing here matches; the nearest:") == 1
     assert "like those of photos, and for no others" in told
+    assert main([*words.split()[:-1], "--queries", f"{tmp_path}/queries", "--contains_right", "0.9", "--k", "2"]) == 0
+    table = [re.split("  +", line.strip()) for line in capsys.readouterr().out.splitlines()[1:3]]
+    assert [row[0] for row in table] == ["food", "an emoji"]
+    assert (table[sure][1], table[unsure][1]) == ("2", "nothing")
+    assert [record.args for record in caplog.records] == [(2, 1)], "--k is too small for one query"
 
 
 def test_promises_that_nothing_backs_are_refused(lab, tmp_path):
