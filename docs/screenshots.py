@@ -31,6 +31,7 @@ PANELS = {
     "compare": "Image and captions",
     "captions": "Vague and precise",
     "walk": "From image",
+    "search": "Search",
     "browse": "Most and least certain",
     "classify": "Classify",
 }

@@ -18,6 +18,7 @@ TABS = {
     "compare": "Image and captions",
     "captions": "Vague and precise",
     "walk": "From image",
+    "search": "Search",
     "browse": "Most and least certain",
     "classify": "Classify",
 }
@@ -174,6 +175,7 @@ def test_every_panel_works_with_the_keyboard_alone(page, address):
     asked = {
         "captions": ("#vague", "an emoji", "an emoji"),
         "walk": ("#root", "food", "towards “food”"),
+        "search": ("#search-text", "food", "prolip calibrate search"),
         "browse": ("#browse-page input", "9", "There is no page 9"),
         "classify": ("#guarantee input[type=number]", "85", "At least 85\u00a0% of such sets"),
     }
@@ -184,6 +186,7 @@ def test_every_panel_works_with_the_keyboard_alone(page, address):
         write(selector, text)
         if name in {"walk", "classify"}:
             tab_to(f"#{name}-run")
+        if name in {"walk", "classify", "search"}:
             page.keyboard.press("Enter")
         else:
             page.keyboard.press("Tab")

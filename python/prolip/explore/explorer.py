@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prolip.calibration.config import NO_CSD
 from prolip.embeddings.contact_sheet import SIDE
+from prolip.embeddings.search import Hit, promise
 from prolip.errors import UserError, check
 from prolip.explore.answer import (
     Answer,
@@ -38,6 +39,7 @@ from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import items_on_walk
 from prolip.metrics.prompts import encode_prompts
+from prolip.metrics.retrieval import rank_candidates, retrieval_scores
 from prolip.report.page import data_uri
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ EVERYDAY = (
 NO_CAPTION = "(the empty caption)"
 _EMBED_BATCH = 256
 """Images of the data set that are decoded and embedded at a time."""
+_NO_IMAGES = "There is no data set: start with --images or --shards."
 _IMAGE_IN_CAPTION = "◂ caption lies in image | image lies in caption ▸"
 
 
@@ -185,7 +188,7 @@ class Explorer:
     def browse(self, kind: str, least_certain: bool, number: int) -> Answer:
         """Return a page of the data set's `images` or captions, ranked by their uncertainty; pages count from 1."""
         if self._images is None:
-            return Answer("There is no data set to browse: start with --images or --shards.")
+            return Answer(_NO_IMAGES)
         values, scale, names = self._images.total_var, self.caption_range, self.all_captions
         if kind == "images":
             scale = Range(float(values.min()), float(values.max()), f"of the {len(values):,} images")
@@ -204,6 +207,36 @@ class Explorer:
             heading += f" Uncertainties: {column.hint}."
             images = [data_uri(self.model.preprocess.thumbnail(self.items[place].image, SIDE)) for place in shown]
         return Answer(heading, "caption", [names[place] for place in shown], [column], images)
+
+    def search(self, text: str, max_wrong: float) -> Answer:
+        """Return the images nearest to a text, and whether they match, as `prolip search --max_wrong` does.
+
+        Raises:
+            UserError: the text is empty, or the calibration has no text queries.
+        """
+        if self._images is None:
+            return Answer(_NO_IMAGES)
+        query, known = self._texts(_clean_lines([text], "text")), self.model.search_calibration
+        scores = retrieval_scores(query, self._images, "mean" if known is not None and known.score == "mean" else "csd")
+        best = rank_candidates(scores)[0, :PER_PAGE].tolist()
+        hits = [Hit(float(scores[0, row]), 0, row) for row in best]
+        column = Column("score", "", [f"{hit.score:.3f}" for hit in hits])
+        if known is None:
+            made = f"prolip calibrate search --checkpoint {self.model.name} --data PAIRS"
+            told = f"The nearest. To be told if nothing matches, run {made} and start this page again."
+        else:
+            found = promise(known, "text", len(self.items), hits, None, max_wrong)
+            column, hits = shares("right", "", found.probabilities), found.hits
+            shown = "These match" if found.matches else "Nothing here matches; these are the nearest"
+            told = (
+                f"{shown}, each with the probability that it is right. If no image is right, something is shown for at "
+                f"most {percent(max_wrong, 0)} of the queries; {percent(found.contained, 0)} of those that have a "
+                f"right image get results. This holds for queries and images like those of {known.subject.data}, and "
+                "for no others."
+            )
+        items = [self.items[hit.row] for hit in hits]
+        images = [data_uri(self.model.preprocess.thumbnail(item.image, SIDE)) for item in items]
+        return Answer(told, "image", [item.title for item in items], [column], images)
 
     def classify(
         self, image_data: bytes | Path, labels: Sequence[str], templates: Sequence[str], decide: Decide

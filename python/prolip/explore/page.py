@@ -59,6 +59,16 @@ def build_page(explorer: Explorer, name: str) -> Any:
                     gr.Textbox("", label=f"Captions to walk through, one per line{if_empty}", lines=4),
                 ],
             )
+            with gr.Tab("Search", id="search"):
+                with gr.Row():
+                    query = gr.Textbox(captions[0], label="Search for", elem_id="search-text")
+                    limit = gr.Slider(1, 50, 10, step=1, label="Maximum of queries answered in vain, %")
+                page.answer(
+                    "search",
+                    lambda text, percent: [explorer.search(text, percent / 100)],
+                    [query, limit],
+                    [query.submit, limit.release],
+                )
             with gr.Tab("Most and least certain", id="browse"):
                 with gr.Row():
                     chosen: list[Any] = [

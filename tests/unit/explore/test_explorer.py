@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 import re
 import shutil
@@ -14,16 +15,21 @@ from tests.support.explore_items import write_items
 from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
 
+from prolip.calibration.calibration import Subject
+from prolip.calibration.search import KnownQueries, SearchCalibration, save_search_calibration
 from prolip.data import DataError, StoreConfig
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
 from prolip.data.class_names import class_text
+from prolip.embeddings.config import EmbedOptions, SearchOptions
+from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.search import run_search
 from prolip.evaluation.calibrate import calibrate
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import open_classes
 from prolip.explore.answer import Answer, Bar, Range
 from prolip.explore.config import ExploreOptions
-from prolip.explore.explorer import EVERYDAY, MAX_PROMPTS, NO_CAPTION, Explorer
+from prolip.explore.explorer import EVERYDAY, MAX_PROMPTS, NO_CAPTION, PER_PAGE, Explorer
 from prolip.explore.samples import Item, read_items
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
 from prolip.inference.classify import Decide
@@ -153,6 +159,37 @@ def test_items_and_captions_are_ranked_by_uncertainty(explorer, monkeypatch):
     monkeypatch.setattr("prolip.explore.explorer.PER_PAGE", 5)
     assert "places 11 to 13 of 13" in explorer.browse("captions", False, 3).text
     assert explorer.browse("captions", False, 4).names == ()
+
+
+def test_a_search_gives_the_answers_of_the_command(root, explorer, tmp_path):
+    save = {"embeddings": str(tmp_path / "out"), "device": "cpu", "json": True, "k": PER_PAGE, "max_wrong": 0.1}
+    shard = (str(root / "test-000.tar"),)
+    run_embed(EmbedOptions(checkpoint=str(root / "run"), out=save["embeddings"], shards=shard, dtype="float32"))
+    model, asked = explorer.model, ("food", "an animal")
+    scores = [float((model.encode_texts(one).mean @ explorer._images.mean.T).max()) for one in asked]
+    wrong = torch.tensor([min(scores) - 1] * 20 + [sum(scores) / 2] * 19).double()
+    known = KnownQueries(wrong - 1, wrong, torch.tensor([2.0, -1.0]).double())
+    none = KnownQueries(*torch.zeros(3, 0).double())
+    subject = Subject("run", model.fingerprint(), "photos", [], [])
+    calibration = SearchCalibration(subject=subject, score="mean", num_images=12, text=known, image=none)
+    save_search_calibration(calibration, tmp_path / "file")
+    given = SearchOptions(**save, text=asked, calibration=tmp_path / "file")
+    page = Explorer(dataclasses.replace(model, search_calibration=calibration), explorer.items)
+    matches = []
+    for one, expected in zip(asked, json.loads("\n".join(run_search(given))), strict=True):
+        found = page.search(one, 0.1)
+        answers = expected["answers"]
+        assert [name.split("/")[-1] for name in found.names] == [answer["key"] for answer in answers]
+        right = [100 * answer["probability"] for answer in answers]
+        assert numbers(found, "right") == pytest.approx(right, abs=0.06)
+        assert found.text.startswith("Nothing here matches") is (expected["matches"] == 0)
+        matches.append(expected["matches"])
+    assert sorted(matches) == [0, 12]
+    bare = explorer.search("food", 0.1)
+    nearest = numbers(bare, "score")
+    assert nearest == sorted(nearest, reverse=True)
+    assert "prolip calibrate search --checkpoint" in bare.text
+    assert Explorer(model, []).search("food", 0.1).names == ()
 
 
 def test_prompts_are_weighted_by_the_images_of_the_page(explorer):
