@@ -30,6 +30,8 @@ from prolip.folders import Folder
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ModelConfig
 
+__all__ = ["Preprocess"]
+
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
 """A file's path or address (`s3://`, `gs://`, `az://`), its bytes, a PIL image, an array u8 [H, W, 3] or [H, W], or a
 tensor u8 [3, H, W] or [1, H, W]."""

@@ -17,6 +17,7 @@ PUBLIC = (
     "prolip.data",
     "prolip.data.device",
     "prolip.models",
+    "prolip.pixels",
     "prolip.losses",
     "prolip.checkpoint",
     "prolip.metrics",
