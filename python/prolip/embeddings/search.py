@@ -185,7 +185,7 @@ def promise(
     contains_right: float | None,
     max_wrong: float | None,
 ) -> Promised:
-    """Keep of a query's nearest images, of a collection of so many rows, those that the promises need."""
+    """Return a query's results: those of its nearest images, in a collection of so many, that the promises need."""
     limits = calibrated.limits(kind, rows, contains_right=contains_right, max_wrong=max_wrong)
     matching = [hit for hit in hits if hit.score >= limits.within and hits[0].score > limits.shown]
     kept = matching or hits

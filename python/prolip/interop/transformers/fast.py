@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -26,7 +26,6 @@ from prolip.data.build.images import STORED
 from prolip.errors import check
 from prolip.pixels import Preprocess, of_transformers
 
-_Three = tuple[float, float, float]
 _STEPS = ("process_image", "resize", "center_crop", "rescale", "normalize", "pad", "_preprocess")
 
 
@@ -66,7 +65,7 @@ class _Fast:
         sizes = {name: dict(options[name]) for name in ("size", "crop_size") if options.get(name) is not None}
         fitted = of_transformers({**options, **sizes})
         factor = options["rescale_factor"] if rescales else None
-        table = _table(factor, *(_three(options[name]) if normalises else None for name in ("image_mean", "image_std")))
+        table = _table(factor, *(options[name] if normalises else None for name in ("image_mean", "image_std")))
         exact = Preprocess(**fitted, turned=any(isinstance(image, str) for image in images))
         made = exact.features(images, table)
         return BatchFeature(made if return_tensors else {k: [*v] for k, v in made.items()}, tensor_type=return_tensors)
@@ -104,18 +103,13 @@ def fast_processor(source: Any) -> Any:
 
 
 @lru_cache
-def _table(factor: float | None, mean: _Three | None, std: _Three | None) -> torch.Tensor:
+def _table(factor: float | None, mean: Any, std: Any) -> torch.Tensor:
     """The slow processor's own arithmetic, once for each value: [3, 256]."""
     options: Any = dict.fromkeys(("data_format", "input_data_format"), ChannelDimension.FIRST)
     values = np.arange(256, dtype=np.uint8)[None, None].repeat(3, 0)
     values = rescale(values, factor, **options) if factor is not None else values
     values = normalize(values, mean, std, **options) if mean is not None else values
     return torch.from_numpy(values[:, 0])
-
-
-def _three(values: Any) -> _Three:
-    red, green, blue = values if isinstance(values, Iterable) else (values,) * 3
-    return float(red), float(green), float(blue)
 
 
 def _is_rgb_jpeg(data: bytes) -> bool:
