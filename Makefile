@@ -13,7 +13,7 @@ RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.r
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help extension demo test test-rust test-python lint lint-rust lint-python format docs bench bench-model bench-targets bench-loader bench-kernels coverage \
+.PHONY: help extension demo test test-all test-rust test-python test-slow lint lint-rust lint-python format docs bench bench-model bench-targets bench-loader bench-kernels coverage \
   fuzz gpu gpu-bundle clean
 
 help: ## this list
@@ -22,7 +22,9 @@ help: ## this list
 demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs/demo/report.html (on two cores 10 to 15 minutes with bf16 instructions, 24 without)
 	@$(BIN)/prolip demo
 
-test: test-rust test-python ## cargo test, then pytest over both layers
+test: test-rust test-python ## before each commit: cargo test, then pytest over both layers
+
+test-all: test test-slow ## the rest too: kills, launchers, Ray, object stores, a browser, the pages' code, every benchmark small
 
 # In release mode the crates that the extension needs are compiled once for all targets here, if they have the same features: so
 # prolip-python is named, which has no tests. Our own are compiled again, with the checks of a debug build.
@@ -34,8 +36,12 @@ test-rust: $(VENV)/.ready-test
 # Three tests at a time for every two cores, because many wait for processes that they have started. Whoever has none left
 # takes some of another's.
 PYTEST_WORKERS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN) / 2)))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --maxprocesses 8 --dist worksteal
 test-python: $(VENV)/.ready-test
-	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --maxprocesses 8 --dist worksteal
+	$(PYTEST) --ignore tests/slow --ignore tests/bench
+
+test-slow: $(VENV)/.ready-test
+	$(PYTEST) tests/slow tests/bench
 
 lint: lint-rust lint-python ## formatting, clippy, licences of crates, ruff, mypy --strict, stubtest, import-linter; nothing is changed
 

@@ -28,13 +28,6 @@ settings.load_profile("tests")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-LONGEST = (
-    *("tests/docs/test_pages.py::test_every_code_block", "tests/e2e/test_resume.py", "tests/e2e/test_parallel.py"),
-    *("tests/gpu/test_small.py", "tests/e2e/test_explore", "tests/unit/interop/test_onnx.py", "tests/e2e/"),
-)
-"""The tests that take longest, by the beginning of their names, and the longest first."""
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Starts the server that the workers are forked from, and what their tests start: it has imported PyTorch once."""
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
@@ -47,29 +40,6 @@ def pytest_configure(config: pytest.Config) -> None:
         atexit.register(shutil.rmtree, python.parent)
         local = f"popen//python={shlex.quote(str(python))}"
         config.option.tx = [local if worker == "popen" else worker for worker in config.option.tx]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Divides the longest files among the workers, each of which begins with its own.
-
-    A worker gets a run of tests, and when it has none left the last of another's: those are short, so all end together.
-    """
-
-    def place(item: pytest.Item) -> int:
-        return next((number for number, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
-
-    num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    items.sort(key=place)
-    long = [item for item in items if place(item) < len(LONGEST)]
-    short = items[len(long) :]
-    files = list(dict.fromkeys(item.path for item in long))
-    order = []
-    for worker in range(num_workers):
-        order += [item for item in long if files.index(item.path) % num_workers == worker]
-        share = len(items) * (worker + 1) // num_workers
-        taken = max(0, share - len(order))
-        order, short = order + short[:taken], short[taken:]
-    items[:] = order + short
 
 
 def pytest_collection_finish() -> None:

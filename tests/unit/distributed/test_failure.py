@@ -1,4 +1,4 @@
-"""What a failing rank prints. (That all ranks end is tested in tests/e2e/test_failing.py.)"""
+"""What a failing rank prints. (That all ranks end is tested in tests/slow/test_failing.py.)"""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""`run_units` in threads of this process; e2e/test_ray.py has it on Ray."""
+"""`run_units` in threads of this process; slow/test_ray.py has it on Ray."""
 
 from collections import Counter
 

@@ -35,7 +35,7 @@ def small(config: ModelConfig, **changes: dict[str, Any]) -> ModelConfig:
 
 
 B_16, H_14 = ARCHITECTURES["ViT-B-16"], ARCHITECTURES["ViT-H-14"]
-# Options of released models, then those of CLIP and SigLIP starts. e2e/test_examples.py exports a released one.
+# Options of released models, then those of CLIP and SigLIP starts. slow/test_examples.py exports a released one.
 CASES = {
     "ViT-B-16": (small(B_16, vision={"layers": 2}, text={"layers": 2}), OnnxConfig()),
     "ViT-H-14": (small(H_14), OnnxConfig(precision="fp16", uint8_images=True)),

@@ -1,4 +1,4 @@
-"""Vectors for databases. tests/e2e/test_ecosystems.py compares the databases with `prolip search`."""
+"""Vectors for databases. tests/slow/test_ecosystems.py compares the databases with `prolip search`."""
 
 import dataclasses
 

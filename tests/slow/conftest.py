@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: folders with trained runs that several tests share."""
+"""Fixtures of the slow tests: folders with trained runs that several tests share."""
 
 from pathlib import Path
 

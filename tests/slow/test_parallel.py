@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.e2e.programs.curves import Joined, record
+from tests.slow.programs.curves import Joined, record
 from tests.support.ranks import Job
 from tests.support.small_training import Lab
 

@@ -1,6 +1,6 @@
 """The code in README and docs runs: every Python, console and TOML block, a page in a folder, beside a hub of its own.
 
-What a page takes for granted is made in `pages.world`; how its commands run is told in `pages.programs`. A block that
+What a page takes for granted is made in `page_worlds`; how its commands run is told in `page_commands`. A block that
 cannot run stands under `<!-- parsed only: REASON -->`: the real parsers read every word of it.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.docs import programs
-from tests.docs.world import PREPARE, names_for
+from tests.slow import page_commands
+from tests.slow.page_worlds import PREPARE, names_for
 from tests.support.hub import serving
 
 from prolip.train.config import load_config
@@ -107,7 +107,7 @@ def run(block: Block, given: dict[str, Any]) -> None:
         load_config([str(path)])
     elif block.language in SHELLS:
         for words in commands(block):
-            told(block, words, programs.run)
+            told(block, words, page_commands.run)
 
 
 def parse(block: Block, _: dict[str, Any]) -> None:
@@ -119,7 +119,7 @@ def parse(block: Block, _: dict[str, Any]) -> None:
     subprocess.run(["bash", "-n"], input=lines, text=True, check=True)
     for words in commands(block):
         if words[0] not in BUILTINS:
-            told(block, words, programs.parse)
+            told(block, words, page_commands.parse)
 
 
 def told(block: Block, words: list[str], do: Any) -> None:
@@ -132,7 +132,7 @@ def told(block: Block, words: list[str], do: Any) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_and_flags_in_the_prose_exist(page):
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-    flags = programs.known_flags()
+    flags = page_commands.known_flags()
     for span in re.findall(r"`([^`]+)`", prose):
         words = span.split()
         if words[:1] == ["prolip"] and words[1:] and words[1].islower() and not words[1].startswith("-"):
@@ -144,7 +144,7 @@ def test_commands_and_flags_in_the_prose_exist(page):
             known = flags[""]
         else:
             continue
-        for flag in re.findall(programs.FLAG, span):
+        for flag in re.findall(page_commands.FLAG, span):
             stem = flag.rstrip(".")
             some = stem != flag and any(one.startswith(f"{stem}.") for one in known)  # such as `--model....`
             assert some or flag in known | {"--help"}, f"{page.name}: `{span}` has {flag}, which there is not"

@@ -192,7 +192,7 @@ def parse_python(words: list[str]) -> None:
 
 
 def torchrun(words: list[str]) -> None:
-    """Trains in two processes; e2e/test_launchers.py has torchrun start such. All else runs here, as one process.
+    """Trains in two processes; test_launchers.py has torchrun start such. All else runs here, as one process.
 
     open_clip's other processes would know nothing of its small models.
     """

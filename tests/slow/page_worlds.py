@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
-from tests.docs.programs import MINUTELY, ROOT
+from tests.slow.page_commands import MINUTELY, ROOT
 from tests.support import siglip
 from tests.support.captioned_sets import COUNT, caption, write_annotations, write_hierarchies, write_pairs
 from tests.support.class_folders import write_class_folders
