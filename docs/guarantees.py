@@ -22,7 +22,7 @@ import prolip
 from prolip.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.calibration.calibration import score_labels
 from prolip.calibration.config import Score
-from prolip.evaluation.error_and_ood_detection import SCORES
+from prolip.evaluation.decisions import SCORES
 from prolip.inference import Model
 from prolip.inference.classify import weigh
 

@@ -26,8 +26,8 @@ from prolip.calibration.conformal import conformal_threshold
 from prolip.calibration.fitting import fit_logistic
 from prolip.data.config import StoreConfig
 from prolip.embeddings.embed import embed_captions
+from prolip.evaluation.calibrate_search import Queries, embed_pairs, find_queries
 from prolip.evaluation.datasets import open_dataset
-from prolip.evaluation.search import Queries, embed_pairs, find_queries
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.retrieval import retrieval_scores
 from prolip.metrics.statistics import auroc

@@ -21,7 +21,7 @@ def run(prog: str, arguments: list[str]) -> int:
 def _search(prog: str, arguments: list[str]) -> int:
     options = parse(CalibrateSearchOptions, prog, arguments)
     prepare()
-    from prolip.evaluation.search import run_calibrate_search
+    from prolip.evaluation.calibrate_search import run_calibrate_search
 
     then = f"prolip search --embeddings FOLDER --text TEXT --calibration {options.path} --max_wrong 0.1"
     return finish(run_calibrate_search(options), then, [options.path])

@@ -81,7 +81,7 @@ def run(prog: str, arguments: list[str]) -> int:
 def _run(suite: Suite, prog: str, arguments: list[str]) -> int:
     options = parse(suite.options, prog, arguments)
     prepare()
-    from prolip.evaluation.run import run_suite
+    from prolip.evaluation.evaluate import run_suite
 
     name = prog.rsplit(maxsplit=1)[-1]
     lines = run_suite(name, options, suite.load())

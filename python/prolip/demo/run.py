@@ -23,7 +23,7 @@ from prolip.demo.config import DemoConfig, EmojiConfig, EmojiOptions
 from prolip.demo.data.build import build_emoji
 from prolip.demo.suite import run_emoji
 from prolip.distributed import find_device, usable_cores
-from prolip.evaluation.run import run_suite
+from prolip.evaluation.evaluate import run_suite
 from prolip.files import check_writable
 from prolip.models.precision import has_bf16
 from prolip.train.config import load_config

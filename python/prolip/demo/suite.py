@@ -33,7 +33,7 @@ from prolip.demo.samples import (
 )
 from prolip.errors import check
 from prolip.evaluation.classification import ACCURACY, WITH_VARIANCES, accuracy_rows, answer
-from prolip.evaluation.error_and_ood_detection import (
+from prolip.evaluation.decisions import (
     BASELINE,
     Decided,
     decision_charts,

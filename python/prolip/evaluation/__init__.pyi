@@ -17,7 +17,8 @@ from .config import (
 )
 from .datacomp import Task as Task, read_tasks as read_tasks, run_datacomp as run_datacomp
 from .datasets import read_levels as read_levels
-from .error_and_ood_detection import run_decisions as run_decisions
+from .decisions import run_decisions as run_decisions
+from .evaluate import run_suite as run_suite
 from .hierarchies import (
     Hierarchies as Hierarchies,
     run_hierarcaps as run_hierarcaps,
@@ -41,6 +42,5 @@ from .reweight import (
     run_reweight as run_reweight,
     save_prompt_weights as save_prompt_weights,
 )
-from .run import run_suite as run_suite
 from .uncertainty import run_uncertainty as run_uncertainty
 from .zero_shot import run_zero_shot as run_zero_shot

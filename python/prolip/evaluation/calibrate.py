@@ -17,8 +17,8 @@ from prolip.errors import check_at_least
 from prolip.evaluation.classification import class_rows, embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
 from prolip.evaluation.datasets import DataSet, class_opener, open_classes
+from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, broken_promises, judged, row_of_items
-from prolip.evaluation.run import evaluate_data
 from prolip.files import check_writable
 from prolip.inference.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh
 from prolip.inference.load_model import load

@@ -29,9 +29,9 @@ from prolip.evaluation.datasets import (
     read_labels,
     read_metadata,
 )
+from prolip.evaluation.evaluate import Prepared, evaluate_sets
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.retrieval import retrieve_set
-from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.files import read_text
 from prolip.inference.model import Model
 

@@ -19,8 +19,8 @@ from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
 from prolip.evaluation.datasets import embed_set, find_named, open_images, read_levels
+from prolip.evaluation.evaluate import Prepared, evaluate_sets
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.inference.model import Model
 from prolip.inference.preprocess import square

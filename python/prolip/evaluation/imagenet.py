@@ -20,9 +20,9 @@ from prolip.errors import UserError, check, sentence
 from prolip.evaluation.classification import answer, build_classifier, embed_labelled, embed_prompts
 from prolip.evaluation.config import SETS, ImagenetOptions
 from prolip.evaluation.datasets import DataSet, find_folder, open_dataset
+from prolip.evaluation.evaluate import Prepared, evaluate_sets
 from prolip.evaluation.prompt_templates import imagenet_templates
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.bprw import labelled_images, reweight_prompts

@@ -16,9 +16,9 @@ from prolip.embeddings.embed import embed_captions
 from prolip.errors import check
 from prolip.evaluation.config import NoiseOptions, WrongCaption
 from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
-from prolip.evaluation.error_and_ood_detection import rows_by_score
+from prolip.evaluation.decisions import rows_by_score
+from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.inference.model import Model
 from prolip.metrics.uncertainty_scores import risk_curve

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
+from prolip.evaluation.calibrate_search import embed_pairs, find_queries, search_figures
 from prolip.evaluation.config import RetrievalOptions
 from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
+from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
-from prolip.evaluation.run import evaluate_data
-from prolip.evaluation.search import embed_pairs, find_queries, search_figures
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares

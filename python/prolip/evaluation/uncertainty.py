@@ -29,8 +29,8 @@ from prolip.evaluation.datasets import (
     read_captions,
     read_labels,
 )
+from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.image_tensors import Patches
 from prolip.inference.encoder import Encoder

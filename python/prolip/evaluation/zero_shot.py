@@ -27,9 +27,9 @@ from prolip.evaluation.classification import (
 )
 from prolip.evaluation.config import ZeroShotOptions
 from prolip.evaluation.datasets import DataSet, class_opener, embed_set, read_labels
-from prolip.evaluation.error_and_ood_detection import reliability_chart
+from prolip.evaluation.decisions import reliability_chart
+from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import evaluate_data
 from prolip.evaluation.uncertainty import accuracy_figures
 from prolip.gaussian import Gaussian
 from prolip.inference.classify import weigh

@@ -13,7 +13,7 @@ from prolip.calibration.config import NO_CSD
 from prolip.cli import main
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import open_classes
-from prolip.evaluation.error_and_ood_detection import answer_images, decide, plain_scores
+from prolip.evaluation.decisions import answer_images, decide, plain_scores
 from prolip.explore.explorer import Explorer
 from prolip.inference.classify import weigh
 from prolip.inference.model import Model, weights_digest

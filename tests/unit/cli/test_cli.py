@@ -200,7 +200,7 @@ def test_errors_of_data_and_files_are_one_line(error, capsys, monkeypatch):
     def damaged(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("prolip.evaluation.run.run_suite", damaged)
+    monkeypatch.setattr("prolip.evaluation.evaluate.run_suite", damaged)
     assert main(["eval", "zero_shot", "--checkpoint", "runs/any", "--data", "."]) == 2
     assert capsys.readouterr().err.startswith("prolip eval zero_shot: a.tar")
 
@@ -209,7 +209,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*_: object) -> None:
         raise ValueError("not enough values to unpack")
 
-    monkeypatch.setattr("prolip.evaluation.run.run_suite", broken)
+    monkeypatch.setattr("prolip.evaluation.evaluate.run_suite", broken)
     with pytest.raises(ValueError, match="not enough values"):
         main(["eval", "zero_shot", "--checkpoint", "runs/any", "--data", "."])
 

@@ -24,7 +24,7 @@ from prolip.evaluation.calibrate import Calibrated, calibrate, report_lines
 from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import open_classes
-from prolip.evaluation.error_and_ood_detection import reliability_chart
+from prolip.evaluation.decisions import reliability_chart
 from prolip.evaluation.zero_shot import calibration_charts
 from prolip.inference.model import Model
 from prolip.metrics.reliability import measure_pairs, measure_reliability

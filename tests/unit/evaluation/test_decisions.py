@@ -16,7 +16,7 @@ from prolip.cli import main
 from prolip.data import StoreConfig
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import open_classes
-from prolip.evaluation.error_and_ood_detection import Answered, answer_images, decide, fold_scores, set_rows
+from prolip.evaluation.decisions import Answered, answer_images, decide, fold_scores, set_rows
 from prolip.inference.model import Model
 from prolip.metrics import aggregate_prompts, logit_scores
 from prolip.metrics.config import DEFAULT_TEMPLATES

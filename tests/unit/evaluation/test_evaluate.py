@@ -19,8 +19,8 @@ from prolip.data.selection import Chosen, write_selection
 from prolip.errors import UserError
 from prolip.evaluation.config import SuiteOptions, ZeroShotOptions
 from prolip.evaluation.datasets import FolderMissing
+from prolip.evaluation.evaluate import evaluate_sets, run_suite
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
-from prolip.evaluation.run import evaluate_sets, run_suite
 
 
 def run_toy(model: Any, _: SuiteOptions, cache: TaskCache) -> SuiteResult:
@@ -32,7 +32,7 @@ def test_output_folder_and_resample_options_reach_the_result_files(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         (tmp_path / name).mkdir()
-    monkeypatch.setattr("prolip.evaluation.run.load", lambda source, **_: SimpleNamespace(name=source))
+    monkeypatch.setattr("prolip.evaluation.evaluate.load", lambda source, **_: SimpleNamespace(name=source))
     found = []
     for seed, resamples in ((0, 30), (1, 30), (0, 31)):
         run_suite("toy", SuiteOptions(checkpoint=("a", "b"), seed=seed, num_resamples=resamples), run_toy)
@@ -81,7 +81,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path, monkeypatch):
         opened.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("prolip.evaluation.run.load", load)
+    monkeypatch.setattr("prolip.evaluation.evaluate.load", load)
     names = ("open_clip:a/x", "open_clip:b/x", "open_clip:c/x")
     run_suite("toy", SuiteOptions(checkpoint=names, out=tmp_path, num_resamples=0), run_toy)
     assert len(opened) == 3

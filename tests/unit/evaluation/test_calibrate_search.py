@@ -19,7 +19,7 @@ import prolip
 from prolip.calibration.search import load_search_calibration, save_search_calibration
 from prolip.cli import main
 from prolip.embeddings.embed_inputs import run_embed
-from prolip.evaluation.search import find_queries
+from prolip.evaluation.calibrate_search import find_queries
 from prolip.metrics.retrieval import retrieval_scores
 from prolip.metrics.uncertainty import area_under_risk_coverage
 

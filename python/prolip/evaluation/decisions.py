@@ -20,8 +20,8 @@ from prolip.errors import UserError
 from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import DataSet, class_opener, name_sources, open_dataset
+from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
 from prolip.inference.classify import weigh
 from prolip.inference.load_model import load
