@@ -21,9 +21,10 @@ import torch
 import tyro
 from studies import print_table, run_module, spread
 
+from prolip.build.emoji.samples import read_set
 from prolip.data.selection import read_selection, write_selection
 from prolip.demo.run import RESULTS, evaluate, machine_flags
-from prolip.demo.samples import embed_captions, read_set, set_names
+from prolip.demo.samples import embed_captions, set_names
 from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, order_rows
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load

@@ -21,10 +21,10 @@ from studies import print_table, run_module, spread
 from torch import Tensor
 
 import prolip
-from prolip.data.build.shards import Sample, replace_folder
-from prolip.data.build.vocabulary import train_vocabulary
-from prolip.demo.data.art import TRAINING_DESIGNS, encode_png, find_art
-from prolip.demo.data.names import read_table
+from prolip.build.emoji.art import TRAINING_DESIGNS, encode_png, find_art
+from prolip.build.emoji.names import read_table
+from prolip.build.shards import Sample, replace_folder
+from prolip.build.vocabulary import train_vocabulary
 from prolip.gaussian import Gaussian
 from prolip.metrics.retrieval import group_ranks
 

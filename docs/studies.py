@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prolip.demo.samples import read_set, set_names
+from prolip.build.emoji.samples import read_set
+from prolip.demo.samples import set_names
 from prolip.demo.suite import Embedded, embed_sets
 from prolip.inference import Model
 

@@ -22,9 +22,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from prolip.data import DataError, FitConfig, preprocess, usable_cores
-from prolip.data.build.images import STORED, UNREADABLE, check_pixels, open_image
 from prolip.data.config import Filter
 from prolip.data.device import Normalise
+from prolip.data.image_files import STORED, UNREADABLE, check_pixels, open_image
 from prolip.errors import UserError, check
 from prolip.folders import Folder
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches

@@ -26,9 +26,9 @@ from tests.bench.targets import Turn, row
 from prolip.bench.config import BenchDataConfig
 from prolip.bench.contender import published_transform
 from prolip.bench.proc_stats import stopwatch
+from prolip.build.config import FolderConfig
+from prolip.build.folder import build_folder
 from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, StoreConfig, expand_shards
-from prolip.data.build.config import FolderConfig
-from prolip.data.build.folder import build_folder
 from prolip.report.text_table import align
 
 WARM_BATCHES = 8

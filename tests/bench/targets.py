@@ -29,9 +29,9 @@ from PIL import Image
 
 from prolip.bench.config import BenchDataConfig
 from prolip.bench.contender import FLOOR, OURS, SQUARE, run_contender
+from prolip.build.config import FolderConfig
+from prolip.build.folder import build_folder
 from prolip.data import StoreConfig, decode, expand_shards, simd_levels
-from prolip.data.build.config import FolderConfig
-from prolip.data.build.folder import build_folder
 from prolip.report.text_table import align
 
 LEVEL = "PROLIP_SIMD"

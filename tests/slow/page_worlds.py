@@ -31,7 +31,7 @@ from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import WORDS, write_run
 
 from prolip import cli
-from prolip.demo.data import build as emoji
+from prolip.build.emoji import build as emoji
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
 from prolip.models.hub import save_pretrained

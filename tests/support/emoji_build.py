@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prolip.demo.config import EmojiConfig
-from prolip.demo.data import build as builder
-from prolip.demo.data.art import Art
-from prolip.demo.data.build import build_emoji
-from prolip.demo.data.names import Emoji
+from prolip.build.emoji import build as builder
+from prolip.build.emoji.art import Art
+from prolip.build.emoji.build import build_emoji
+from prolip.build.emoji.config import EmojiConfig
+from prolip.build.emoji.names import Emoji
 
 SMALL = EmojiConfig(side=8, vocab_size=400, samples_per_shard=50, test_share=0.2, val_share=0.1, mirror=False)
 NUM_BASE = 80

@@ -22,7 +22,7 @@ from prolip.errors import DataError, UserError, log_to_terminal, printable, sent
 from prolip.train.config.flags import gather, list_flags
 
 if TYPE_CHECKING:
-    from prolip.data.build.shards import BuildSummary
+    from prolip.build.shards import BuildSummary
     from prolip.evaluation.config import SuiteOptions
 
 Options = TypeVar("Options")

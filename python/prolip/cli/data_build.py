@@ -6,10 +6,10 @@ from pathlib import Path
 
 import tyro
 
+from prolip.build.config import BuildConfig, CsvConfig, FolderConfig
+from prolip.build.shards import BuildSummary
 from prolip.cli import demo
 from prolip.cli.command import Command, choose, finish, finish_build, parse
-from prolip.data.build.config import BuildConfig, CsvConfig, FolderConfig
-from prolip.data.build.shards import BuildSummary
 
 
 def run(prog: str, arguments: list[str]) -> int:
@@ -28,7 +28,7 @@ def _folder(prog: str, arguments: list[str]) -> int:
         return config, out
 
     config, out = parse(options, prog, arguments)
-    from prolip.data.build.folder import build_folder
+    from prolip.build.folder import build_folder
 
     return _finish(config, build_folder(config, out))
 
@@ -44,13 +44,13 @@ def _csv(prog: str, arguments: list[str]) -> int:
         return config, out
 
     config, out = parse(options, prog, arguments)
-    from prolip.data.build.table import build_csv
+    from prolip.build.table import build_csv
 
     return _finish(config, build_csv(config, out))
 
 
 def _hierarimgs(prog: str, arguments: list[str]) -> int:
-    from prolip.data.build.hierarimgs import build_hierarimgs
+    from prolip.build.hierarimgs import build_hierarimgs
 
     return finish([parse(build_hierarimgs, prog, arguments)], "prolip eval hierarimgs --checkpoint MODEL --data FOLDER")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import tyro
 
+from prolip.build.emoji.config import EmojiConfig, SuitesConfig
 from prolip.cli.command import Command, Suite, ended_by_sigterm, finish, finish_build, parse, prepare
-from prolip.demo.config import DemoConfig, EmojiConfig, EmojiOptions, SuitesConfig
+from prolip.demo.config import DemoConfig, EmojiOptions
 from prolip.errors import log_to_terminal
 
 
@@ -43,7 +44,7 @@ def _emoji(prog: str, arguments: list[str]) -> int:
         return config, out
 
     config, out = parse(options, prog, arguments)
-    from prolip.demo.data.build import build_emoji
+    from prolip.build.emoji.build import build_emoji
 
     return finish_build(build_emoji(config, out), f"prolip demo --data {out}")
 
@@ -61,7 +62,7 @@ def _suites(prog: str, arguments: list[str]) -> int:
         return config, out
 
     config, out = parse(options, prog, arguments)
-    from prolip.demo.data.suite_datasets import build_suites
+    from prolip.build.emoji.suite_datasets import build_suites
 
     then = f"prolip eval datacomp --checkpoint runs/demo --data {out} --table {out}/emoji-tasks.tsv"
     return finish_build(build_suites(config, out), then)

@@ -16,13 +16,14 @@ import tokenizers
 from numpy.typing import NDArray
 
 from prolip import _core
-from prolip.data.build.vocabulary import MASK
 from prolip.data.cleaning import cleaner
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError, check
 
 CLIP_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
 """CLIP's merges, below a header line."""
+MASK = "[MASK]"
+"""The token that stands for a masked one, if a vocabulary has it."""
 CLIP_SPECIALS = ("<start_of_text>", "<end_of_text>")
 _MAX_MERGES = 49_152 - 256 - 2
 _WORD_END = "</w>"

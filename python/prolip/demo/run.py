@@ -17,10 +17,11 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from prolip.build.emoji.build import build_emoji
+from prolip.build.emoji.config import EmojiConfig
 from prolip.calibration.config import CALIBRATION_FILE
 from prolip.checkpoint import checkpoint_path
-from prolip.demo.config import DemoConfig, EmojiConfig, EmojiOptions
-from prolip.demo.data.build import build_emoji
+from prolip.demo.config import DemoConfig, EmojiOptions
 from prolip.demo.suite import run_emoji
 from prolip.distributed import find_device, usable_cores
 from prolip.evaluation.evaluate import run_suite

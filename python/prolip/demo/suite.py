@@ -12,23 +12,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from prolip.build.emoji.attribution import ATTRIBUTIONS
+from prolip.build.emoji.captions import LEVELS
+from prolip.build.emoji.samples import TITLES, TRAINED, EmojiSample, read_set
 from prolip.calibration.calibration import Subject, fit_calibration, save_calibration
 from prolip.calibration.config import CALIBRATION_FILE
 from prolip.calibration.fitting import label_shares, log_prior
 from prolip.demo.config import EmojiOptions
-from prolip.demo.data.attribution import ATTRIBUTIONS
-from prolip.demo.data.captions import LEVELS
 from prolip.demo.samples import (
-    TITLES,
-    TRAINED,
     Captions,
     Classes,
-    EmojiSample,
     correct_pairs,
     embed_captions,
     embed_images,
     find_classes,
-    read_set,
     set_names,
 )
 from prolip.errors import check

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from prolip.data import BatchLoader, NoSampleError, StoreConfig, expand_shards, without_secrets
-from prolip.data.build.folder import find_images
+from prolip.data.image_files import find_images
 from prolip.data.selection import read_selection
 from prolip.embeddings.row_contents import read_lines
 from prolip.errors import UserError, check, printable, sentence

@@ -28,8 +28,8 @@ from huggingface_hub import constants
 from torch import Tensor
 
 from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
-from prolip.data.build.folder import find_images
 from prolip.data.class_names import class_text
+from prolip.data.image_files import find_images
 from prolip.data.samples import values_at
 from prolip.embeddings.embed import Embedded, embed_views
 from prolip.errors import UserError, check

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from prolip.build.config import FolderConfig
 from prolip.data import DataError
-from prolip.data.build.config import FolderConfig
 from prolip.errors import UserError
 from prolip.explore.answer import Answer, render
 from prolip.explore.explorer import Explorer

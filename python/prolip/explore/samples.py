@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
 
+from prolip.build.config import FolderConfig
+from prolip.build.folder import candidate_of
 from prolip.data import DataError, expand_shards, without_secrets
-from prolip.data.build.config import FolderConfig
-from prolip.data.build.folder import candidate_of
 from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
 from prolip.embeddings.inputs import plan_inputs
 from prolip.errors import UserError

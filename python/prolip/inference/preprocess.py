@@ -18,8 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prolip import pixels as exact
 from prolip.data import NativeConfig
-from prolip.data.build.images import UNREADABLE, open_image
 from prolip.data.device import Normalise
+from prolip.data.image_files import UNREADABLE, open_image
 from prolip.errors import UserError, check
 from prolip.image_tensors import Patches
 from prolip.models import ModelConfig, ProLIP

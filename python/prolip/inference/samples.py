@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from prolip.data.build.folder import find_images
+from prolip.data.image_files import find_images
 from prolip.errors import UserError, check
 from prolip.pixels import KINDS, AnyImage
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.refusals import refusal_of
 
 from prolip import _core
-from prolip.data.build.vocabulary import train_vocabulary
+from prolip.build.vocabulary import train_vocabulary
 from prolip.data.cleaning import clean_lower
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer

@@ -11,10 +11,11 @@ from tests.support.shards import write_tar
 from tests.support.untrained_run import write_run_with, write_words
 
 import prolip
+from prolip.build.emoji.samples import EmojiSample, read_set
 from prolip.cli import main
 from prolip.demo.config import EmojiOptions
 from prolip.demo.run import headline_lines
-from prolip.demo.samples import Captions, EmojiSample, correct_pairs, embed_captions, read_set
+from prolip.demo.samples import Captions, correct_pairs, embed_captions
 from prolip.demo.suite import DECISIONS, ORDER, RIGHT, order_rows, run_emoji
 from prolip.evaluation.results import TaskCache
 from prolip.gaussian import Gaussian

@@ -8,9 +8,9 @@ import pytest
 from tests.support.class_folders import LABELS, write_calibrated_world
 
 import prolip
+from prolip.build.config import FolderConfig
+from prolip.build.folder import build_folder
 from prolip.cli import main
-from prolip.data.build.config import FolderConfig
-from prolip.data.build.folder import build_folder
 from prolip.embeddings.config import EmbedOptions
 
 

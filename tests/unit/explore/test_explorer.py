@@ -15,11 +15,11 @@ from tests.support.explore_items import write_items
 from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
 
+from prolip.build.config import FolderConfig
+from prolip.build.folder import build_folder
 from prolip.calibration.calibration import Subject
 from prolip.calibration.search import KnownQueries, SearchCalibration, save_search_calibration
 from prolip.data import DataError, StoreConfig
-from prolip.data.build.config import FolderConfig
-from prolip.data.build.folder import build_folder
 from prolip.data.class_names import class_text
 from prolip.embeddings.config import EmbedOptions, SearchOptions
 from prolip.embeddings.embed_inputs import run_embed

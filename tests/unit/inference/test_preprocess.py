@@ -81,7 +81,7 @@ DECODING = """
 import sys
 from pathlib import Path
 from prolip.data import DataError
-from prolip.data.build.images import read_image
+from prolip.build.images import read_image
 from prolip.inference.preprocess import Preprocess, pixel_size
 from prolip.pixels import Preprocess as Exact
 

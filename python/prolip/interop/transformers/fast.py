@@ -22,7 +22,7 @@ from transformers.image_transforms import normalize, rescale
 from transformers.image_utils import ChannelDimension
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
-from prolip.data.build.images import STORED
+from prolip.data.image_files import STORED
 from prolip.errors import check
 from prolip.pixels import Preprocess, of_transformers
 

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 
-from prolip.data.build.vocabulary import MASK, PAD, UNKNOWN, train_vocabulary
-from prolip.demo.data.captions import captions_by_level
-from prolip.demo.data.names import read_table
+from prolip.build.emoji.captions import captions_by_level
+from prolip.build.emoji.names import read_table
+from prolip.build.vocabulary import PAD, UNKNOWN, train_vocabulary
+from prolip.data.tokenizer import MASK
 
 CAPTIONS = [
     caption for one in read_table()[:300] for caption in captions_by_level(one.name, one.subgroup, one.group)["name"]
@@ -40,7 +41,7 @@ def test_a_word_and_the_end_of_a_word_differ():
 def test_the_tokenizer_file_is_the_same_in_another_process(tmp_path):
     """Another hash seed and another number of threads: nothing of them may reach the file."""
     script = (
-        "import sys; from prolip.data.build.vocabulary import train_vocabulary;"
+        "import sys; from prolip.build.vocabulary import train_vocabulary;"
         "sys.stdout.write(train_vocabulary(open(sys.argv[1], encoding='utf-8').read().splitlines(), 600).json)"
     )
     source = tmp_path / "captions"

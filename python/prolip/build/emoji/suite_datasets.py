@@ -25,7 +25,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from prolip.data.build.shards import (
+from prolip.build.emoji.art import DESIGNS, TRAINING_DESIGNS, encode_png
+from prolip.build.emoji.attribution import attribution_page
+from prolip.build.emoji.captions import CHAINED_TEMPLATES, LEVELS, PLAIN_TEMPLATES
+from prolip.build.emoji.config import SuitesConfig
+from prolip.build.emoji.samples import TITLES, TRAINED, EmojiSample, find_shards, read_set
+from prolip.build.shards import (
     RECORD,
     BuildSummary,
     Json,
@@ -36,11 +41,6 @@ from prolip.data.build.shards import (
     read_complete,
     replace_folder,
 )
-from prolip.demo.config import SuitesConfig
-from prolip.demo.data.art import DESIGNS, TRAINING_DESIGNS, encode_png
-from prolip.demo.data.attribution import attribution_page
-from prolip.demo.data.captions import CHAINED_TEMPLATES, LEVELS, PLAIN_TEMPLATES
-from prolip.demo.samples import TITLES, TRAINED, EmojiSample, find_shards, read_set
 
 FORMAT = 2
 """Incremented when the same shards give other files, so that folders of an older format are rebuilt."""

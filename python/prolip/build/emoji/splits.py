@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Literal
 
-from prolip.data.build.shards import hash_rank
-from prolip.demo.data.names import Emoji
+from prolip.build.emoji.names import Emoji
+from prolip.build.shards import hash_rank
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -22,20 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from prolip.data.build.shards import (
-    RECORD,
-    BuildSummary,
-    Json,
-    Sample,
-    check_replaceable,
-    dump_json,
-    hash_rank,
-    read_complete,
-    replace_folder,
-)
-from prolip.data.build.vocabulary import train_vocabulary
-from prolip.demo.config import EmojiConfig
-from prolip.demo.data.art import (
+from prolip.build.emoji.art import (
     DESIGNS,
     HELD_OUT_DESIGN,
     TRAINING_DESIGNS,
@@ -45,8 +32,8 @@ from prolip.demo.data.art import (
     image_id,
     package_versions,
 )
-from prolip.demo.data.attribution import ATTRIBUTIONS, attribution_page
-from prolip.demo.data.captions import (
+from prolip.build.emoji.attribution import ATTRIBUTIONS, attribution_page
+from prolip.build.emoji.captions import (
     CHAINED_TEMPLATES,
     MAX_KEYWORDS,
     PICTURE_CAPTIONS,
@@ -57,8 +44,21 @@ from prolip.demo.data.captions import (
     keyword_captions,
     subgroup_text,
 )
-from prolip.demo.data.names import TABLE, Emoji, read_table
-from prolip.demo.data.splits import SPLITS, Split, choose_variants, split_emoji
+from prolip.build.emoji.config import EmojiConfig
+from prolip.build.emoji.names import TABLE, Emoji, read_table
+from prolip.build.emoji.splits import SPLITS, Split, choose_variants, split_emoji
+from prolip.build.shards import (
+    RECORD,
+    BuildSummary,
+    Json,
+    Sample,
+    check_replaceable,
+    dump_json,
+    hash_rank,
+    read_complete,
+    replace_folder,
+)
+from prolip.build.vocabulary import train_vocabulary
 from prolip.errors import check
 
 FORMAT = 2

@@ -15,10 +15,10 @@ from PIL import Image
 from tests.support.emoji_build import SMALL, made_up_emoji
 from tests.support.shards import read_samples, write_tar
 
+from prolip.build.emoji.build import build_emoji
+from prolip.build.emoji.config import SuitesConfig
+from prolip.build.emoji.suite_datasets import build_suites
 from prolip.cli import main
-from prolip.demo.config import SuitesConfig
-from prolip.demo.data.build import build_emoji
-from prolip.demo.data.suite_datasets import build_suites
 from prolip.errors import DataError, UserError
 from prolip.evaluation.datacomp import read_tasks
 

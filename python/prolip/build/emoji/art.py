@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prolip.demo.data.names import join_key
+from prolip.build.emoji.names import join_key
 from prolip.errors import UserError
 
 Design = Literal["openmoji", "goog", "twtr"]

@@ -8,8 +8,8 @@ import pytest
 from tests.support.images import draw
 from tests.support.refusals import refusal_of
 
-from prolip.data.build.config import CsvConfig
-from prolip.data.build.table import build_csv
+from prolip.build.config import CsvConfig
+from prolip.build.table import build_csv
 
 Read = Callable[..., list[dict[str, Any]]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prolip.data.build.shards import Sample, read_complete, replace_folder
+from prolip.build.shards import Sample, read_complete, replace_folder
 from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]

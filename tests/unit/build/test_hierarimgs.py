@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.support.captioned_sets import write_annotations
 from tests.support.refusals import refusal_of
 
-from prolip.data.build.hierarimgs import build_hierarimgs
+from prolip.build.hierarimgs import build_hierarimgs
 from prolip.evaluation.datasets import read_levels
 
 

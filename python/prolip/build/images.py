@@ -1,21 +1,17 @@
 """Read and check a user's images and write them into shards, unchanged where the loader reads them."""
 
 import io
-import math
 import time
-import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from prolip.data import LoaderConfig
-from prolip.data.build.config import BuildConfig
-from prolip.data.build.shards import (
+from prolip.build.config import BuildConfig
+from prolip.build.shards import (
     BadImage,
     BuildSummary,
     Json,
@@ -24,26 +20,14 @@ from prolip.data.build.shards import (
     hash_rank,
     replace_folder,
 )
-from prolip.data.build.vocabulary import train_vocabulary
+from prolip.build.vocabulary import train_vocabulary
+from prolip.data.image_files import EXTENSIONS, STORED, UNREADABLE, open_image
 from prolip.errors import UserError, sentence
 
-EXTENSIONS = {
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".jp2", ".avif", ".heic", ".heif"),
-}
-"""File extensions of images. What Pillow cannot read counts as a bad image."""
-STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-"""Formats that the loader reads. An MPO starts with an ordinary JPEG."""
-FORMATS = (*STORED, "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM", "TGA")
-"""Formats that Pillow is asked for. Others hide images of any size, as ICO does, or run programs, as EPS does."""
 _QUALITY = 95
 """JPEG and WebP quality of images that are scaled down."""
 _VOCABULARY = 8000
 """Largest number of tokens of a tokenizer that is trained on the captions."""
-MAX_PIXELS = LoaderConfig.max_pixels
-"""The loader skips larger images, so they are not stored."""
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises for damaged files."""
 
 
 class Candidate(NamedTuple):
@@ -105,34 +89,6 @@ def _check_grey_values(image: Image.Image) -> None:
     assert isinstance(largest, int | float), "it has one band"
     if largest > 255 or (image.mode == "F" and largest <= 1):
         raise ValueError(f"grey values must be from 0 to 255; save it with 8 bits (got {largest:g})")
-
-
-def open_image(data: bytes | Path, *, any_size: bool = False) -> Image.Image:
-    """Open an image of at most `MAX_PIXELS`, or of any size that Pillow takes. Nothing is decoded yet."""
-    try:
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            Image.init()
-            known = [kind for kind in FORMATS if kind in Image.OPEN]
-            image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=known)
-    except UnidentifiedImageError:  # its message has the address of the bytes
-        raise UnidentifiedImageError(f"not an image of {', '.join(known)}") from None
-    except Image.DecompressionBombError:
-        raise Image.DecompressionBombError("too many pixels even to be scaled down") from None
-    try:
-        check_pixels(image, any_size)
-    except ValueError:
-        image.close()
-        raise
-    return image
-
-
-def check_pixels(image: Image.Image, any_size: bool = False) -> None:
-    """At most `MAX_PIXELS`, known before it is decoded."""
-    if math.prod(image.size) > MAX_PIXELS and not any_size:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}; prolip data build scales "
-            "images down with --max_side"
-        )
 
 
 def write_images(

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from prolip.data.tokenizer import MASK
+
 PAD = "<pad>"
-MASK = "[MASK]"
 UNKNOWN = "[UNK]"
 START_OF_WORD = "▁"
 _ASCII = "".join(chr(code) for code in range(33, 127) if not chr(code).isupper())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prolip.demo.data.captions import (
+from prolip.build.emoji.captions import (
     LEVELS,
     MAX_KEYWORDS,
     SUBGROUP_TEXTS,
@@ -11,7 +11,7 @@ from prolip.demo.data.captions import (
     keyword_captions,
     subgroup_text,
 )
-from prolip.demo.data.names import read_table
+from prolip.build.emoji.names import read_table
 
 
 def test_every_level_has_the_same_templates_half_of_them_chained():

@@ -15,14 +15,14 @@ from PIL import Image
 from tests.support.emoji_build import BORROWED, EQUAL, NUM_BASE, SMALL, made_up_emoji
 from tokenizers import Tokenizer
 
-from prolip.data.build.config import FolderConfig
-from prolip.data.build.folder import build_folder
-from prolip.demo.config import EmojiConfig
-from prolip.demo.data import build as builder
-from prolip.demo.data.art import Art, encode_png, find_art, image_id
-from prolip.demo.data.build import Drawing, _mirrored_copies, build_emoji
-from prolip.demo.data.captions import LEVELS
-from prolip.demo.data.names import Emoji, read_table
+from prolip.build.config import FolderConfig
+from prolip.build.emoji import build as builder
+from prolip.build.emoji.art import Art, encode_png, find_art, image_id
+from prolip.build.emoji.build import Drawing, _mirrored_copies, build_emoji
+from prolip.build.emoji.captions import LEVELS
+from prolip.build.emoji.config import EmojiConfig
+from prolip.build.emoji.names import Emoji, read_table
+from prolip.build.folder import build_folder
 from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]
@@ -259,7 +259,7 @@ def test_the_tokenizer_is_trained_on_training_captions_only(tmp_path, made_up, m
 
 
 def test_art_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr("prolip.demo.data.art.find_spec", lambda name: None)
+    monkeypatch.setattr("prolip.build.emoji.art.find_spec", lambda name: None)
     with pytest.raises(UserError):
         find_art()
 

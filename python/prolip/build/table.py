@@ -4,9 +4,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from prolip.data.build.config import CsvConfig
-from prolip.data.build.images import Candidate, write_images
-from prolip.data.build.shards import BuildSummary
+from prolip.build.config import CsvConfig
+from prolip.build.images import Candidate, write_images
+from prolip.build.shards import BuildSummary
 from prolip.errors import UserError, check
 
 

@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from prolip.data.build.config import FolderConfig
-from prolip.data.build.images import EXTENSIONS, Candidate, write_images
-from prolip.data.build.shards import BuildSummary
+from prolip.build.config import FolderConfig
+from prolip.build.images import Candidate, write_images
+from prolip.build.shards import BuildSummary
 from prolip.data.class_names import class_text
+from prolip.data.image_files import find_images
 from prolip.errors import UserError, check, sentence
 from prolip.files import read_text
 
@@ -58,27 +58,6 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     if lines:
         lines.insert(0, f"images of {len(classes)} classes:")
     return replace(summary, notes=(*lines, *summary.notes))
-
-
-def find_images(source: Path) -> list[Path]:
-    """The image files below a folder, by extension, sorted. Hidden files and folders are skipped.
-
-    A broken link is listed, so that the error of reading it names it.
-    """
-    return sorted(_images_below(source, ()))
-
-
-def _images_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    real = folder.resolve()
-    if real in above:
-        return  # a link to a folder that it is in
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _images_below(path, (*above, real))
-        elif path.suffix.lower() in EXTENSIONS and (path.is_file() or path.is_symlink()):
-            yield path
 
 
 def _name(path: Path, source: Path) -> str:

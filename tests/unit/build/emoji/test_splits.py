@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from prolip.data.build.shards import hash_rank
-from prolip.demo.data.names import Emoji
-from prolip.demo.data.splits import choose_variants, connect, split_emoji
+from prolip.build.emoji.names import Emoji
+from prolip.build.emoji.splits import choose_variants, connect, split_emoji
+from prolip.build.shards import hash_rank
 
 
 def emoji(number: int, group: str = "g", name: str | None = None) -> Emoji:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from prolip.demo.data.names import Emoji, join_key, read_table
+from prolip.build.emoji.names import Emoji, join_key, read_table
 
 
 def emoji(name: str, *codes: str) -> Emoji:
