@@ -109,11 +109,28 @@ class DiskFullError(UserError):
 class DataError(Exception):
     """Data that cannot be used: a damaged shard, an image that cannot be decoded, too many bad samples.
 
-    The message names the shard and the sample's key.
+    Args:
+        reason: what is wrong.
+        shard: the shard, or another source.
+        key: the sample's.
+        member: extension of its member, such as json.
     """
 
+    def __init__(
+        self, reason: object, shard: str | None = None, key: str | None = None, member: str | None = None
+    ) -> None:
+        self.reason, self.shard, self.key, self.member = str(reason), shard, key, member
+        super().__init__(self.reason, shard, key, member)  # what pickle passes
+
+    def within(self, source: str) -> Self:
+        """The same error with `source` before its shard."""
+        shard = source if self.shard is None else f"{source}: {self.shard}"
+        return type(self)(self.reason, shard, self.key, self.member)
+
     def __str__(self) -> str:
-        return printable(super().__str__())
+        sample = None if self.key is None else f"sample {self.key}"
+        places = [place for place in (self.shard, sample, self.member) if place is not None]
+        return printable(": ".join([*places, self.reason]))
 
 
 def of_os_error(error: OSError) -> UserError:

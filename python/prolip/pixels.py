@@ -224,7 +224,7 @@ class Preprocess:
         data = _read(source, name) if isinstance(source, str) else source
         with suppress(*UNREADABLE), open_image(data) as opened:
             if opened.format in STORED:
-                raise DataError(f"{name}: cannot be read ({reason})")
+                raise DataError(f"cannot be read ({reason})", name)
         return np.array(self._as_pil(data, name))
 
     def _as_pil(self, image: Any, name: str) -> Image.Image:
@@ -241,7 +241,7 @@ class Preprocess:
             check_pixels(image)
             return (ImageOps.exif_transpose(image) if self.turned else image).convert("RGB")
         except UNREADABLE as error:
-            raise DataError(f"{name}: cannot be read ({error})") from error
+            raise DataError(f"cannot be read ({error})", name) from error
 
 
 def of_transformers(settings: Mapping[str, Any]) -> dict[str, Any]:

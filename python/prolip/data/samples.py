@@ -58,14 +58,14 @@ def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> lis
     try:
         return [] if text is None else [text.decode("utf-8-sig").strip()]
     except UnicodeDecodeError as error:
-        raise DataError(f"sample {key}: its txt must be UTF-8 ({error})") from error
+        raise DataError(f"must be UTF-8 ({error})", key=key, member="txt") from error
 
 
 def read_label(key: str, member: bytes | None, path: str) -> str | int:
     """The text or whole number at a dotted path in a sample's JSON."""
     values = values_at(key, member, path)
     if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], str | int):
-        raise DataError(f"sample {key}: must have a text or number in its json at {path!r}")
+        raise DataError(f"must have a text or number at {path!r}", key=key, member="json")
     return values[0]
 
 
@@ -80,7 +80,7 @@ def values_at(key: str, member: bytes | None, path: str) -> list[Any]:
     try:
         return _below(json.loads(b"null" if member is None else member), path.split("."))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"sample {key}: cannot parse its json ({error})") from error
+        raise DataError(f"cannot be parsed ({error})", key=key, member="json") from error
 
 
 def _below(value: Any, parts: Sequence[str]) -> list[Any]:

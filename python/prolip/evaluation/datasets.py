@@ -430,7 +430,7 @@ def embed_set_views(encoder: Encoder, data: DataSet) -> Encoded:
     rows = joined(encoder.of_samples(in_batches(data.samples(), encoder.batch_size)))
     total = len(rows.keys) + len(rows.bad)
     if len(rows.bad) > MAX_BAD_FRACTION * total:
-        raise DataError(f"{data.source}: {len(rows.bad)} of {total} images are unreadable: {rows.bad[0].error}")
+        raise DataError(f"{len(rows.bad)} of {total} images are unreadable: {rows.bad[0].error}", data.source)
     return rows
 
 
@@ -439,7 +439,7 @@ def members_of(data: DataSet, found: Embedded, extension: str) -> list[bytes]:
     members = [member for member in found.members[extension] if member is not None]
     if len(members) < len(found.keys):
         key = found.keys[found.members[extension].index(None)]
-        raise DataError(f"{data.source}: sample {key}: must have a .{extension}")
+        raise DataError("must be there", data.source, key, extension)
     return members
 
 
@@ -449,7 +449,7 @@ def read_labels(data: DataSet, found: Embedded) -> Tensor:
     for key, label in zip(found.keys, labels, strict=True):
         if not 0 <= label < len(data.classnames):
             raise DataError(
-                f"{data.source}: sample {key}: the class must be from 0 to {len(data.classnames) - 1} (got {label})"
+                f"must be a class from 0 to {len(data.classnames) - 1} (got {label})", data.source, key, "cls"
             )
     return torch.tensor(labels)
 
@@ -460,9 +460,9 @@ def read_metadata(data: DataSet, found: Embedded, num_columns: int = 1) -> Tenso
         rows = [np.load(io.BytesIO(member), allow_pickle=False) for member in members_of(data, found, "npy")]
         metadata = torch.from_numpy(np.stack(rows).astype(np.int64, casting="same_kind"))
     except (ValueError, EOFError, TypeError) as error:
-        raise DataError(f"{data.source}: the .npy of a sample cannot be read: {error}") from error
+        raise DataError(f"cannot be read: {error}", data.source, member="npy") from error
     if metadata.ndim != 2 or metadata.shape[1] < num_columns or bool((metadata[:, :num_columns] < 0).any()):
-        raise DataError(f"{data.source}: each .npy must be a vector of {num_columns} whole numbers from 0, or of more")
+        raise DataError(f"must be vectors of at least {num_columns} whole numbers from 0", data.source, member="npy")
     return metadata
 
 
@@ -502,7 +502,7 @@ def read_captions(
             or len(image_ids) != (image_id_key is not None)
             or len(caption_ids) != (caption_ids_key is not None) * len(texts)
         ):
-            raise DataError(f"{data.source}: sample {key}: must have captions (texts), and ids if named (numbers)")
+            raise DataError("must have captions (texts), and ids if named (numbers)", data.source, key)
         captions.texts.append([text.strip() for text in texts])
         captions.image_ids.extend(image_ids)
         captions.caption_ids.append(caption_ids)

@@ -170,7 +170,7 @@ def _naming(place: int) -> Iterator[None]:
     except UserError as error:
         raise error.within(f"validation.jobs.{place}.") from error
     except DataError as error:
-        raise DataError(f"validation.jobs.{place}: {error}") from error
+        raise error.within(f"validation.jobs.{place}") from error
 
 
 # ---- Samples and labels ---------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[s
         return [str(read_label(key, member, job.class_key)) for key, member in zip(keys, members["json"], strict=True)]
     labels = [(member or b"").decode("utf-8", "replace").strip() for member in members[CLASS_MEMBER]]
     if "" in labels:
-        raise DataError(f"sample {keys[labels.index('')]}: has no member .{CLASS_MEMBER}")
+        raise DataError("must be there", key=keys[labels.index("")], member=CLASS_MEMBER)
     return labels
 
 
@@ -209,7 +209,7 @@ def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str], nam
     for key, label, place in zip(keys, labels, places, strict=True):
         if place < 0:
             raise DataError(
-                f"sample {key}: its label must be one of the classes of {job.classnames}, {listed(names)} (got {label})"
+                f"its label must be one of the classes of {job.classnames}, {listed(names)} (got {label})", key=key
             )
     return torch.tensor(places)
 
