@@ -22,12 +22,12 @@ import tyro
 from studies import print_table, run_module, spread
 
 from prolip.build.emoji.samples import read_set
-from prolip.data.selection import read_selection, write_selection
 from prolip.demo.run import RESULTS, evaluate, machine_flags
 from prolip.demo.samples import embed_captions, set_names
 from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, order_rows
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load
+from prolip.store.selection import read_selection, write_selection
 
 NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
 NO_INCLUSION = ("--loss.inclusion_weight", "0")

@@ -23,9 +23,9 @@ import numpy as np
 import tyro
 from studies import print_table, run_module, spread
 
-from prolip.data.selection import Chosen, write_selection
 from prolip.demo.run import RESULTS, evaluate, machine_flags
 from prolip.demo.suite import RIGHT
+from prolip.store.selection import Chosen, write_selection
 from prolip.train import loop
 from prolip.train.config import load_config
 from prolip.train.cost import mean_step_flops

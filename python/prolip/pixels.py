@@ -26,9 +26,9 @@ from prolip.data.config import Filter
 from prolip.data.device import Normalise
 from prolip.data.image_files import STORED, UNREADABLE, check_pixels, open_image
 from prolip.errors import UserError, check
-from prolip.folders import Folder
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ModelConfig
+from prolip.store.folder import Folder
 
 __all__ = ["Preprocess"]
 

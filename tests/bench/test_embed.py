@@ -16,9 +16,9 @@ from tests.support.shards import write_tar
 from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.storage import Manifest
-from prolip.folders import Folder
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
+from prolip.store.folder import Folder
 
 SHARDS = 3
 LARGEST_WAIT = 0.05

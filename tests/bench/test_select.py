@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests.support.forked import Forked
 from tests.support.made_scores import write_scores
 
-from prolip.data.selection import read_selection
+from prolip.store.selection import read_selection
 
 PART = 100_000
 """Rows of a part at full size: ten shards' worth, so that the parts are written in minutes."""

@@ -17,7 +17,7 @@ from tests.support.images import encode
 from tests.support.shards import read_tar, write_tar
 
 from prolip.data import StoreConfig, write_index
-from prolip.data.selection import Chosen, write_selection
+from prolip.store.selection import Chosen, write_selection
 
 RUN = """
 import json, re, sys, time

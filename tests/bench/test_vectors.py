@@ -12,9 +12,9 @@ from tests.support.vector_rows import some_gaussians, write_parts
 
 from prolip.embeddings.search import nearest
 from prolip.embeddings.storage import complete_parts
-from prolip.folders import Folder
 from prolip.gaussian import Gaussian
 from prolip.interop.vector_databases import query_vectors, read_vectors, stored_vectors
+from prolip.store.folder import Folder
 
 DIM, K = 512, 10
 

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from prolip.files import flatten, plain
+from prolip.store.typed_tables import flatten, plain
 from prolip.train.config.recipes import load_config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "paper.md"

@@ -10,7 +10,7 @@ from tests.gpu.job import Job
 from prolip.checkpoint import checkpoint_path
 from prolip.cli import main as prolip
 from prolip.embeddings.storage import complete_parts
-from prolip.folders import Folder
+from prolip.store.folder import Folder
 from prolip.train.loop import main as train
 
 _BATCH = 32

@@ -19,8 +19,8 @@ from prolip.embeddings.dedupe import run_dedupe
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.select import run_select
 from prolip.errors import UserError
-from prolip.files import has_ended, owner
-from prolip.folders import Folder, claimed
+from prolip.store.file_locks import has_ended, owner
+from prolip.store.folder import Folder, claimed
 
 
 @pytest.fixture(params=["", "s3", "gs"])
@@ -35,9 +35,9 @@ def address(request, tmp_path, monkeypatch):
 
 
 def test_one_of_several_has_a_file_and_a_dead_owner_loses_it(address, monkeypatch):
-    monkeypatch.setattr("prolip.files.LOCK_SECONDS", 0.5)
-    monkeypatch.setattr("prolip.folders._RENEWED", 0.5)
-    monkeypatch.setattr("prolip.folders._STALE", 5.0)
+    monkeypatch.setattr("prolip.store.file_locks.LOCK_SECONDS", 0.5)
+    monkeypatch.setattr("prolip.store.folder._RENEWED", 0.5)
+    monkeypatch.setattr("prolip.store.folder._STALE", 5.0)
     folder = Folder(address)
     start, ended = threading.Barrier(5), threading.Event()
 
@@ -84,7 +84,7 @@ def test_one_of_several_has_a_file_and_a_dead_owner_loses_it(address, monkeypatc
 )
 def test_commands_claim_what_they_write_first(run, file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("prolip.files.LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("prolip.store.file_locks.LOCK_SECONDS", 0.0)
     Path("lines.txt").write_text("a line")
     with claimed(f"out/{file}"), refusal_of("out"):
         run("out")

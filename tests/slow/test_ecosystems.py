@@ -9,8 +9,8 @@ from tests.support.vector_rows import some_gaussians, write_parts
 
 from prolip.embeddings.search import nearest
 from prolip.embeddings.storage import complete_parts
-from prolip.folders import Folder
 from prolip.interop.vector_databases import query_vectors, read_vectors
+from prolip.store.folder import Folder
 
 K = 10
 PRODUCT = 1e-6

@@ -11,11 +11,11 @@ from tests.support.remote_shards import BUCKET
 from tests.support.servers import StoreProxy, free_port, moto
 from tests.support.shards import encoded
 
-from prolip.data.selection import Chosen, read_selection, write_selection
 from prolip.errors import UserError
-from prolip.folders import Folder
 from prolip.inference.preprocess import Preprocess
 from prolip.pixels import Preprocess as Exact
+from prolip.store.folder import Folder
+from prolip.store.selection import Chosen, read_selection, write_selection
 
 SOME = Chosen("a.tar", "", np.array([3, 7], np.uint32))
 LARGE = os.urandom(12 << 20)
@@ -70,7 +70,7 @@ def test_an_upload_survives_faults_and_a_broken_one_leaves_nothing(tmp_path, mon
                 while proxy.faults.keys() <= {"none", "delay"}:
                     folder.write("part", LARGE)
                     assert folder.read("part") == LARGE
-        monkeypatch.setattr("prolip.folders._ATTEMPTS", 2)
+        monkeypatch.setattr("prolip.store.folder._ATTEMPTS", 2)
         with StoreProxy(endpoint, 0, 0, breaks_after=8 << 20) as proxy:
             s3_settings(monkeypatch, proxy.url)
             folder = Folder(f"s3://{BUCKET}/broken")
@@ -91,7 +91,7 @@ def test_wrong_addresses_are_named_without_secrets(address):
 
 def test_a_dead_store_is_named(monkeypatch):
     s3_settings(monkeypatch, f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setattr("prolip.folders._ATTEMPTS", 2)
+    monkeypatch.setattr("prolip.store.folder._ATTEMPTS", 2)
     begun = time.monotonic()
     with refusal_of("s3://bucket/a"):
         Folder("s3://bucket/a").list()

@@ -14,7 +14,7 @@ from tests.support.small_training import RECIPE, write_shard, write_tokenizer
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
-from prolip.data.selection import Chosen, write_selection
+from prolip.store.selection import Chosen, write_selection
 
 pytestmark = pytest.mark.timeout(600)
 BIG = encoded((1, 2, 3), (90, 90), "jpeg") + bytes(24_000)

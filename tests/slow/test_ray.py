@@ -29,8 +29,8 @@ from tests.support.untrained_run import write_run
 from werkzeug.serving import make_server
 
 from prolip.cli import main
-from prolip.data.selection import read_selection
-from prolip.folders import Folder
+from prolip.store.folder import Folder
+from prolip.store.selection import read_selection
 
 # Ray leaves logs open.
 pytestmark = pytest.mark.filterwarnings(

@@ -14,7 +14,7 @@ from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import BatchLoader, LoaderConfig
-from prolip.data.selection import Chosen, write_selection
+from prolip.store.selection import Chosen, write_selection
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from tests.support.remote_shards import (
 from tests.support.shards import write_tar
 
 from prolip.data import BatchLoader, DataError, write_index
-from prolip.data.selection import Chosen, write_selection
+from prolip.store.selection import Chosen, write_selection
 
 RUN = """
 import sys

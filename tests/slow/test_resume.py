@@ -70,7 +70,7 @@ def test_a_run_killed_four_times_ends_with_the_same_bits(lab):
 
 
 def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(lab, finished, caplog, monkeypatch):
-    monkeypatch.setattr("prolip.files.LOCK_SECONDS", 0.5)
+    monkeypatch.setattr("prolip.store.file_locks.LOCK_SECONDS", 0.5)
     with lab.start("contested", processes=1) as job:
         job.wait_for(lab.has("contested", "checkpoints/step_*20"))
         job.send(0, signal.SIGSTOP)

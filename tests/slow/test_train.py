@@ -14,11 +14,11 @@ from tests.support.small_training import SHORT, numbers, same_weights, write_sha
 
 from prolip.data import BatchLoader
 from prolip.data.device import device_batches
-from prolip.data.selection import Chosen, write_selection
 from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
 from prolip.pretrained.sources import load_network
+from prolip.store.selection import Chosen, write_selection
 from prolip.train.config import load_config
 from prolip.train.cost import step_flops
 from prolip.train.optim import LossScaler, make_optimizer

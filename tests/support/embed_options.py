@@ -6,8 +6,8 @@ import numpy as np
 
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.storage import complete_parts
-from prolip.folders import Folder
 from prolip.gaussian import Gaussian
+from prolip.store.folder import Folder
 
 
 def options(lab: Path, out: Path, **changes: object) -> EmbedOptions:

@@ -12,8 +12,8 @@ import torch
 from tests.support.vector_rows import write_parts
 
 from prolip.embeddings.storage import Manifest, PartNotes, part_name, schema
-from prolip.folders import Folder
 from prolip.gaussian import Gaussian
+from prolip.store.folder import Folder
 
 
 def write_scores(folder: Path, parts: Iterable[Sequence[float]]) -> None:

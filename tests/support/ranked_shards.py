@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prolip.data.selection import Chosen
 from prolip.embeddings.config import SelectOptions
 from prolip.embeddings.select import run_select
+from prolip.store.selection import Chosen
 
 SIZES = (5, 3, 6)
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from prolip.embeddings.config import Kind, Stored
 from prolip.embeddings.storage import Manifest, PartNotes, Rows, Settings, write_part
-from prolip.folders import Folder
 from prolip.gaussian import Gaussian
+from prolip.store.folder import Folder
 
 
 def some_gaussians(rows: int, dim: int, *, seed: int) -> Gaussian:

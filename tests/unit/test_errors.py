@@ -4,7 +4,7 @@ import pytest
 from tests.support.refusals import refusal_of
 
 from prolip.errors import DataError, NoSampleError, UserError, check_at_least, sentence
-from prolip.files import write_atomic
+from prolip.store.atomic_writes import write_atomic
 
 
 @pytest.mark.parametrize("kind", [lambda *words: DataError(": ".join(words)), NoSampleError, UserError])

@@ -21,7 +21,7 @@ from torch import Tensor
 from prolip.embeddings.config import Kind
 from prolip.embeddings.storage import Part, paired_parts
 from prolip.errors import UserError, check
-from prolip.folders import Folder
+from prolip.store.folder import Folder
 
 BLOCK = 1024
 """Rows that are read from a file at a time."""

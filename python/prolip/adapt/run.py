@@ -20,13 +20,13 @@ from prolip.adapt.pairs import BUFFER, PairRows, Pairs, is_folder, open_pairs
 from prolip.adapt.temperature import fit_logits
 from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
-from prolip.files import check_own_folder
-from prolip.folders import Folder
 from prolip.inference.load_model import load
 from prolip.inference.model import weights_digest
 from prolip.models.adapter import ADAPTER_FILE, Adapter, Frozen, save_adapter
 from prolip.models.config import AdapterConfig
 from prolip.pretrained.sources import absolute_source
+from prolip.store.atomic_writes import check_own_folder
+from prolip.store.folder import Folder
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from prolip.build.shards import BuildSummary
 from prolip.data.class_names import class_text
 from prolip.data.image_files import find_images
 from prolip.errors import UserError, check, sentence
-from prolip.files import read_text
+from prolip.store.file_contents import read_text
 
 _SPLITS = {"train", "val", "valid", "validation", "test"}
 _PRINTED = 20

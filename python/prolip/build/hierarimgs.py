@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from prolip.errors import UserError, check
-from prolip.files import write_atomic
+from prolip.store.atomic_writes import write_atomic
 
 
 @dataclass

@@ -16,7 +16,8 @@ from typing import Self
 from uuid import uuid4
 
 from prolip.errors import UserError, check
-from prolip.files import check_writable, writing
+from prolip.store.atomic_writes import check_writable
+from prolip.store.disk_full import writing
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from prolip.calibration.fitting import (
     log_prior,
 )
 from prolip.errors import UserError, check, check_choice
-from prolip.files import atomic_file
+from prolip.store.atomic_writes import atomic_file
 
 _FORMAT = "2"
 

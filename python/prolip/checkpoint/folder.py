@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prolip.errors import UserError
-from prolip.files import crc32
+from prolip.store.file_contents import crc32
 
 MANIFEST = "manifest.json"
 BEST = "best"

@@ -9,7 +9,7 @@ from typing import Self, cast
 from prolip.checkpoint.folder import wait_until
 from prolip.distributed import Ranks
 from prolip.errors import UserError, of_os_error
-from prolip.files import lock_file
+from prolip.store.file_locks import lock_file
 
 LOCK = "lock.json"
 

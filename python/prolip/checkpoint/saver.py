@@ -35,7 +35,7 @@ from prolip.checkpoint.state import NOTES, Notes, Preprocessing
 from prolip.checkpoint.tensors import METADATA, TensorShare, Written
 from prolip.distributed import Ranks
 from prolip.errors import UserError
-from prolip.files import writing
+from prolip.store.disk_full import writing
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_op
 from prolip.checkpoint.folder import CheckpointError, Manifest, is_checkpoint, list_checkpoints, patiently
 from prolip.checkpoint.tensors import read_into, read_whole, stored_tensors
 from prolip.distributed import Ranks
-from prolip.files import decode
+from prolip.store.typed_tables import decode
 
 log = logging.getLogger(__name__)
 

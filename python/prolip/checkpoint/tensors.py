@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 
 from prolip.checkpoint.folder import CheckpointError, FileRecord, record
 from prolip.distributed import Ranks
-from prolip.files import writing
+from prolip.store.disk_full import writing
 
 METADATA = ".metadata"
 _CLASSES = {

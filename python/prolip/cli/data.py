@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial, reduce
+
 from prolip.cli import data_build
 from prolip.cli.command import Command, choose, ended_by_sigterm, finish, parse, prepare
 from prolip.data.config import CombineOptions, IndexOptions
 from prolip.embeddings.config import CopyOptions, DedupeOptions, SelectOptions
+from prolip.errors import check
 
 
 def run(prog: str, arguments: list[str]) -> int:
@@ -43,9 +46,13 @@ def _dedupe(prog: str, arguments: list[str]) -> int:
 
 def _combine(prog: str, arguments: list[str]) -> int:
     options = parse(CombineOptions, prog, arguments)
-    from prolip.data.selection import run_combine
+    check(len(options.selections) > 1, "selections", "must be at least two files", len(options.selections))
+    from prolip.store.selection import combine, read_selection, write_selection
 
-    return finish(run_combine(options), _use(options.out), [options.out])
+    count = write_selection(
+        options.out, reduce(partial(combine, how=options.how), map(read_selection, options.selections))
+    )
+    return finish([f"{options.out}: {count:,} samples"], _use(options.out), [options.out])
 
 
 def _use(selection: str) -> str:

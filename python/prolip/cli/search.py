@@ -9,7 +9,7 @@ from prolip.embeddings.config import SearchOptions
 def _next(options: SearchOptions) -> str:
     """A command that works on these embeddings: what has no variances is ranked only by distance."""
     from prolip.embeddings.storage import Manifest
-    from prolip.folders import Folder
+    from prolip.store.folder import Folder
 
     manifest = Manifest.read(Folder(options.embeddings))
     by: str = options.find

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import tyro
 
 from prolip import _core
-from prolip.files import DERIVED, OPERATIONAL, RESULTS
+from prolip.store.typed_tables import DERIVED, OPERATIONAL, RESULTS
 
 Cleaning = Literal["lower", "whitespace", "canonicalize", "none"]
 
@@ -210,7 +210,7 @@ class DataConfig:
     """Index file of the shards, made by `prolip data index`, so that opening reads no shard. A shard that is not in it,
     or has changed since, is an error."""
     selection: str | None = None
-    """File of a selection (`prolip.data.selection`): an epoch is its samples, as often as it says. Only their shards
+    """File of a selection (`prolip.store.selection`): an epoch is its samples, as often as it says. Only their shards
     are opened, and `shards` may be (). A shard that has changed since it was written is an error."""
     mode: Literal["once", "resampled"] = "once"
     """`once`: every sample once per epoch. `resampled`: shards are drawn with replacement, by `weights`."""
@@ -295,9 +295,6 @@ class IndexOptions:
     """How remote shards are read. Each is downloaded whole."""
 
 
-How = Literal["and", "or", "without"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class CombineOptions:
     """Combine selections into one, with each sample at most as often as in one of them."""
@@ -306,7 +303,7 @@ class CombineOptions:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SELECTION ...", help_behavior_hint="")
     ]
     """Files of `prolip data select`, `dedupe` or `combine`."""
-    how: How
+    how: Literal["and", "or", "without"]
     """`and`: samples of all selections; `or`: of any; `without`: of the first, but of no other."""
     out: str
     """Output file, a selection."""

@@ -6,7 +6,7 @@ from prolip._core import usable_cores
 from prolip.data import check_index, write_index
 from prolip.data.config import IndexOptions
 from prolip.errors import check, check_at_least
-from prolip.files import check_writable
+from prolip.store.atomic_writes import check_writable
 
 
 def run_index(options: IndexOptions) -> tuple[int, list[str]]:

@@ -112,7 +112,7 @@ def _patches(batch: _core.Batch) -> PatchArrays:
 
 
 def _chosen(selection: str, shards: Sequence[str]) -> Iterator[tuple[str, str, NDArray[np.uint32]]]:
-    from prolip.data.selection import read_selection  # pyarrow takes long to import
+    from prolip.store.selection import read_selection  # pyarrow takes long to import
 
     # `prolip embed` opens the shards of a selection one by one.
     only = shards[0] if len(shards) == 1 else ""

@@ -25,8 +25,8 @@ from prolip.demo.config import DemoConfig, EmojiOptions
 from prolip.demo.suite import run_emoji
 from prolip.distributed import find_device, usable_cores
 from prolip.evaluation.evaluate import run_suite
-from prolip.files import check_writable
 from prolip.models.precision import has_bf16
+from prolip.store.atomic_writes import check_writable
 from prolip.train.config import load_config
 from prolip.train.logging.run_page import write_report
 

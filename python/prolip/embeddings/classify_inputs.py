@@ -20,11 +20,11 @@ from prolip.data.samples import file_name
 from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.inputs import NAMED, Input, Started, embed_input, open_input, plan_inputs
 from prolip.errors import UserError, check, check_at_least, printable
-from prolip.files import atomic_file, check_writable
 from prolip.inference.config import ClassifyOptions
 from prolip.inference.encoder import Encoder
 from prolip.inference.one_image import open_classifier
 from prolip.inference.samples import is_many
+from prolip.store.atomic_writes import atomic_file, check_writable
 
 _WRITERS: dict[str, Any] = {".csv": CSVWriter, ".parquet": ParquetWriter}
 

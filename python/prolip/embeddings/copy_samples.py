@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shard_regions, without_secrets
-from prolip.data.selection import Chosen, read_selection
 from prolip.embeddings.config import CopyOptions
 from prolip.embeddings.inputs import plan_inputs
 from prolip.errors import UserError, check
-from prolip.files import atomic_file, check_own_folder, write_atomic
-from prolip.folders import claimed
+from prolip.store.atomic_writes import atomic_file, check_own_folder, write_atomic
+from prolip.store.folder import claimed
+from prolip.store.selection import Chosen, read_selection
 
 RECORD = "copy.json"
 _PACKED = re.compile(r"\.(tgz|gz|zst)$", re.IGNORECASE)

@@ -21,15 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolip.data.selection import Chosen, combine, read_selection, write_selection
 from prolip.embeddings.config import DedupeOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Name, fetch
 from prolip.embeddings.storage import Manifest, Part, complete_parts
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least
-from prolip.files import check_writable, write_atomic
-from prolip.folders import Folder, claimed
+from prolip.store.atomic_writes import check_writable, write_atomic
+from prolip.store.folder import Folder, claimed
+from prolip.store.selection import Chosen, combine, read_selection, write_selection
 
 Array = NDArray[Any]
 

@@ -26,7 +26,6 @@ from prolip.embeddings.inputs import NAMED, EncodedInput, Input, embed_input, op
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, Settings, part_name, write_part
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import UserError, check, check_at_least
-from prolip.folders import Folder, claimed
 from prolip.gaussian import Gaussian
 from prolip.inference.encoder import Encoder
 from prolip.inference.load_model import load
@@ -34,6 +33,7 @@ from prolip.inference.model import Model, weights_digest
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import has_bf16
 from prolip.pretrained.sources import absolute_source
+from prolip.store.folder import Folder, claimed
 
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 _MOST_NAMED = 1000

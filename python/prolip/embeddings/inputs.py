@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 from prolip.data import BatchLoader, NoSampleError, StoreConfig, expand_shards, without_secrets
 from prolip.data.image_files import find_images
-from prolip.data.selection import read_selection
 from prolip.embeddings.row_contents import read_lines
 from prolip.errors import UserError, check, printable, sentence
 from prolip.inference.encoder import Encoded, Encoder, in_batches, joined
 from prolip.inference.samples import Sample
+from prolip.store.selection import read_selection
 
 NAMED = 20
 """Maximum number of unusable samples that are described per input."""

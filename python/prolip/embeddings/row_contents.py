@@ -11,8 +11,8 @@ from typing import NamedTuple
 from prolip.data import DataError, StoreConfig
 from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
 from prolip.errors import UserError
-from prolip.files import read_text
 from prolip.inference.preprocess import Pixels, square
+from prolip.store.file_contents import read_text
 
 log = logging.getLogger(__name__)
 

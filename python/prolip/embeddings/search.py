@@ -20,8 +20,6 @@ from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, Name, fetch
 from prolip.embeddings.storage import ROWS, Floats, Manifest, Part, complete_parts
 from prolip.errors import UserError, check, check_at_least, printable
-from prolip.files import check_writable, read_text, write_atomic
-from prolip.folders import Folder
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.inference.load_model import load
 from prolip.inference.model import Model, weights_digest
@@ -31,6 +29,9 @@ from prolip.metrics.config import Score
 from prolip.models.convert_open_clip import StartError
 from prolip.models.weights import WeightsError
 from prolip.report.text_table import align
+from prolip.store.atomic_writes import check_writable, write_atomic
+from prolip.store.file_contents import read_text
+from prolip.store.folder import Folder
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 
 from prolip.calibration.config import NO_CSD
-from prolip.data.selection import Chosen, write_selection
 from prolip.embeddings.config import By, Kind, SelectOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, fetch
@@ -28,9 +27,10 @@ from prolip.embeddings.search import described
 from prolip.embeddings.storage import Block, Floats, Manifest, Part, complete_parts, paired_parts
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least, printable
-from prolip.files import check_writable, write_atomic
-from prolip.folders import Folder, claimed
 from prolip.gaussian import Gaussian, inclusion_score
+from prolip.store.atomic_writes import check_writable, write_atomic
+from prolip.store.folder import Folder, claimed
+from prolip.store.selection import Chosen, write_selection
 
 _ENDS: dict[By, tuple[str, str]] = {
     "image": ("the most certain images", "the least certain images"),

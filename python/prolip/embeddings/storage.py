@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from prolip.embeddings.config import Kind, Stored
 from prolip.errors import UserError, check
-from prolip.files import decode
-from prolip.folders import Folder
+from prolip.store.folder import Folder
+from prolip.store.typed_tables import decode
 
 Floats = NDArray[np.float32]
 
@@ -71,7 +71,7 @@ class PartNotes:
     source: str
     """The shard, folder or text file, without secrets."""
     stamp: str
-    """As in `prolip.data.selection`; the same for every copy."""
+    """As in `prolip.store.selection`; the same for every copy."""
     weights: str = ""
     """Digest of the model's tensors; "" in older parts."""
     rows: int

@@ -19,12 +19,12 @@ from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
 from prolip.evaluation.datasets import DataSet, class_opener, open_classes
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, broken_promises, judged, row_of_items
-from prolip.files import check_writable
 from prolip.inference.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.metrics.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.report.text_table import align
+from prolip.store.atomic_writes import check_writable
 
 _GUARANTEES = (0.8, 0.9, 0.95)
 _ERROR_LIMITS = (0.02, 0.05, 0.1)

@@ -23,14 +23,14 @@ from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateSearchOptions, RetrievalOptions
 from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.results import Chart, TaskResult, broken_promises, judged, row_of_items
-from prolip.files import check_writable
-from prolip.folders import Folder
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load
 from prolip.inference.model import Model, weights_digest
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import count_within, nearest_right_and_wrong
 from prolip.report.charts import Line, line_chart
+from prolip.store.atomic_writes import check_writable
+from prolip.store.folder import Folder
 
 _SHARES = (0.8, 0.9, 0.95)
 

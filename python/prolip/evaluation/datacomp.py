@@ -32,8 +32,8 @@ from prolip.evaluation.datasets import (
 from prolip.evaluation.evaluate import Prepared, evaluate_sets
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.retrieval import retrieve_set
-from prolip.files import read_text
 from prolip.inference.model import Model
+from prolip.store.file_contents import read_text
 
 TABLE = Path(__file__).with_name("datacomp.tsv")
 

@@ -34,14 +34,14 @@ from prolip.data.samples import values_at
 from prolip.embeddings.embed import Embedded, embed_views
 from prolip.errors import UserError, check
 from prolip.evaluation.config import ClassSuiteOptions
-from prolip.files import read_text
-from prolip.folders import folder_of
 from prolip.inference.encoder import MAX_BAD_FRACTION, Encoded, Encoder, in_batches, joined
 from prolip.inference.model import Model
 from prolip.inference.samples import Sample
 from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.download import hub_data_set
+from prolip.store.file_contents import read_text
+from prolip.store.folder import folder_of
 
 _CLASSNAMES, _TEMPLATES, _NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 _HUB = "hf://datasets/"

@@ -16,10 +16,10 @@ from prolip.evaluation.config import SuiteOptions
 from prolip.evaluation.datasets import DataSet, FolderMissing, is_path, name_sources
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
-from prolip.files import check_writable
 from prolip.inference.load_model import load
 from prolip.inference.model import Model, missing_csd
 from prolip.pretrained.sources import resolve
+from prolip.store.atomic_writes import check_writable
 
 Options = TypeVar("Options", bound=SuiteOptions)
 Prepared = tuple[Mapping[str, Any], Callable[[], TaskResult]]

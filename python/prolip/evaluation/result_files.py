@@ -10,10 +10,10 @@ import msgspec
 
 from prolip.errors import UserError
 from prolip.evaluation.results import Compared, SuiteResult, compare
-from prolip.files import write_atomic
 from prolip.metrics.statistics import Interval
 from prolip.report.page import build_page
 from prolip.report.results import MAIN, RANGES, REST, result_sections, result_tables
+from prolip.store.atomic_writes import write_atomic
 
 
 def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples: int, seed: int) -> list[str]:

@@ -20,8 +20,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from prolip.files import decode, plain, write_atomic
 from prolip.metrics.statistics import STATISTICS, Interval, percentile_interval, resample, share_interval, value_of
+from prolip.store.atomic_writes import write_atomic
+from prolip.store.typed_tables import decode, plain
 
 Unit = Literal["share", "number"]
 _SHOWN = 100

@@ -29,13 +29,14 @@ from prolip.evaluation.prompt_templates import (
     imagenet_classnames,
     imagenet_templates,
 )
-from prolip.files import atomic_file, check_writable, read_text, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load
 from prolip.metrics.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.metrics.prompts import fill_templates, unweighted_classifiers
 from prolip.metrics.statistics import bootstrap, mean
 from prolip.report.charts import standalone, weight_chart
+from prolip.store.atomic_writes import atomic_file, check_writable, write_atomic
+from prolip.store.file_contents import read_text
 
 _WEIGHTS = "prompt_weights.safetensors"
 TEMPLATES = {

@@ -15,7 +15,6 @@ from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError, check
-from prolip.files import atomic_file, atomic_files, check_own_folder, write_atomic
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.inference.preprocess import image_settings
@@ -35,6 +34,7 @@ from prolip.models.hub import (
 from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.download import HUB_FAILURES, first_line
 from prolip.pretrained.sources import InferenceSettings, Source, find_frozen, resolve, write_settings
+from prolip.store.atomic_writes import atomic_file, atomic_files, check_own_folder, write_atomic
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)

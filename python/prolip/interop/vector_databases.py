@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from prolip.embeddings.config import Kind
 from prolip.embeddings.storage import ROWS, Floats, complete_parts
 from prolip.errors import UserError
-from prolip.folders import Folder
 from prolip.gaussian import Gaussian
+from prolip.store.folder import Folder
 
 LENGTH_TOLERANCE = 1e-3
 """Maximum distance of a mean's length from 1. Rounding to half precision stays below 5e-4."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from prolip.errors import UserError, check_choice
-from prolip.files import OPERATIONAL
+from prolip.store.typed_tables import OPERATIONAL
 
 InclusionForm = Literal["official", "exact"]
 VibForm = Literal["official", "exact"]

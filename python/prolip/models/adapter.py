@@ -17,12 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prolip.errors import UserError
-from prolip.files import atomic_file, crc32, decode, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.models.config import AdapterConfig
 from prolip.models.convert_open_clip import start_from
 from prolip.models.prolip import ProLIP, normalised
 from prolip.models.weights import WeightsError, read_json
+from prolip.store.atomic_writes import atomic_file, write_atomic
+from prolip.store.file_contents import crc32
+from prolip.store.typed_tables import decode
 
 ADAPTER_FILE = "adapter.json"
 ADAPTER_WEIGHTS = "adapter.safetensors"

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from prolip.files import decode
 from prolip.models.config import JsonDict, ModelConfig, TextConfig, VisionConfig
 from prolip.models.convert_open_clip import State, fold_pixels, mlp_ratio, released_names, start
 from prolip.models.prolip import ProLIP
+from prolip.store.typed_tables import decode
 
 _GREY = (0.5, 0.5, 0.5)
 """Mean and standard deviation of SigLIP 2's pixels."""

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from prolip.files import atomic_file, write_atomic
 from prolip.models.config import ModelConfig
 from prolip.models.official_json import to_official_json
 from prolip.models.prolip import ProLIP
 from prolip.models.weights import CONFIG_FILE, INFERENCE_FILE, MODEL_FILE
+from prolip.store.atomic_writes import atomic_file, write_atomic
 
 CARD_FILE = "README.md"
 TOKENIZER_FILE = "tokenizer.json"

@@ -9,8 +9,8 @@ from dataclasses import fields
 from typing import Any
 
 from prolip.errors import UserError
-from prolip.files import decode
 from prolip.models.config import CLIP_LOGIT_SCALE, JsonDict, ModelConfig, TextConfig, VisionConfig
+from prolip.store.typed_tables import decode
 
 _IGNORED = {
     "vision_cfg": ("attn_pooler_", "timm_", "final_ln_after_pool"),

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from prolip.checkpoint import Checkpoint, open_saved
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError, check
-from prolip.files import write_atomic
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, Frozen, read_adapter
 from prolip.models.config import ModelConfig, Resize
 from prolip.models.convert_open_clip import start_from
@@ -35,6 +34,7 @@ from prolip.models.weights import (
 )
 from prolip.pretrained.build_with_open_clip import build_named
 from prolip.pretrained.download import hub_file
+from prolip.store.atomic_writes import write_atomic
 
 HUB_PREFIX = "hf-hub:"
 OPEN_CLIP_PREFIX = "open_clip:"

@@ -16,12 +16,12 @@ from prolip.data import BatchLoader, Cursor, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks, find_device
 from prolip.errors import UserError, check, check_at_least, fields_within, sentence
-from prolip.files import check_writable
 from prolip.inference.tokenizer import check_same_tokenizer, inference_files
 from prolip.models import ProLIP
 from prolip.models.precision import autocast
 from prolip.pretrained.sources import new_model, resolve
 from prolip.report.text_table import align
+from prolip.store.atomic_writes import check_writable
 from prolip.train.best_metric import check_metric
 from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions

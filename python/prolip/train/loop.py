@@ -26,13 +26,13 @@ from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, failing_at_once, join, meet
 from prolip.distributed.allocator import keep_freed_memory
 from prolip.errors import UserError, fields_within, log_to_terminal, of_os_error
-from prolip.files import write_atomic
 from prolip.inference.tokenizer import check_same_tokenizer, inference_files
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import DTYPES, autocast
 from prolip.pretrained.sources import new_model
+from prolip.store.atomic_writes import write_atomic
 from prolip.train.accumulate import backward
 from prolip.train.best_metric import BestSoFar, check_metric
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml

@@ -22,7 +22,6 @@ from prolip.data.samples import read_label
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.errors import UserError
-from prolip.files import read_text
 from prolip.gaussian import Gaussian
 from prolip.inference.encoder import Encoder, joined
 from prolip.inference.model import of_prolip
@@ -33,6 +32,7 @@ from prolip.metrics.statistics import spearman
 from prolip.metrics.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.metrics.zero_shot import aggregate_prompts, measure_zero_shot
 from prolip.models import ProLIP
+from prolip.store.file_contents import read_text
 from prolip.train.config.sections import CLASS_MEMBER, ValidationConfig, ValidationJob
 
 _NUM_BINS = 10

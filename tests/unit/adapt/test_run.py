@@ -21,10 +21,10 @@ from prolip.adapt.config import AdaptOptions, HeadsConfig
 from prolip.adapt.run import run_adapt
 from prolip.cli import main
 from prolip.embeddings.storage import complete_parts
-from prolip.folders import Folder
 from prolip.inference import Model
 from prolip.losses import LossConfig
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
+from prolip.store.folder import Folder
 
 COUNT = 24
 SHORT = ["--heads.steps", "4", "--heads.batch_size", "8", "--heads.hidden", "8"]

@@ -8,9 +8,9 @@ from tests.support.forked import Forked
 from tests.support.refusals import refusal_of
 from tests.support.untrained_run import ALONE
 
-from prolip import files
 from prolip.checkpoint import RunLock
 from prolip.errors import UserError
+from prolip.store import file_locks
 
 HOLD = """
 import sys, time
@@ -24,7 +24,7 @@ time.sleep(60)
 
 
 def test_a_folder_is_free_after_a_run_and_after_a_kill(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0.3)
+    monkeypatch.setattr(file_locks, "LOCK_SECONDS", 0.3)
     run = tmp_path / "runs" / "one"
     with RunLock(run, ALONE), pytest.raises(UserError, match=r"in use"):
         RunLock(run, ALONE)

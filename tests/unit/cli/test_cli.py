@@ -25,7 +25,7 @@ from prolip.cli.data import COMMANDS as DATA
 from prolip.cli.data_build import BUILDERS
 from prolip.cli.eval import SUITES
 from prolip.data import DataError
-from prolip.files import flatten, plain
+from prolip.store.typed_tables import flatten, plain
 from prolip.train.config import TrainConfig, load_config, to_toml
 
 ALL = [

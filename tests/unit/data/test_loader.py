@@ -29,9 +29,9 @@ from prolip.data import (
     StoreConfig,
     preprocess_image,
 )
-from prolip.data.selection import Chosen, write_selection
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
+from prolip.store.selection import Chosen, write_selection
 
 
 def at(epoch: int, *legs: tuple[int, int, int]) -> Cursor:

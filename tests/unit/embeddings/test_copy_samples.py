@@ -15,10 +15,10 @@ from tests.support.shards import read_tar, write_tar
 
 from prolip.cli import main
 from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig, shard_regions
-from prolip.data.selection import _SCHEMA, Chosen, read_selection, write_selection
 from prolip.embeddings.config import CopyOptions
 from prolip.embeddings.copy_samples import copy_samples, run_copy
 from prolip.embeddings.embed_inputs import run_embed
+from prolip.store.selection import _SCHEMA, Chosen, read_selection, write_selection
 
 
 def test_a_copy_has_the_chosen_samples_of_each_shard(lab, tmp_path):

@@ -15,11 +15,11 @@ from tests.support.refusals import refusal_of
 from tests.support.vector_rows import write_parts
 
 from prolip.cli import main
-from prolip.data.selection import Chosen, read_selection, write_selection
 from prolip.embeddings import dedupe
 from prolip.embeddings.config import DedupeOptions
 from prolip.embeddings.dedupe import STEPS, k_means, nearest, run_dedupe
 from prolip.gaussian import Gaussian
+from prolip.store.selection import Chosen, read_selection, write_selection
 
 
 def copied(seed: int, count: int) -> Gaussian:

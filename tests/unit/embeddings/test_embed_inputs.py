@@ -26,7 +26,6 @@ from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.data.selection import Chosen, read_selection, write_selection
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.embed import embed_shards
 from prolip.embeddings.embed_inputs import run_embed
@@ -34,10 +33,11 @@ from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.search import run_search
 from prolip.embeddings.storage import MANIFEST, Manifest, complete_parts
 from prolip.errors import UserError
-from prolip.folders import Folder
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.models.precision import DTYPES
+from prolip.store.folder import Folder
+from prolip.store.selection import Chosen, read_selection, write_selection
 
 
 @pytest.fixture(scope="module")
@@ -238,13 +238,13 @@ def test_parts_in_an_object_store_equal_local_ones_whatever_breaks(lab, tmp_path
     (tmp_path / "empty").mkdir()
     folder = Folder(f"s3://{BUCKET}/far")
     with moto(tmp_path / "empty", BUCKET) as endpoint:
-        monkeypatch.setattr("prolip.folders._ATTEMPTS", 2)
-        monkeypatch.setattr("prolip.folders._STALE", 1.0)  # the claim outlives the store's break
+        monkeypatch.setattr("prolip.store.folder._ATTEMPTS", 2)
+        monkeypatch.setattr("prolip.store.folder._STALE", 1.0)  # the claim outlives the store's break
         with StoreProxy(endpoint, 0, 0, breaks_after=sum(map(len, near.values())) - 1) as proxy:
             s3_settings(monkeypatch, proxy.url)
             with pytest.raises(DataError, match=re.escape(folder.at(""))):  # the part that could not be written
                 run_embed(options(lab, folder.address, what="both"))
-        monkeypatch.setattr("prolip.folders._ATTEMPTS", 10)
+        monkeypatch.setattr("prolip.store.folder._ATTEMPTS", 10)
         with StoreProxy(endpoint, 0, 0.3, delay=0.05) as proxy:
             s3_settings(monkeypatch, proxy.url)
             assert "parts: 3 (3 new)" not in run_embed(options(lab, folder.address, what="both"))[0]

@@ -34,11 +34,11 @@ from prolip.embeddings.search import (
     run_search,
 )
 from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
-from prolip.folders import Folder
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.inference.load_model import load
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import retrieval_scores
+from prolip.store.folder import Folder
 
 DIM = 7
 

@@ -12,11 +12,11 @@ from tests.support.ranked_shards import contents, select, shards
 from tests.support.refusals import refusal_of
 
 from prolip.cli import main
-from prolip.data.selection import read_selection
 from prolip.embeddings.config import Kind, SelectOptions
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.select import run_select
 from prolip.gaussian import Gaussian, csd, inclusion_score
+from prolip.store.selection import read_selection
 
 TIES = [0.0, -0.0, 1.0, 1.0000001, 1.0001, 2.0, -3.0, float("inf"), float("-inf"), 1e-40, -1e-40]
 SCORES = st.sampled_from(TIES) | st.floats(width=32, allow_nan=False)

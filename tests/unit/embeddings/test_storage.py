@@ -24,7 +24,7 @@ from prolip.embeddings.storage import (
     write_part,
 )
 from prolip.errors import UserError
-from prolip.folders import Folder
+from prolip.store.folder import Folder
 
 ROWS = Rows(
     ["a", "ü 1", ""],

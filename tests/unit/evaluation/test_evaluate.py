@@ -15,12 +15,12 @@ from tests.support.captioned_world import CaptionedWorld, evaluate
 from tests.support.suite_results import hits, result, row_of_items
 
 from prolip.cli import main
-from prolip.data.selection import Chosen, write_selection
 from prolip.errors import UserError
 from prolip.evaluation.config import SuiteOptions, ZeroShotOptions
 from prolip.evaluation.datasets import FolderMissing
 from prolip.evaluation.evaluate import evaluate_sets, run_suite
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
+from prolip.store.selection import Chosen, write_selection
 
 
 def run_toy(model: Any, _: SuiteOptions, cache: TaskCache) -> SuiteResult:

@@ -9,9 +9,9 @@ from tests.support.vector_rows import some_gaussians, write_parts
 
 from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
-from prolip.folders import Folder
 from prolip.gaussian import Gaussian
 from prolip.interop.vector_databases import query_vectors, read_vectors, stored_vectors
+from prolip.store.folder import Folder
 
 
 def test_a_vector_is_the_mean_and_one_extra_number():

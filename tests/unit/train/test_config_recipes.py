@@ -12,11 +12,11 @@ import torch
 from tests.support.refusals import refusal_of
 
 from prolip.data import NativeConfig
-from prolip.files import flatten, plain
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.convert_siglip2 import siglip2_config
 from prolip.models.weights import fit_state
+from prolip.store.typed_tables import flatten, plain
 from prolip.train.config import TrainConfig, known_recipes, load_config
 from prolip.train.config.recipes import ADDITION
 from prolip.train.dry_run import flops_per_sample

@@ -9,7 +9,7 @@ from tests.support.datacomp_sets import write_open_clip
 from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
 
 from prolip import cli
-from prolip.data.selection import Chosen, write_selection
+from prolip.store.selection import Chosen, write_selection
 from prolip.train.config import from_toml, known_recipes, load_config
 from prolip.train.config.options import Assumption
 from prolip.train.config.recipes import ADDITION

@@ -20,8 +20,8 @@ from typing import Any, Literal, NamedTuple
 from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError, check, suggestion
-from prolip.files import decode, flatten, plain
 from prolip.models.architectures import ARCHITECTURES
+from prolip.store.typed_tables import decode, flatten, plain
 from prolip.train.config.flags import gather, list_flags
 from prolip.train.config.run import TrainConfig
 from prolip.train.config.sections import OptimConfig

@@ -9,10 +9,11 @@ from typing import Literal
 
 from prolip.data import AugmentConfig, DataConfig, FitConfig, LoaderConfig, MaskConfig
 from prolip.errors import UserError, check, check_at_least, check_seed, fields_within
-from prolip.files import OPERATIONAL, check_no_tilde
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
+from prolip.store.atomic_writes import check_no_tilde
+from prolip.store.typed_tables import OPERATIONAL
 from prolip.train.config.sections import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
 
 _DAY = 24 * 60

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from prolip.errors import UserError, check, check_at_least, fields_within
-from prolip.files import RESULTS
 from prolip.metrics.config import DEFAULT_TEMPLATES
+from prolip.store.typed_tables import RESULTS
 
 CLASS_MEMBER = "cls"
 """The member of a sample that holds its class."""

@@ -18,9 +18,10 @@ import numpy as np
 
 from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
-from prolip.files import write_atomic, writing
 from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
+from prolip.store.atomic_writes import write_atomic
+from prolip.store.disk_full import writing
 from prolip.train.config import TrainConfig, to_toml
 from prolip.train.logging.examples import pick_examples, write_examples
 

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from prolip.errors import UserError, check
-from prolip.files import read_text, write_atomic
 from prolip.report.page import Section, build_page
 from prolip.report.results import result_sections
+from prolip.store.atomic_writes import write_atomic
+from prolip.store.file_contents import read_text
 from prolip.train.logging.runs import curve_sections, find_runs
 
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from prolip.data import NativeConfig
 from prolip.errors import UserError, check
-from prolip.files import decode, write_atomic
 from prolip.report.charts import Line, line_chart
 from prolip.report.page import Figure, Section, build_page
 from prolip.report.text_table import align
+from prolip.store.atomic_writes import write_atomic
+from prolip.store.typed_tables import decode
 from prolip.train.best_metric import LOSSES, lower_is_better
 from prolip.train.config.options import RunsOptions
 from prolip.train.logging.log import GROUPS, read_rows

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from prolip.cli import main
-from prolip.data.selection import Chosen, combine, read_selection, write_selection
 from prolip.errors import UserError
+from prolip.store.selection import Chosen, combine, read_selection, write_selection
 
 Samples = dict[tuple[str, int], int]
 SELECTIONS = st.dictionaries(

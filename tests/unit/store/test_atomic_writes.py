@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 from tests.support.limited import file_limit
 
 from prolip.errors import DiskFullError, UserError
-from prolip.files import atomic_file, atomic_files, check_own_folder, write_atomic, writing
+from prolip.store.atomic_writes import atomic_file, atomic_files, check_own_folder, write_atomic
+from prolip.store.disk_full import writing
 
 
 def write_half(path: Path) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prolip.errors import UserError
-from prolip.files import TEMPORARY, atomic_file, check_own_folder, check_writable, has_ended, in_use, lock_file, owner
+from prolip.store.atomic_writes import TEMPORARY, atomic_file, check_own_folder, check_writable
+from prolip.store.file_locks import has_ended, in_use, lock_file, owner
 
 log = logging.getLogger(__name__)
 

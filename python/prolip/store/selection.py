@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial, reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prolip.data.config import CombineOptions, How
 from prolip.errors import UserError, check
-from prolip.files import atomic_file
-from prolip.folders import folder_of
+from prolip.store.atomic_writes import atomic_file
+from prolip.store.folder import folder_of
 
 _SCHEMA = pa.schema(
     {"source": pa.string(), "stamp": pa.string(), "rows": pa.list_(pa.uint32()), "repeats": pa.list_(pa.uint16())}
@@ -47,7 +45,7 @@ def write_selection(path: str | Path, chosen: Iterable[Chosen]) -> int:
     """Write a selection atomically, and return its number of samples. Sources without one are left out.
 
     Args:
-        path: a local file, or its address in a store (`prolip.folders`).
+        path: a local file, or its address in a store (`prolip.store.folder`).
     """
     count, written, waiting = 0, 0, list[Chosen]()
     encodings = {"rows.list.element": "DELTA_BINARY_PACKED", "repeats.list.element": "PLAIN"}
@@ -136,7 +134,9 @@ def _numbers(scalar: Any) -> Any:
     return None if scalar.values is None else scalar.values.to_numpy(zero_copy_only=False)
 
 
-def combine(first: Iterable[Chosen], second: Iterable[Chosen], how: How) -> Iterator[Chosen]:
+def combine(
+    first: Iterable[Chosen], second: Iterable[Chosen], how: Literal["and", "or", "without"]
+) -> Iterator[Chosen]:
     """Combine two selections: samples of both, of any, or of the first without the second.
 
     A sample that both choose is repeated as often as the one that repeats it less (`and`) or more (`or`). Sources that
@@ -167,16 +167,3 @@ def combine(first: Iterable[Chosen], second: Iterable[Chosen], how: How) -> Iter
         yield Chosen(one.source, one.stamp or other.stamp, rows[kept], None if (repeats <= 1).all() else repeats[kept])
     if how == "or":
         yield from (*passed.values(), *rest)
-
-
-def run_combine(options: CombineOptions) -> list[str]:
-    """Combine the files in turn, and return the lines to print.
-
-    Raises:
-        UserError: there are fewer than two files, one is not a selection, or a source changed between them.
-    """
-    if len(options.selections) < 2:
-        raise UserError("selections", "must be at least two files", len(options.selections))
-    found = map(read_selection, options.selections)
-    count = write_selection(options.out, reduce(partial(combine, how=options.how), found))
-    return [f"{options.out}: {count:,} samples"]

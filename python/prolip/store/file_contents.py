@@ -1,0 +1,25 @@
+"""Contents of files: text, and checksums."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from prolip.errors import UserError
+
+
+def read_text(path: Path) -> str:
+    """The text of a user's file in UTF-8, without a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(path, f"must be UTF-8 ({error})") from error
+
+
+def crc32(file: BinaryIO) -> int:
+    """CRC-32 of an open file from its current position on."""
+    found = 0
+    while block := file.read(1 << 22):
+        found = zlib.crc32(block, found)
+    return found

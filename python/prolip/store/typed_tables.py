@@ -1,0 +1,83 @@
+"""Trees of dataclasses from plain tables, checked, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from prolip.errors import UserError
+
+T = TypeVar("T")
+DERIVED = {"derived": True}
+"""Metadata of a dataclass field that a run derives from other settings: it cannot be set and is not saved."""
+OPERATIONAL = {"operational": True}
+"""Metadata of a field, or of a table's fields, that may change when a run resumes. It does not change results."""
+RESULTS = {"operational": False}
+"""Metadata of a field that may not, in an operational table."""
+
+
+def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, drop_unknown: bool = False) -> T:
+    """A tree of dataclasses from plain values, as they come from JSON, TOML or flags.
+
+    Args:
+        kind: the dataclass.
+        table: its fields.
+        from_text: read text as the number or boolean that a field wants, and "None" as None, which TOML lacks.
+        drop_unknown: leave unknown keys out.
+
+    Raises:
+        UserError: a field is missing, unknown, or has the wrong type, or breaks a rule of its dataclass.
+    """
+    try:
+        given = _with_none(table) if from_text else table
+        tree = msgspec.convert(given, kind, strict=not from_text, dec_hook=lambda inner, value: inner(value))
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, UserError):  # a rule of a dataclass
+            raise error.__cause__ from None
+        rule, _, path = str(error).partition(" - at `$")
+        raise UserError(path.strip(".`") or kind.__name__, rule) from error
+    if not drop_unknown and (unknown := sorted(flatten(table).keys() - flatten(plain(tree)).keys())):
+        raise UserError(unknown[0], "unknown key")
+    return tree
+
+
+def plain(tree: Any, without: Literal["", "derived", "operational"] = "", marked: bool = False) -> Any:
+    """A tree of dataclasses as dicts, lists and plain values; a path becomes text.
+
+    Args:
+        tree: the dataclass, or a value in it.
+        without: leave out fields with this in their metadata.
+        marked: the value of `without` in fields that do not say it. Tables pass theirs on.
+    """
+    if is_dataclass(tree):
+        table = {}
+        for field in fields(tree):
+            value, leave_out = getattr(tree, field.name), field.metadata.get(without, marked)
+            if is_dataclass(value) or not leave_out:
+                table[field.name] = plain(value, without, leave_out)
+        return table
+    if isinstance(tree, tuple | list):
+        return [plain(item, without) for item in tree]
+    return str(tree) if isinstance(tree, Path) else tree
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The plain values of a nested table by dotted key. Items of a list of tables are numbered."""
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        is_list = isinstance(value, list) and value and isinstance(value[0], dict)
+        inner = {str(i): item for i, item in enumerate(value)} if is_list else value
+        values |= flatten(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: value}
+    return values
+
+
+def _with_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_none(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_none(item) for item in value]
+    return None if value == "None" else value
