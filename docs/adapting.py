@@ -108,7 +108,7 @@ def measure(model: Model, data: Path) -> dict[str, float]:
             by_level[classes.level]["AUROC of image σ²"] = value_of(auroc, first.images.uncertainty, ~right)
     found = {f"{level}, {name}": of[name] for name in by_level["group"] for level, of in by_level.items()}
     texts, correct = captions.of(sample.text("name") for sample in last.samples), correct_pairs(last.samples)
-    score: Score = "csd" if model.has_csd else "mean"
+    score: Score = "csd" if model.has_variances else "mean"
     found["right caption in the first 10"] = evaluate_retrieval(last.images, texts, correct, score).recall_at_10
     if model.has_variances:
         order = order_rows("", [sample for one in seen.held_out for sample in one.samples], captions)

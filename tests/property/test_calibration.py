@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, strategies as st
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from prolip.calibration.abstain import abstention_threshold, threshold_order
 from prolip.calibration.calibration import score_labels
-from prolip.calibration.conformal import class_thresholds, conformal_scores, conformal_threshold
+from prolip.calibration.conformal import class_thresholds, conformal_threshold
 from prolip.gaussian import Gaussian
 from prolip.inference.classify import Similarity, weigh
 
@@ -41,10 +40,9 @@ def check_coverage(scores: Tensor, labels: Tensor) -> None:
         assert abs(coverage - guarantee) < 0.01, (guarantee, coverage)
 
 
-@pytest.mark.parametrize("method", ["lac", "aps", "raps"])
-def test_label_sets_contain_the_label_as_often_as_promised(method):
+def test_label_sets_contain_the_label_as_often_as_promised():
     probabilities, labels = population()
-    check_coverage(conformal_scores(probabilities, method), labels)
+    check_coverage(1 - probabilities, labels)
 
 
 def test_sets_of_the_sampled_distance_contain_the_label_as_often_as_promised():
@@ -95,11 +93,11 @@ def test_the_error_limit_is_exceeded_no_more_often_than_allowed():
     assert 0 < broken / SPLITS <= delta + 3 * math.sqrt(delta * (1 - delta) / SPLITS)
 
 
-@given(st.integers(0, 999), st.sampled_from(["lac", "aps", "raps"]), st.floats(0.05, 0.9), st.floats(0.05, 0.9))
-def test_a_stronger_guarantee_never_shortens_a_set(seed, method, one, other):
+@given(st.integers(0, 999), st.floats(0.05, 0.9), st.floats(0.05, 0.9))
+def test_a_stronger_guarantee_never_shortens_a_set(seed, one, other):
     draws = torch.Generator().manual_seed(seed)
     probabilities = torch.randn(30, 4, generator=draws, dtype=torch.float64).softmax(dim=1)
-    scores = conformal_scores(probabilities, method)
+    scores = 1 - probabilities
     weak, strong = (conformal_threshold(scores[:, 0], value) for value in sorted((one, other)))
     assert weak <= strong
     assert bool((scores.argmin(dim=1) == probabilities.argmax(dim=1)).all()), "the most probable label comes first"

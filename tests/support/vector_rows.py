@@ -50,6 +50,8 @@ def write_parts(
         model={},
         dim=mean.shape[1],
         dtype=dtype,
+        logit_scale=10.0,
+        logit_bias=None,
         log_var=True,
         settings=Settings(what="both" if len(items) == 2 else kind, caption_key="txt", precision="fp32"),
         plan=[],

@@ -16,7 +16,7 @@ from prolip.metrics.hierarchy import traverse
 from prolip.metrics.inclusion_search import most_including
 from prolip.metrics.prompts import filter_prompts, smallest
 from prolip.metrics.retrieval import retrieval_scores
-from prolip.metrics.uncertainty import cosine_moments, similarity_std
+from prolip.metrics.uncertainty import similarity_std
 from prolip.metrics.zero_shot import zero_shot_logits
 
 ITEMS, CLASSES, PROMPTS, DIM = 24, 6, 4, 64
@@ -55,7 +55,6 @@ SCORES: dict[str, Score] = {
     "retrieval_scores": lambda items, prompts: retrieval_scores(items, prompts[0]),
     "zero_shot_logits": lambda items, prompts: zero_shot_logits(items.mean, prompts.mean[0], logit_scale=100.0),
     "similarity_std": lambda items, prompts: similarity_std(items, prompts[0]),
-    "cosine_moments": lambda items, prompts: cosine_moments(items, prompts[0]).var,
     "filter_prompts": lambda _, prompts: (
         filter_prompts(prompts, smallest(prompts.at_least_float32().total_var, 2)).weight
     ),

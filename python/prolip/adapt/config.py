@@ -11,7 +11,7 @@ import tyro
 
 from prolip.errors import UserError, check, check_seed
 from prolip.losses.config import LossConfig
-from prolip.models.config import Means, Method
+from prolip.models.config import Means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +67,8 @@ class AdaptOptions:
     checkpoint: str | None = None
     """The frozen model, which made the embeddings, as for `prolip embed`; by default the one that the folder names.
     Needed for .npz and .parquet files."""
-    method: Method = "heads"
-    """`heads`: small networks predict the log variances. `laplace`: a Laplace approximation, without training.
-    `temperature`: no variances, a new scale and bias of the similarity."""
     heads: HeadsConfig = field(default_factory=HeadsConfig)
-    """The heads; only for that method."""
+    """The small networks that predict the log variances."""
     loss: LossConfig = field(default_factory=_loss)
     """The loss of the heads."""
 
@@ -79,6 +76,4 @@ class AdaptOptions:
         check(self.embeddings, "embeddings", "name at least one folder or file")
         if self.masked and len(self.masked) != len(self.embeddings):
             raise UserError("masked", f"must be as many as embeddings, {len(self.embeddings)}", len(self.masked))
-        if self.method != "heads" and (self.heads != HeadsConfig() or self.loss != _loss() or self.masked):
-            raise UserError("method", "must be heads if heads, loss or masked is set", self.method)
         check(self.loss.contrast == "ppcl", "loss.contrast", "must be ppcl", self.loss.contrast)

@@ -13,13 +13,13 @@ from torch import nn
 from tqdm import tqdm
 
 from prolip.adapt.config import HeadsConfig
+from prolip.adapt.logits import Logits
 from prolip.adapt.pairs import PairRows, Pairs
-from prolip.adapt.temperature import Logits
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
 from prolip.losses import LossConfig, LossTerms, ProlipLoss
 from prolip.models import ProLIPOutput
-from prolip.models.adapter import Adapter, VarianceHead
+from prolip.models.adapter import Adapter
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
@@ -32,10 +32,8 @@ def start_heads(adapter: Adapter, start: Logits) -> None:
 
     These variances lower every logit by 1, so the bias is raised by 1.
     """
-    assert start.bias is not None
     adapter.set_logits(start.scale, start.bias + 1.0)
     for head in (adapter.image, adapter.text):
-        assert isinstance(head, VarianceHead)
         nn.init.constant_(head.log_var.bias, -math.log(start.scale * adapter.config.embed_dim))
 
 
@@ -60,7 +58,7 @@ def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossCon
     start = 1.0 / float(adapter.logit_scale.detach().exp())  # every item's total variance
     measure = ProlipLoss(loss, Peers(), variance_units=(start, start))
     heads = [*adapter.image.parameters(), *adapter.text.parameters()]
-    logits = [one for one in (adapter.logit_scale, adapter.logit_bias) if one is not None]
+    logits = [adapter.logit_scale, adapter.logit_bias]
     groups = (
         ([one for one in heads if one.ndim > 1], config.weight_decay, 1.0),
         ([one for one in heads if one.ndim < 2], 0.0, 1.0),

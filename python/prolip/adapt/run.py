@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +14,8 @@ from PIL import Image
 
 from prolip.adapt.config import AdaptOptions
 from prolip.adapt.heads import fit_heads, start_heads
-from prolip.adapt.laplace import fit_laplace
-from prolip.adapt.pairs import BUFFER, PairRows, Pairs, is_folder, open_pairs
-from prolip.adapt.temperature import fit_logits
+from prolip.adapt.logits import fit_logits
+from prolip.adapt.pairs import BUFFER, Pairs, is_folder, open_pairs
 from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
 from prolip.inference.load_model import load
@@ -37,8 +35,6 @@ class Origin(NamedTuple):
     frozen: Frozen
     scale: float
     bias: float | None
-    has_variances: bool
-    """Whether its scale and bias were trained with variances."""
 
 
 def run_adapt(options: AdaptOptions) -> list[str]:
@@ -55,24 +51,15 @@ def run_adapt(options: AdaptOptions) -> list[str]:
         raise UserError("embeddings", "must hold at least two pairs", f"one in {options.embeddings[0]}")
     origin = find_origin(options, pairs.dim)
     torch.manual_seed(options.heads.seed)
-    trained = options.method == "heads"
-    config = AdapterConfig(
-        method=options.method,
-        embed_dim=pairs.dim,
-        has_bias=trained or origin.bias is not None,
-        hidden=options.heads.hidden if trained else 0,
-        means=options.heads.means if trained else "fixed",
-    )
-    adapter = Adapter(config)
-    lines = _fit(adapter, pairs, origin, options)
+    adapter = Adapter(AdapterConfig(embed_dim=pairs.dim, hidden=options.heads.hidden, means=options.heads.means))
+    lines = _fit(adapter, pairs, options)
     seconds = time.monotonic() - begun
     notes: dict[str, Any] = {"pairs": pairs.count, "seconds": round(seconds, 1)}
     notes |= {"embeddings": options.embeddings, "masked": options.masked}
-    if trained:
-        notes |= {"heads": dataclasses.asdict(options.heads), "loss": dataclasses.asdict(options.loss)}
+    notes |= {"heads": dataclasses.asdict(options.heads), "loss": dataclasses.asdict(options.loss)}
     save_adapter(adapter, origin.frozen, options.out, notes)
     return [
-        f"{options.out}: {options.method} on {pairs.count:,} pairs of {pairs.dim} dimensions in {seconds:.0f} s",
+        f"{options.out}: heads on {pairs.count:,} pairs of {pairs.dim} dimensions in {seconds:.0f} s",
         *lines,
         *similarity_lines(adapter, origin),
         f"frozen model: {origin.frozen.source}",
@@ -81,10 +68,9 @@ def run_adapt(options: AdaptOptions) -> list[str]:
 
 def similarity_lines(adapter: Adapter, origin: Origin) -> list[str]:
     """Lines about the change of scale and bias, with a warning if similarities hardly matter any more."""
-    scale, own = adapter.logit_scale.exp().item(), adapter.logit_bias
-    bias = "no bias" if own is None else f"bias {own.item():.2f}"
+    scale, bias = adapter.logit_scale.exp().item(), adapter.logit_bias.item()
     before = "none" if origin.bias is None else f"{origin.bias:.2f}"
-    lines = [f"similarity: scale {scale:.2f}, {bias}; the frozen model's: {origin.scale:.2f}, {before}"]
+    lines = [f"similarity: scale {scale:.2f}, bias {bias:.2f}; the frozen model's: {origin.scale:.2f}, {before}"]
     if scale < 1:
         lines.append(
             "warning: with a scale below 1 the model will classify badly: give more pairs, fewer steps (--heads.steps) "
@@ -93,28 +79,12 @@ def similarity_lines(adapter: Adapter, origin: Origin) -> list[str]:
     return lines
 
 
-def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) -> list[str]:
+def _fit(adapter: Adapter, pairs: Pairs, options: AdaptOptions) -> list[str]:
     size = min(options.heads.batch_size, pairs.count)
-
-    def batches(rows: int) -> Iterator[PairRows]:
-        return islice(pairs.batches(size, seed=0), max(1, rows // size))
-
-    scale, bias = origin.scale, origin.bias
-    if options.method != "laplace" or origin.has_variances:
-        with_bias = options.method == "heads" or bias is not None
-        fitted = fit_logits(list(batches(min(BUFFER, pairs.count))), with_bias=with_bias)
-        scale, bias, loss = fitted
-    if options.method == "temperature":
-        adapter.set_logits(scale, bias)
-        return [f"loss {loss:.4f} per image"]
-    if options.method == "laplace":
-        found = fit_laplace(adapter, batches(pairs.count), scale, bias)
-        lines = [f"prior precision {' and '.join(f'{one.precision:.3g}' for one in found)} (images and texts)"]
-    else:
-        start_heads(adapter, fitted)
-        first, last = fit_heads(adapter, pairs, options.heads, options.loss)
-        shown = ", ".join(f"{name} {float(value):.4g}" for name, value in last._asdict().items() if name != "total")
-        lines = [f"loss {float(first.total):.4f} at the start, {float(last.total):.4f} at the end ({shown})"]
+    start_heads(adapter, fit_logits([*islice(pairs.batches(size, seed=0), max(1, min(BUFFER, pairs.count) // size))]))
+    first, last = fit_heads(adapter, pairs, options.heads, options.loss)
+    shown = ", ".join(f"{name} {float(value):.4g}" for name, value in last._asdict().items() if name != "total")
+    lines = [f"loss {float(first.total):.4f} at the start, {float(last.total):.4f} at the end ({shown})"]
     some = pairs.sample(4096)
     with torch.no_grad():
         image, text = adapter.image(some.image).uncertainty, adapter.text(some.text).uncertainty
@@ -150,12 +120,12 @@ def find_origin(options: AdaptOptions, dim: int) -> Origin:
     if tokenizer is not None and tokenizer != "clip":
         tokenizer = str(Path(tokenizer).absolute())
     named = absolute_source(source)
-    if first is not None and first.logit_scale is not None and source == first.checkpoint:
-        return Origin(Frozen(named, first.weights, tokenizer), first.logit_scale, first.logit_bias, first.has_variances)
+    if first is not None and source == first.checkpoint:
+        return Origin(Frozen(named, first.weights, tokenizer), first.logit_scale, first.logit_bias)
     log.info("opening %s for the scale and bias of its similarity", source)
     model = load(source, tokenizer=tokenizer, device="cpu")
     digest = weights_digest(model.network)
     own = model.encode_images([Image.new("RGB", (8, 8))]).mean.shape[1]
     if own != dim or (first is not None and digest != first.weights):
         raise UserError("checkpoint", f"must be the model that made the embeddings, of {dim} dimensions", source)
-    return Origin(Frozen(named, digest, tokenizer), model.logit_scale, model.logit_bias, model.has_variances)
+    return Origin(Frozen(named, digest, tokenizer), model.logit_scale, model.logit_bias)

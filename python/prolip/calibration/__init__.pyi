@@ -6,11 +6,7 @@ from .calibration import (
     load_calibration as load_calibration,
     save_calibration as save_calibration,
 )
-from .conformal import (
-    class_thresholds as class_thresholds,
-    conformal_scores as conformal_scores,
-    conformal_threshold as conformal_threshold,
-)
+from .conformal import class_thresholds as class_thresholds, conformal_threshold as conformal_threshold
 from .fitting import (
     fit_pairs as fit_pairs,
     fit_temperature as fit_temperature,

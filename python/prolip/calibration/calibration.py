@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prolip.calibration.abstain import Abstention, abstention_threshold, threshold_order
-from prolip.calibration.config import NO_CSD, Prior, Score
-from prolip.calibration.conformal import ClassThresholds, class_thresholds, conformal_scores, conformal_threshold
+from prolip.calibration.config import Prior, Score
+from prolip.calibration.conformal import ClassThresholds, class_thresholds, conformal_threshold
 from prolip.calibration.fitting import (
     Known,
     PairScale,
@@ -43,8 +43,8 @@ class Evidence(NamedTuple):
 
     logits: Tensor
     """[N, C]; their softmax is the probability of each label."""
-    distance: Tensor | None
-    """[N, C], the sampled distance of item and label; None for a model with epistemic variances."""
+    distance: Tensor
+    """[N, C], the sampled distance of item and label."""
     pair_logits: Tensor | None
     """[N, C], of each pair on its own; None for a model without a bias."""
     means: Tensor
@@ -173,11 +173,8 @@ class Calibration:
 
 def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor:
     """The score of every label of every item, f64 [N, C]; small if the label fits."""
-    if score == "csd":
-        if evidence.distance is None:
-            raise UserError("score", f"must be lac, aps or raps; {NO_CSD}", "csd")
-        return evidence.distance.double()
-    return conformal_scores((evidence.logits.double() / temperature).softmax(dim=1), score)
+    check_choice("score", score, Score)
+    return evidence.distance.double() if score == "csd" else 1 - (evidence.logits.double() / temperature).softmax(dim=1)
 
 
 def fit_calibration(

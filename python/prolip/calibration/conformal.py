@@ -13,13 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.calibration.config import Method
-from prolip.errors import check_choice
-
 Basis = Literal["class", "cluster", "all"]
 """Items that give a label's threshold: its own, those of similar labels, or all."""
-_PENALTY, _FREE_LABELS = 0.1, 2
-"""RAPS: penalty per place in the order of probability beyond the free ones."""
 _QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.9)
 _MIN_ITEMS = 3
 """Minimum number of items with which a label joins a cluster."""
@@ -32,28 +27,6 @@ class ClassThresholds(NamedTuple):
     value: Tensor
     """f64 [C]"""
     basis: list[Basis]
-
-
-def conformal_scores(probabilities: Tensor, method: Method) -> Tensor:
-    """The score of every label of every item, f64 [N, C]; small if the label fits.
-
-    - `lac`: 1 - p (arXiv:1609.00451). The smallest sets on average if the probabilities are right; some are empty.
-    - `aps`: probability of all labels that are at least as probable (arXiv:2006.02544). Sets adapt to the item.
-    - `raps`: `aps` plus 0.1 for every place beyond the second in the order of probability (arXiv:2009.14193).
-
-    Args:
-        probabilities: [N, C], rows sum to 1.
-    """
-    check_choice("method", method, Method)
-    probabilities = probabilities.double()
-    if method == "lac":
-        return 1 - probabilities
-    ranked, order = probabilities.sort(dim=1, descending=True, stable=True)
-    scores = ranked.cumsum(dim=1)
-    if method == "raps":
-        places = torch.arange(1, ranked.shape[1] + 1, dtype=ranked.dtype, device=ranked.device)
-        scores = scores + _PENALTY * (places - _FREE_LABELS).clamp_min(0)
-    return torch.empty_like(scores).scatter_(1, order, scores)
 
 
 def items_needed(guarantee: float) -> int:

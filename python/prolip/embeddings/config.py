@@ -100,7 +100,7 @@ class SearchOptions:
     """What to search: images or captions."""
     score: Score | None = None
     """`csd`, the sampled distance, or `mean`, the means alone. The default is that of
-    the calibration for a promise, else `csd`, and `mean` for a Laplace model."""
+    the calibration for a promise, else `csd`."""
     k: int = 10
     """Results per query, at most."""
     contains_right: float | None = None

@@ -229,7 +229,6 @@ def _prepare(maker: PartMaker, inputs: Sequence[Input]) -> tuple[Manifest, dict[
         dtype=options.dtype,
         log_var=options.log_var,
         has_variances=model.has_variances,
-        epistemic=model.epistemic,
         logit_scale=model.logit_scale,
         logit_bias=model.logit_bias,
         settings=Settings(what=options.what, caption_key=options.caption_key, precision=options.precision),

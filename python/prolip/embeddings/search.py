@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from prolip.calibration.config import NO_CSD, QueryKind
+from prolip.calibration.config import QueryKind
 from prolip.calibration.search import SearchCalibration
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
@@ -103,11 +103,9 @@ def run_search(options: SearchOptions) -> list[str]:
         check_image_file(path)
     other, folder = "text" if options.find == "image" else "image", Folder(options.embeddings)
     manifest, parts = complete_parts(folder, options.find, instead=f"search them with --find {other}")
-    check(not manifest.epistemic or options.score != "csd", "score", f"must be left out; {NO_CSD}", "csd")
     model = _open_model(options, manifest)
     calibrated = _calibration(options, model)
-    cosine = manifest.epistemic if calibrated is None else calibrated.score == "mean"
-    score = options.score or ("mean" if cosine else "csd")
+    score = options.score or ("csd" if calibrated is None else calibrated.score)
     check(calibrated is None or calibrated.score == score, "score", "must be left out, or as in the calibration", score)
     titles, promised = [*texts, *map(str, options.image)], list[Promised]()
     kinds: list[QueryKind] = ["text" if place < len(texts) else "image" for place in range(len(titles))]

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prolip.calibration.config import NO_CSD
 from prolip.embeddings.config import By, Kind, SelectOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, fetch
@@ -115,7 +114,6 @@ def _groups(options: SelectOptions) -> tuple[Manifest, Sequence[Group]]:
     folder, by = Folder(options.embeddings), options.by
     manifest = Manifest.read(folder)
     check(manifest.has_variances or by == "csd", "by", "must be csd for a model without variances", by)
-    check(not manifest.epistemic or by not in {"inclusion", "csd"}, "by", f"must be image or text; {NO_CSD}", by)
     if by in {"image", "text"}:
         kind: Kind = "image" if by == "image" else "text"
         other = "text" if kind == "image" else "image"

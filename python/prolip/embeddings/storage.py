@@ -269,11 +269,9 @@ class Manifest:
     """Whether the parts have log variances."""
     has_variances: bool = True
     """False for a model of open_clip: every `log_var` is minus infinity, every `total_var` 0."""
-    epistemic: bool = False
-    """Whether the variances say what the model has not learned (`prolip.inference.Model.epistemic`)."""
-    logit_scale: float | None = None
-    """Scale of the model's similarity; None in older folders."""
-    logit_bias: float | None = None
+    logit_scale: float
+    """Scale of the model's similarity."""
+    logit_bias: float | None
     """Its bias; None for a model without one."""
     settings: Settings
     plan: list[dict[str, Any]]

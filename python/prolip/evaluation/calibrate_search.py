@@ -94,7 +94,7 @@ def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
     check_writable(options.path)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
     score = options.score
-    check(score == "mean" or model.has_csd, "score", f"must be mean: {model.name} has no sampled distance", score)
+    check(score == "mean" or model.has_variances, "score", f"must be mean: {model.name} has no sampled distance", score)
     parts: list[Part] = []
     number = 0
     if options.embeddings is not None:

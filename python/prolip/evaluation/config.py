@@ -357,8 +357,8 @@ class CalibrateOptions(ModelToCalibrate):
     """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names, with
     spaces for _ and -."""
     score: Score = "lac"
-    """The score that decides which labels are in a set. `lac`: the smallest sets, if probabilities are right. `aps`
-    and `raps`: longer sets for harder images. `csd`: the sampled distance, with both variances."""
+    """The score that decides which labels are in a set. `lac`: the smallest sets, if probabilities are right.
+    `csd`: the sampled distance, with both variances."""
     prior: Prior = "labelled"
     """How frequent labels are. `labelled`: as estimated from the images used to fit. `even`: all equally."""
     fit_share: float = 0.3

@@ -271,7 +271,7 @@ def classify(model: Model, task: Task, data: DataSet, batch_size: int) -> list[R
     keep = ("cls",) if task.group_column is None else ("cls", "npy")
     images = embed_set(model, data, batch_size, *keep)
     metadata = None if task.group_column is None else read_metadata(data, images, task.group_column + 1)
-    answers = answer(images.gaussian, classifier, with_var=model.has_csd)
+    answers = answer(images.gaussian, classifier, with_var=model.has_variances)
     return task_rows(task, answers, read_labels(data, images), metadata)
 
 

@@ -31,7 +31,7 @@ from prolip.metrics.uncertainty_scores import expected_probabilities, logit_scor
 from prolip.metrics.zero_shot import aggregate_prompts
 from prolip.report.charts import Line, line_chart
 
-SCORES: tuple[Score, ...] = ("lac", "aps", "raps", "csd")
+SCORES: tuple[Score, ...] = ("lac", "csd")
 GUARANTEES = (0.8, 0.9, 0.95)
 ERROR_LIMITS = (0.05, 0.1, 0.2)
 BASELINE = "max probability"
@@ -218,8 +218,7 @@ def decide(answered: Answered, prior: Prior = "even", keys: Sequence[tuple[Score
     """
     logits, truth = answered.evidence.logits, answered.truth
     if keys is None:
-        scores = SCORES if answered.evidence.distance is not None else SCORES[:-1]
-        keys = [(score, guarantee) for score in scores for guarantee in GUARANTEES]
+        keys = [(score, guarantee) for score in SCORES for guarantee in GUARANTEES]
     calibrated = torch.empty_like(logits, dtype=torch.float64)
     sets = {key: torch.zeros_like(logits, dtype=torch.bool) for key in keys}
     given = {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS}
@@ -243,16 +242,12 @@ def decide(answered: Answered, prior: Prior = "even", keys: Sequence[tuple[Score
 
 
 def plain_scores(answered: Answered, images: Gaussian) -> dict[str, Tensor]:
-    """Scores that need no labelled images, f64 [M]; those of variances only for a model that has them.
-
-    Epistemic variances are already in the probabilities, and there is no distance then.
-    """
+    """Scores that need no labelled images, f64 [M]; those of variances only for a model that has them."""
     model, classes = answered.model, answered.classes
     evidence = weigh(images, classes.unflatten(-1, 1), None, model.similarity)
     scores = logit_scores(evidence.logits)
     if model.has_variances:
         scores["image's variance"] = images.total_var.double()
-    if evidence.distance is not None and model.has_variances:
         answer = evidence.logits.argmax(dim=1)
         scores["answer's variance"] = classes.total_var.double()[answer]
         scores["distance to the answer"] = evidence.distance.double().gather(1, answer[:, None])[:, 0]

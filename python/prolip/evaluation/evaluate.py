@@ -17,7 +17,7 @@ from prolip.evaluation.datasets import DataSet, FolderMissing, is_path, name_sou
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
 from prolip.inference.load_model import load
-from prolip.inference.model import Model, missing_csd
+from prolip.inference.model import Model
 from prolip.pretrained.sources import resolve
 from prolip.store.atomic_writes import check_writable
 
@@ -96,8 +96,8 @@ def evaluate_sets(
         result.notes.insert(0, f"not in {places}: {', '.join(absent)}")
     if not result.rows:
         raise UserError("data", "; ".join(result.notes))
-    if needs_csd is not None and not model.has_csd:
-        result.notes.append(f"{needs_csd}: {missing_csd(model)}")
+    if needs_csd is not None and not model.has_variances:
+        result.notes.append(f"{needs_csd}: the model has no variances")
     return result
 
 

@@ -160,7 +160,9 @@ def _run(
                 raise UserError(options.data, f"cannot read {min(set(distinct) - places.keys())}")
             images = found.gaussian.rows(torch.tensor([places[name] for name in names]))
             made = embed(images)
-            return TaskResult(rows=walk_rows(title, made, options.walk, with_var=model.has_csd), charts=draw(made))
+            return TaskResult(
+                rows=walk_rows(title, made, options.walk, with_var=model.has_variances), charts=draw(made)
+            )
 
         return {"data": data.fingerprint, "walk": dataclasses.asdict(options.walk)}, measure
 

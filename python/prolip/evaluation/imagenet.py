@@ -98,7 +98,7 @@ def evaluate_set(
     voters: Callable[[], LabelledSet],
 ) -> TaskResult:
     """Evaluate all methods on a set; `voters` embeds the set whose labelled images re-weight prompts."""
-    if not model.has_csd:
+    if not model.has_variances:
         hits = hits_by_score(build_classifier(model, data.classnames, templates), data, with_var=False)
         return TaskResult(rows=method_rows(title, EVEN, hits, main=True))
     total = len(templates) * len(data.classnames)

@@ -85,7 +85,7 @@ def pair_scores(model: Model, images: Gaussian, captions: Gaussian) -> dict[str,
     if model.has_variances:
         spreads = images.total_var.double(), captions.total_var.double()
         scores |= dict(zip(_VARIANCES, spreads, strict=True))
-        if model.has_csd:
+        if model.has_variances:
             scores[DISTANCE] = (image - caption).square().sum(dim=1) + sum(spreads)
             scores["inclusion"] = -inclusion_score(images, captions).double().sum(dim=1)
     return scores

@@ -53,7 +53,7 @@ def retrieve_set(
     model: Model, name: str, data: DataSet, options: RetrievalOptions, *, promises: bool = True
 ) -> TaskResult:
     """Recall and promises, of classes promises alone; with COCO's ids, all measures of the four COCO benchmarks too."""
-    scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
+    scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
     if options.caption_key == "cls":
         images, classes = embed_pairs(model, data, options.batch_size, "cls")
         queries = find_queries(images, classes, partial(embed_captions, model))

@@ -17,12 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from prolip.calibration.config import NO_CSD
 from prolip.data import expand_shards
 from prolip.data.class_names import class_places, listed
 from prolip.data.samples import read_label
 from prolip.embeddings.embed import Embedded, embed_shards
-from prolip.errors import UserError, check, check_at_least
+from prolip.errors import UserError, check_at_least
 from prolip.evaluation.classification import answer, embed_prompts
 from prolip.evaluation.config import ReweightOptions
 from prolip.evaluation.prompt_templates import (
@@ -57,7 +56,6 @@ def run_reweight(options: ReweightOptions) -> list[str]:
     expand_shards(list(options.shards), options.store)
     names = None if options.classnames is None else _named_lines(options.classnames, "classnames", _CLASSNAMES)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device)
-    check(not model.epistemic, "checkpoint", f"must have aleatoric variances; {NO_CSD}")
     with tqdm(desc="images", unit="image", file=sys.stderr) as bar:
         images = embed_shards(
             model,

@@ -59,7 +59,7 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
         classes = data.classnames
         images = embed_set(model, data, options.batch_size, "cls")
         labels, classifier = read_labels(data, images), build_classifier(model, classes, data.templates)
-        answers = answer(images.gaussian, classifier, with_var=model.has_csd)
+        answers = answer(images.gaussian, classifier, with_var=model.has_variances)
         best = answers.top[:, 0]
         right = best == labels
         names = [f"{label} #{place}" if classes.count(label) > 1 else label for place, label in enumerate(classes)]

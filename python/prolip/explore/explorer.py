@@ -13,7 +13,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from prolip.calibration.config import NO_CSD
 from prolip.embeddings.contact_sheet import SIDE
 from prolip.embeddings.search import Hit, promise
 from prolip.errors import UserError, check
@@ -68,12 +67,11 @@ class Explorer:
     """Answers the questions of the page with a model and the items of a data set.
 
     Raises:
-        UserError: the model has no variances, or epistemic ones; or no image of the items can be decoded.
+        UserError: the model has no variances, or no image of the items can be decoded.
     """
 
     def __init__(self, model: Model, items: Sequence[Item]) -> None:
         check(model.has_variances, "model", "must have variances of both images and texts, to explore uncertainty")
-        check(not model.epistemic, "model", f"must have aleatoric variances; {NO_CSD}")
         self.model = model
         # Enough for the prompts of a classifier; several threads ask.
         self._embed = lru_cache(16)(lambda captions: model.encode_texts(captions, progress=False))

@@ -5,7 +5,6 @@ N images, C labels, K templates, D dimensions.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +16,6 @@ from prolip.calibration.fitting import log_prior
 from prolip.data.class_names import class_places, listed
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd
-from prolip.metrics.uncertainty import cosine_moments
 from prolip.metrics.zero_shot import Classifier, aggregate_prompts, weighted_sum, zero_shot_logits
 
 
@@ -68,8 +66,6 @@ class Similarity(NamedTuple):
     logit_scale: float
     logit_bias: float | None
     """None for a model without one."""
-    epistemic: bool = False
-    """Whether variances are epistemic. Then they make answers less sure (`weigh`), and there is no sampled distance."""
 
 
 NOTHING = Decide()
@@ -112,11 +108,6 @@ def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarit
     A pair's logit is that of training: `scale * (mean . mean - (total_var + total_var) / 2) + bias`. For the softmax
     over labels, bias and the image's variance are left out: they cancel there.
 
-    Epistemic variances make an answer less sure, and not less likely. Logits are then those of the means, divided by
-    sqrt(1 + pi / 8 * their variance) with the variance of the cosine (`cosine_moments`), so that softmax and sigmoid
-    approximate their expected values (arXiv:2006.07584; BayesVLM, arXiv:2412.06014). One departure: BayesVLM also
-    divides the mean by the expected lengths, which ranks labels of large variance lower, as the sampled distance does.
-
     Args:
         images: [N, D], unit means.
         prompts: [C, K, D], unit means.
@@ -126,10 +117,6 @@ def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarit
     classifier = aggregate_prompts(prompts) if weights is None else weighted_classifier(prompts, weights)
     classes = Gaussian(classifier.weight, classifier.var.log())
     scale, bias = similarity.logit_scale, similarity.logit_bias
-    if similarity.epistemic:
-        logits = zero_shot_logits(images.mean, classes.mean, logit_scale=scale)
-        shrink = (1 + math.pi / 8 * scale**2 * cosine_moments(images, classes).var).rsqrt()
-        return Evidence(logits * shrink, None, None if bias is None else (logits + bias) * shrink, images.mean)
     logits = zero_shot_logits(images.mean, classifier.weight, classifier.total_var, logit_scale=scale)
     pairs = None if bias is None else logits - 0.5 * scale * images.total_var[:, None] + bias
     return Evidence(logits, csd(images, classes), pairs, images.mean)

@@ -164,8 +164,7 @@ def adapted(frozen: Model, adapter: Adapter, name: str) -> Model:
         network=AdaptedNetwork(frozen.network, adapter.to(frozen.device)).eval(),
         encode_pixels=partial(_encode, frozen.encode_pixels, adapter.image),
         encode_tokens=partial(_encode, frozen.encode_tokens, adapter.text),
-        has_variances=adapter.has_variances,
-        epistemic=adapter.epistemic,
+        has_variances=True,
         calibration=None,  # the frozen model's does not hold for this one
         search_calibration=None,
     )

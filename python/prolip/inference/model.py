@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from prolip.calibration.calibration import Calibration
-from prolip.calibration.config import NO_CSD
 from prolip.calibration.search import SearchCalibration
 from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
@@ -76,9 +75,6 @@ class Model:
     preprocess: Preprocess
     has_variances: bool
     """Whether both towers have variances. Without them every Gaussian is a point, and uncertainty is not measured."""
-    epistemic: bool = False
-    """Whether the variances are epistemic (a Laplace approximation), not aleatoric. Then probabilities are averages
-    over the variances, and the sampled distance, which penalises variance, is not used."""
     tokenizer: Tokenizer | None = field(default=None, repr=False)
     """The tokenizer of a ProLIP model; None for a model of open_clip, or if it is unknown."""
     keep_ratio: float | None = None
@@ -252,13 +248,8 @@ class Model:
 
     @property
     def similarity(self) -> Similarity:
-        """Scale and bias of the similarity, and whether variances are epistemic."""
-        return Similarity(self.logit_scale, self.logit_bias, self.epistemic)
-
-    @property
-    def has_csd(self) -> bool:
-        """Whether the sampled distance (CSD) compares images and texts: there are variances, and not epistemic ones."""
-        return self.has_variances and not self.epistemic
+        """Scale and bias of the similarity."""
+        return Similarity(self.logit_scale, self.logit_bias)
 
     @property
     def prolip(self) -> ProLIP | None:
@@ -310,11 +301,6 @@ class Model:
         digest.update(self.tokenize(_PROBES).contiguous().numpy().tobytes())
         digest.update(weights_digest(self.network).encode())
         return digest.hexdigest()[:32]
-
-
-def missing_csd(model: Model) -> str:
-    """Why the sampled distance cannot compare a model's images and texts."""
-    return NO_CSD if model.has_variances else "the model has no variances"
 
 
 def as_captions(texts: str | Sequence[str]) -> list[str]:

@@ -89,17 +89,17 @@ def run_compare(options: CompareOptions) -> list[str]:
     texts = model.encode_texts(options.texts, progress=False)
     columns = {
         "text": list(options.texts),
-        "csd": None if model.epistemic else csd(image, texts)[0].tolist(),
+        "csd": csd(image, texts)[0].tolist(),
         "similarity": (image.mean @ texts.mean.T)[0].tolist(),
         "uncertainty": texts.uncertainty.tolist() if model.has_variances else None,
-        "image_in_text": inclusion_score(image, texts).sum(-1).tolist() if model.has_csd else None,
-        "text_in_image": inclusion_score(texts, image).sum(-1).tolist() if model.has_csd else None,
+        "image_in_text": inclusion_score(image, texts).sum(-1).tolist() if model.has_variances else None,
+        "text_in_image": inclusion_score(texts, image).sum(-1).tolist() if model.has_variances else None,
     }
     rows: list[dict[str, Any]] = [
         {name: None if column is None else column[place] for name, column in columns.items()}
         for place in range(len(options.texts))
     ]
-    rows.sort(key=lambda row: -row["similarity"] if model.epistemic else row["csd"])
+    rows.sort(key=lambda row: row["csd"])
     return _lines(options, "texts", rows, float(image.uncertainty[0]) if model.has_variances else None)
 
 

@@ -197,8 +197,6 @@ def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequ
 def _use(model: Model) -> dict[str, str]:
     images = model.preprocess.pixels
     rows = {"images": f"resized as `{images.resize}` ({images.filter}) before the tower"}
-    if model.epistemic:
-        rows["variances"] = "what the model has not learned; they are no distance: compare means, not CSD"
     return rows
 
 

@@ -1,7 +1,7 @@
 """Vectors for a vector database: their inner products rank items by the sampled distance (CSD).
 
 A stored item is [mean', total_var'], a query is [mean, -1/2]. Their product is the score of `prolip search`. Means have
-unit length, so it equals 1 + total_var / 2 - CSD / 2. The variances of a Laplace model are not a distance.
+unit length, so it equals 1 + total_var / 2 - CSD / 2.
 `read_vectors` takes them as 0; for the other functions, pass `Gaussian.point(mean)`.
 
 N items, Q queries, D embedding.
@@ -74,14 +74,13 @@ def read_vectors(
     Raises:
         UserError: the embeddings are not finished, have none of that kind, or have rows that `stored_vectors` refuses.
     """
-    manifest, parts = complete_parts(Folder(str(folder)), kind)
+    _, parts = complete_parts(Folder(str(folder)), kind)
     for part in parts:
         keys, sources = part.names()
         for block in part.blocks(rows):
             here = slice(block.start, block.start + len(block.mean))
             try:
-                total_var = np.zeros_like(block.total_var) if manifest.epistemic else block.total_var
-                vectors = _stored(block.mean, total_var) if role == "stored" else _queries(block.mean)
+                vectors = _stored(block.mean, block.total_var) if role == "stored" else _queries(block.mean)
             except ValueError as error:
                 raise UserError(f"{part.path}, rows from {block.start}", error) from error
             yield VectorBlock(keys[here], sources[here], vectors)

@@ -15,9 +15,7 @@ from .retrieval import (
 from .statistics import Interval as Interval, bootstrap as bootstrap, pearson as pearson, spearman as spearman
 from .uncertainty import (
     AccuracyBins as AccuracyBins,
-    CosineMoments as CosineMoments,
     area_under_risk_coverage as area_under_risk_coverage,
-    cosine_moments as cosine_moments,
     count_words as count_words,
     expected_calibration_error as expected_calibration_error,
     uncertainty_bins as uncertainty_bins,

@@ -6,7 +6,6 @@ An item's uncertainty is the sum of its variances over dimensions. N items.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,31 +79,6 @@ def similarity_std(images: Gaussian, texts: Gaussian) -> Tensor:
     var_a, var_b = images.var, texts.var
     variance = dot_products(images.mean.square(), var_b) + dot_products(var_a, texts.mean.square() + var_b)
     return variance.sqrt()
-
-
-class CosineMoments(NamedTuple):
-    """Mean and variance of the cosine of every pair, [N, M]."""
-
-    mean: Tensor
-    var: Tensor
-
-
-def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
-    """Approximate mean and variance of the cosine between independent samples of two Gaussians, in float32 at least.
-
-    The moments of the dot product are divided by those of the lengths: mean_a . mean_b / (l_a l_b) and Var(z_a . z_b) /
-    (l_a l_b)^2, with the expected squared length l_a^2 = mean_a . mean_a + total_var_a (BayesVLM, arXiv:2412.06014).
-    Near a cosine of 1 the variance is too large: variance along the mean changes the length, not the cosine.
-
-    Args:
-        images: [N, D] with variances.
-        texts: [M, D] with variances.
-    """
-    images, texts = images.at_least_float32(), texts.at_least_float32()
-    lengths = [(one.mean.square().sum(-1) + one.total_var).sqrt() for one in (images, texts)]
-    product = lengths[0][:, None] * lengths[1]
-    mean = dot_products(images.mean, texts.mean) / product
-    return CosineMoments(mean, similarity_std(images, texts).square() / product.square())
 
 
 def more_uncertain(general: Tensor, specific: Tensor) -> Tensor:

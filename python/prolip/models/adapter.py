@@ -28,8 +28,6 @@ from prolip.store.typed_tables import decode
 
 ADAPTER_FILE = "adapter.json"
 ADAPTER_WEIGHTS = "adapter.safetensors"
-_SMALLEST_VAR = 1e-30
-"""Smallest variance of a Laplace approximation: its logarithm is finite in single precision."""
 
 
 class VarianceHead(nn.Module):
@@ -56,65 +54,22 @@ class VarianceHead(nn.Module):
         return Gaussian(mean, self.log_var(inner))
 
 
-class LaplaceHead(nn.Module):
-    """Variances of `prolip.adapt.laplace`: var_d(z) = sum_i (z . directions_i)^2 spread_id."""
-
-    directions: Tensor
-    spread: Tensor
-
-    def __init__(self, config: AdapterConfig) -> None:
-        super().__init__()
-        self.register_buffer("directions", torch.eye(config.embed_dim))
-        self.register_buffer("spread", torch.zeros(config.embed_dim, config.embed_dim))
-
-    def forward(self, features: Tensor) -> Gaussian:
-        """Gaussians [..., D] for embeddings [..., D], which are the means."""
-        var = (features @ self.directions).square() @ self.spread
-        return Gaussian(features, var.clamp_min(_SMALLEST_VAR).log())
-
-
-class PointHead(nn.Module):
-    """Leaves embeddings as they are: Gaussians of zero variance."""
-
-    def forward(self, features: Tensor) -> Gaussian:
-        """Points [..., D] for embeddings [..., D]."""
-        return Gaussian.point(features)
-
-
-def _head(config: AdapterConfig) -> nn.Module:
-    if config.method == "temperature":
-        return PointHead()
-    return VarianceHead(config) if config.method == "heads" else LaplaceHead(config)
-
-
 class Adapter(nn.Module):
     """A head for images, a head for texts, and the similarity's bias and *log* of its scale."""
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
         self.config = config
-        self.image = _head(config)
-        self.text = _head(config)
+        self.image = VarianceHead(config)
+        self.text = VarianceHead(config)
         self.logit_scale = nn.Parameter(torch.zeros(()))
-        self.logit_bias = nn.Parameter(torch.zeros(())) if config.has_bias else None
-
-    @property
-    def has_variances(self) -> bool:
-        """Whether the heads return variances."""
-        return self.config.method != "temperature"
-
-    @property
-    def epistemic(self) -> bool:
-        """Whether the variances express epistemic uncertainty: what the model has not learned."""
-        return self.config.method == "laplace"
+        self.logit_bias = nn.Parameter(torch.zeros(()))
 
     @torch.no_grad()
-    def set_logits(self, scale: float, bias: float | None) -> None:
+    def set_logits(self, scale: float, bias: float) -> None:
         """Set the scale (above 0) and the bias of the similarity."""
         self.logit_scale.copy_(torch.tensor(scale).log())
-        if self.logit_bias is not None:
-            assert bias is not None
-            self.logit_bias.fill_(bias)
+        self.logit_bias.fill_(bias)
 
 
 class AdaptedNetwork(nn.Module):
@@ -133,8 +88,8 @@ class AdaptedNetwork(nn.Module):
         return self.adapter.logit_scale
 
     @property
-    def logit_bias(self) -> nn.Parameter | None:
-        """Bias of the similarity; None without one."""
+    def logit_bias(self) -> nn.Parameter:
+        """Bias of the similarity."""
         return self.adapter.logit_bias
 
     def as_prolip(self) -> ProLIP:

@@ -21,8 +21,6 @@ ResizeForm = Literal["official", "corrected"]
 Resize = Literal["off"] | ResizeForm
 PositionMode = Literal["bilinear", "bicubic"]
 """Filter by which positions are interpolated for an image's own grid."""
-Method = Literal["heads", "laplace", "temperature"]
-"""How a frozen model is adapted (`prolip adapt`)."""
 Means = Literal["fixed", "residual"]
 """Means of an adapted model: those of the frozen one, or with a learned residual."""
 CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
@@ -251,13 +249,8 @@ class LockConfig:
 class AdapterConfig:
     """Form of an adapter, which turns the embeddings of a frozen model into Gaussians (`prolip.models.adapter`)."""
 
-    method: Method
-    """`heads`: networks predict the log variances. `laplace`: variances of a Laplace approximation. `temperature`: only
-    the scale and the bias of the similarity are new, and images and texts are points."""
     embed_dim: int
     """Dimension of the embeddings."""
-    has_bias: bool
-    """Whether the similarity has a bias."""
     hidden: int = 0
     """Hidden size of the heads; 0 for linear heads."""
     means: Means = "fixed"

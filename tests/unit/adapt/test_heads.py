@@ -9,8 +9,8 @@ from tests.support.frozen_pairs import made_up, write_npz
 
 from prolip.adapt.config import HeadsConfig
 from prolip.adapt.heads import fit_heads, forward, start_heads
+from prolip.adapt.logits import Logits, fit_logits
 from prolip.adapt.pairs import PairRows, open_pairs
-from prolip.adapt.temperature import Logits, fit_logits
 from prolip.distributed import Peers
 from prolip.losses import LossConfig, ProlipLoss
 from prolip.metrics.statistics import spearman
@@ -24,14 +24,14 @@ EXACT = LossConfig(inclusion_form="exact", vib_form="exact", inclusion_weight=0.
 
 def new(hidden: int = 4, means: Means = "fixed") -> Adapter:
     torch.manual_seed(0)
-    return Adapter(AdapterConfig(method="heads", embed_dim=DIM, has_bias=True, hidden=hidden, means=means))
+    return Adapter(AdapterConfig(embed_dim=DIM, hidden=hidden, means=means))
 
 
 @pytest.mark.parametrize("hidden", [0, 4])
 @pytest.mark.parametrize("means", ["fixed", "residual"])
 def test_at_the_start_the_heads_equal_the_frozen_model(hidden, means):
     batch = PairRows(*made_up(20, DIM), None, None)
-    start = fit_logits([batch], with_bias=True)
+    start = fit_logits([batch])
     adapter = new(hidden, means)
     start_heads(adapter, start)
     output = forward(adapter, batch)

@@ -60,8 +60,8 @@ def source(lab: Path) -> str:
     return f"open_clip:local-dir:{lab}/clip"
 
 
-def adapt(lab: Path, out: Path, *words: str, short: bool = True) -> Model:
-    given = [*f"--embeddings {lab}/name --out {out}".split(), *words, *(SHORT if short else [])]
+def adapt(lab: Path, out: Path, *words: str) -> Model:
+    given = [*f"--embeddings {lab}/name --out {out}".split(), *words, *SHORT]
     assert main(["adapt", *given]) == 0
     return prolip.load(out, device="cpu")
 
@@ -102,24 +102,10 @@ def test_an_adapted_model_keeps_the_means_and_can_search(lab, tmp_path, capsys):
     assert "inclusion" in answer
 
 
-def test_laplace_and_temperature_keep_the_frozen_model(lab, tmp_path, capsys):
-    frozen = prolip.load(source(lab), device="cpu")
-    laplace = adapt(lab, tmp_path / "laplace", "--method", "laplace", short=False)
-    assert "prior precision" in capsys.readouterr().out
-    assert bool((laplace.encode_texts(CAPTIONS).uncertainty > 0).all())
-    assert laplace.logit_scale == pytest.approx(frozen.logit_scale, rel=1e-5)
-    assert laplace.logit_bias is None
-    scaled = adapt(lab, tmp_path / "scaled", "--method", "temperature", short=False)
-    assert not scaled.has_variances
-    assert scaled.logit_bias is None
-    assert scaled.logit_scale != pytest.approx(frozen.logit_scale)
-
-
 @pytest.mark.parametrize(
     ("field", "make"),
     [
         ("masked", lambda: options(masked=("a", "b"))),
-        ("method", lambda: options(method="laplace", heads=HeadsConfig(lr=1))),
         ("loss.contrast", lambda: options(loss=LossConfig(contrast="siglip"))),
         ("heads.batch_size", lambda: HeadsConfig(batch_size=1)),
         ("heads.lr", lambda: HeadsConfig(lr=math.nan)),

@@ -20,11 +20,11 @@ from prolip.calibration.calibration import (
     save_calibration,
     score_labels,
 )
-from prolip.calibration.conformal import class_thresholds, conformal_scores, conformal_threshold
+from prolip.calibration.conformal import class_thresholds, conformal_threshold
 from prolip.calibration.fitting import fit_known, fit_pairs, fit_temperature, label_shares
 
 LABELS = 3
-SCORES = ("lac", "aps", "raps", "csd")
+SCORES = ("lac", "csd")
 
 
 def labelled(seed: int, count: int) -> tuple[Evidence, Tensor]:
@@ -78,7 +78,7 @@ def test_a_set_has_the_most_probable_label_and_all_below_the_threshold(seed, sco
     if score == "csd":
         torch.testing.assert_close(scores, evidence.distance)
     else:
-        torch.testing.assert_close(scores, conformal_scores((evidence.logits / found.temperature).softmax(1), score))
+        torch.testing.assert_close(scores, 1 - (evidence.logits / found.temperature).softmax(1))
     threshold = torch.full((LABELS,), conformal_threshold(found.held.score, guarantee), dtype=torch.float64)
     if per_label:
         threshold = class_thresholds(found.held.score, found.held.label, LABELS, guarantee, seed=found.seed).value
@@ -124,6 +124,6 @@ def test_too_few_items_or_labels_are_refused():
     assert math.isfinite(calibrated(count=7, fit_share=0.3)[0].temperature)
     found, *_ = calibrated(score="lac")
     with refusal_of("score"):
-        score_labels(labelled(0, 2)[0]._replace(distance=None), "csd", 1.0)
+        score_labels(labelled(0, 2)[0], "aps", 1.0)
     with refusal_of("calibration"):
         found.subject.check_model("other")

@@ -40,6 +40,8 @@ MANIFEST = Manifest(
     model={},
     dim=2,
     dtype="float32",
+    logit_scale=10.0,
+    logit_bias=None,
     log_var=True,
     settings=Settings(what="image", caption_key="txt", precision="fp32"),
     plan=[],

@@ -93,7 +93,7 @@ def test_zero_shot_shows_probabilities_before_and_after(lab, model, calibrated):
 
 def test_calibrate_passes_its_settings_on(lab, model):
     data = open_classes(str(lab / "mine"), StoreConfig(), ("a {c}", "{c}!"))
-    settings = {"score": "aps", "prior": "even", "fit_share": 0.5, "seed": 3}
+    settings = {"score": "csd", "prior": "even", "fit_share": 0.5, "seed": 3}
     found = calibrate(model, data, dataclasses.replace(OPTIONS, **settings))
     expected, held = fit_calibration(
         found.evidence,

@@ -88,7 +88,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path, monkeypatch):
 
 
 def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path):
-    model = SimpleNamespace(name="m", fingerprint=lambda: "f", has_csd=True)
+    model = SimpleNamespace(name="m", fingerprint=lambda: "f", has_variances=True)
     errors = {"wrong": UserError("data", "it has no shard"), "gone": FileNotFoundError("no such folder")}
 
     def prepare(name: str, source: str) -> tuple[dict[str, Any], Any]:

@@ -46,7 +46,7 @@ class Named:
     """A model of which nothing but its name, its fingerprint and its kind of variances is asked."""
 
     has_variances = True
-    has_csd = True
+    has_variances = True
     search_calibration = None
 
     def __init__(self, fingerprint: str = "f") -> None:

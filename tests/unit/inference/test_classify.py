@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.inference.classify import Classification, Similarity, check_labels, classification, weigh
+from prolip.inference.classify import Classification, Similarity, check_labels, classification
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 
@@ -86,33 +86,3 @@ def test_invalid_labels_are_refused(labels):
     with pytest.raises(UserError, match=r"^labels"):
         check_labels(labels)
     check_labels(np.array(["a", "b"]))
-
-
-def test_epistemic_variances_soften_the_probabilities():
-    """Expected probabilities against samples of both Gaussians; and where CSD would change the answer, they do not."""
-    draws = torch.Generator().manual_seed(0)
-    labels = Gaussian(torch.eye(3, 32), torch.full((3, 32), -6.5))
-    mean = torch.cat([torch.tensor([0.1, 0.0, -0.1]), torch.ones(29)])[None]
-    image = Gaussian(F.normalize(mean, dim=1), torch.full((1, 32), -6.5))
-    similarity = Similarity(40.0, -3.0, epistemic=True)
-    prompts = labels[:, None]
-    found = weigh(image, prompts, None, similarity)
-    assert found.distance is None
-    samples = [
-        F.normalize(one.mean + one.var.sqrt() * torch.randn(20_000, *one.mean.shape, generator=draws), dim=-1)
-        for one in (image, labels)
-    ]
-    logits = 40 * (samples[0] * samples[1]).sum(-1)
-    expected = (logits - 3).sigmoid().mean(0)
-    torch.testing.assert_close(found.pair_logits[0].sigmoid(), expected, atol=0.02, rtol=0)
-    torch.testing.assert_close(found.logits.softmax(dim=1)[0], logits.softmax(dim=1).mean(0), atol=0.05, rtol=0)
-    sure = 40 * image.mean @ labels.mean.T
-    assert float(expected[0] - (sure - 3).sigmoid()[0, 0]) > 0.05, "without variances it would be surer"
-    assert float(sure.softmax(dim=1)[0, 0] - found.logits.softmax(dim=1)[0, 0]) > 0.05
-    # A label of which little was learned is less sure, but stays the answer; the sampled distance would drop it.
-    wide = prompts.log_var.clone()
-    wide[0] = -4.0
-    unsure = Gaussian(prompts.mean, wide)
-    assert int(weigh(image, unsure, None, similarity).logits.argmax()) == 0
-    assert int(weigh(image, unsure, None, similarity._replace(epistemic=False)).logits.argmax()) != 0
-    assert weigh(image, unsure, None, similarity).logits[0, 0] < found.logits[0, 0]

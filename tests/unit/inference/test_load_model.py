@@ -37,7 +37,7 @@ def adapt(source: str, out: Path) -> None:
     frozen = prolip.load(source, device="cpu")
     dim = frozen.encode_texts("").mean.shape[1]
     torch.manual_seed(0)
-    adapter = Adapter(AdapterConfig(method="heads", embed_dim=dim, has_bias=True, hidden=4))
+    adapter = Adapter(AdapterConfig(embed_dim=dim, hidden=4))
     adapter.set_logits(20.0, -5.0)
     for head in (adapter.image, adapter.text):
         assert isinstance(head, VarianceHead)

@@ -28,50 +28,40 @@ class Logits(NamedTuple):
     """A similarity's scale and bias, and their loss."""
 
     scale: float
-    bias: float | None
+    bias: float
     loss: float
     """Per image, in nats."""
 
 
-def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
-    """The scale, and with a bias also the bias, that minimise the contrastive loss of the batches.
+def fit_logits(batches: Sequence[PairRows]) -> Logits:
+    """The scale and the bias that minimise SigLIP's loss of the batches, which is convex.
 
-    With a bias, this is SigLIP's loss. Without one, it is CLIP's, the mean of both softmaxes over a batch. Both are
-    convex. Logs a warning if the pairs determine the scale poorly.
+    Logs a warning if the pairs determine the scale poorly.
 
     Args:
         batches: pairs; each image is compared with the texts of its batch.
-        with_bias: fit a bias, with SigLIP's loss.
     """
     similarities = [batch.image.double() @ batch.text.double().T for batch in batches]
     images = sum(map(len, similarities))
-    measure = sigmoid_loss if with_bias else softmax_loss
 
     def loss(logits: Tensor) -> Tensor:
-        return torch.stack([measure(one, logits) for one in similarities]).sum() / images
+        return torch.stack([sigmoid_loss(one, logits) for one in similarities]).sum() / images
 
-    best, curvature = minimise(loss, [10.0, -10.0] if with_bias else [10.0])
+    best, curvature = minimise(loss, [10.0, -10.0])
     found = float(best[0])
     limit = min(max(found, MIN_SCALE), MAX_SCALE)
     if limit != found:
         best[0] = limit
-        if with_bias:
-            best[1:], _ = minimise(lambda bias: loss(torch.cat([best[:1], bias])), [-limit])
+        best[1:], _ = minimise(lambda bias: loss(torch.cat([best[:1], bias])), [-limit])
     error = float(torch.linalg.pinv(images * curvature, hermitian=True)[0, 0].sqrt())
     if found < MIN_SCALE:
         log.warning("the best scale is %.3g: similarity says little about these pairs; do their rows match?", found)
     elif not 0 < error <= _MAX_ERROR * limit:
         log.warning("the scale %.3g is a guess (standard error %.2g): give more pairs, or harder ones", limit, error)
-    return Logits(limit, float(best[1]) if with_bias else None, float(loss(best)))
+    return Logits(limit, float(best[1]), float(loss(best)))
 
 
 def sigmoid_loss(similarity: Tensor, logits: Tensor) -> Tensor:
     """SigLIP's, of similarities [B, B] with scale and bias [2], summed over images."""
     values = logits[0] * similarity + logits[1]
     return F.softplus(values).sum() - values.diagonal().sum()
-
-
-def softmax_loss(similarity: Tensor, logits: Tensor) -> Tensor:
-    """CLIP's, of similarities [B, B] with a scale [1], summed over images."""
-    values = logits[0] * similarity
-    return 0.5 * (values.logsumexp(1).sum() + values.logsumexp(0).sum()) - values.diagonal().sum()
