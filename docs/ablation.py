@@ -1,4 +1,4 @@
-"""Ablate the terms of the loss, and the choice of samples, on the demo's data: the runs and tables of docs/ablation.md.
+"""Ablate the terms of the loss, and the choice of samples, on the demo's data: the runs and tables of docs/results.md.
 
     python docs/ablation.py choose         # choose samples with a trained model, for the recipes of `CHOICES`
     python docs/ablation.py run            # train and evaluate the runs that do not exist yet
@@ -71,7 +71,7 @@ AS_THEN = (
     *("--optim.hidden", "adamw", "--optim.lr", "1e-3"),
     *("--data.augment.jitter_prob", "0.8", "--data.augment.gray_prob", "0.2"),
 )
-"""The demo's optimizer and augmentation when the tables of docs/ablation.md were measured. The shards had no mirrored
+"""The demo's optimizer and augmentation when the tables of docs/results.md were measured. The shards had no mirrored
 copies."""
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ MEASURES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The ablation of docs/ablation.md."""
+    """The ablation of docs/results.md."""
 
     command: tyro.conf.Positional[Literal["choose", "run", "table", "neighbours"]]
     """Choose samples, train and evaluate, print the table, or print the order by logit scale."""
@@ -225,7 +225,7 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
 
 
 def calibrated_var(items: Gaussian, others: Gaussian, scale: float) -> torch.Tensor:
-    """Total variances at which all items predict equally many positives, up to a constant, f64 [N] (docs/ablation.md).
+    """Total variances at which all items predict equally many positives, up to a constant, f64 [N] (docs/results.md).
 
     (2 / scale) ln sum_i exp(scale (mean_i . mean - var_i / 2)) over `others`: images for captions, or the reverse.
     """

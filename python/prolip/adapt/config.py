@@ -42,7 +42,7 @@ class HeadsConfig:
 
 
 def _loss() -> LossConfig:
-    """Exact forms, the demo's weights, variances at a scale of their own (docs/adapting.md)."""
+    """Exact forms, the demo's weights, variances at a scale of their own (docs/results.md)."""
     return LossConfig(
         variance_scale=2.0,
         inclusion_form="exact",
