@@ -15,6 +15,7 @@ from hypothesis import settings
 from tests.support.forkserver import share
 from tests.support.open_clip_merges import read_merges_once
 from tests.support.warm_python import warm_python
+from tests.world import make_world, once, unchanged, world_in
 
 # A shell lets its background jobs ignore SIGINT, and their children inherit that: Python then has no Ctrl-C. Some tests
 # send one.
@@ -76,3 +77,19 @@ def photos(shared: Path) -> list[Path]:
     if not found:
         pytest.skip("the shared folder has no photos/*.JPEG")
     return found
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all workers of this session share, for what `once` makes."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def world(session_folder: Path):
+    """The world that all tests read; the session fails if one changed it."""
+    folder = session_folder / "world"
+    once(folder, lambda folder: make_world(world_in(folder)))
+    with unchanged(folder):
+        yield world_in(folder)

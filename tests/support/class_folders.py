@@ -9,9 +9,9 @@ LABELS = ("animals", "food", "travel")
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
 
 
-def write_class_folders(folder: Path, count: int = 40) -> None:
+def write_class_folders(folder: Path, count: int = 40, labels: tuple[str, ...] = LABELS) -> None:
     """`count` images of each label, in a colour of its own that changes a little from image to image."""
-    for label, colour in zip(LABELS, COLOURS, strict=True):
+    for label, colour in zip(labels, COLOURS, strict=True):
         (folder / label).mkdir(parents=True)
         for number in range(count):
             shade = tuple(min(255, part + 3 * number) for part in colour)
