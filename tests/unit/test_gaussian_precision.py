@@ -13,7 +13,6 @@ from prolip.losses import inclusion_loss, vib_loss
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import traverse
-from prolip.metrics.inclusion_search import most_including
 from prolip.metrics.prompts import filter_prompts, smallest
 from prolip.metrics.retrieval import retrieval_scores
 from prolip.metrics.uncertainty import similarity_std
@@ -61,7 +60,6 @@ SCORES: dict[str, Score] = {
     "weighted_classifier": weighted,
     "reweight_prompts": reweighted,
     "traverse": walked,
-    "most_including": lambda items, prompts: most_including(items, prompts.flatten()).double(),
 }
 
 

@@ -14,15 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.gaussian import Gaussian, dot_products, inclusion_matrix, inclusion_score
+from prolip.gaussian import Gaussian, dot_products, inclusion_matrix, inclusion_score, official_inclusion_test_matrix
 from prolip.metrics.config import InclusionForm, TraversalConfig
-from prolip.metrics.inclusion_search import most_including
 from prolip.metrics.statistics import auroc, average_precision, value_of
 
 MAX_SCORES = 2**22
 """Maximum number of scores in memory."""
-_FIRST_CANDIDATES = 16
-"""Items followed along a walk at first; few walks need more."""
 
 
 class Traversal(NamedTuple):
@@ -49,9 +46,10 @@ def mean_root(items: Gaussian) -> Tensor:
 
 def including_items(queries: Gaussian, items: Gaussian, form: InclusionForm = "official") -> Tensor:
     """The item, [T, D], that includes each query, [N, D], most: by the released one-sided test or by H, i64 [N]."""
-    if form == "official":
-        return most_including(queries, items)
-    return inclusion_matrix(queries, items).argmax(dim=1)
+    matrix = official_inclusion_test_matrix if form == "official" else inclusion_matrix
+    rows = max(1, MAX_SCORES // len(items.mean))
+    blocks = (queries.rows(slice(first, first + rows)) for first in range(0, len(queries.mean), rows))
+    return torch.cat([matrix(block, items).argmax(dim=1) for block in blocks])
 
 
 def traverse(
@@ -154,31 +152,9 @@ def score_visited(visited: Tensor, own: Tensor) -> Traversal:
 def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
     """Index of the best item at each step from start to root, i64 [N, S]; the walk stops before the root.
 
-    An item's score is linear along the walk. If an item is best anywhere, its line passes through or above the point
-    where the lines of the best items at the start and at the root cross. Few lines do; only their items are followed.
-
     Scores are [N, T], at the root also [1, T].
     """
     if config.root_only:
-        return root_scores.argmax(dim=1, keepdim=True).expand(len(start_scores), -1)
-    best_at_root = root_scores.argmax(dim=1).expand(len(start_scores))
-    best = torch.stack([start_scores.argmax(dim=1), best_at_root], dim=1)
-    root_scores = root_scores.expand(len(start_scores), -1)
-    at_start, at_root = start_scores.gather(1, best), root_scores.gather(1, best)
-    lead, lag = at_start[:, :1] - at_start[:, 1:], at_root[:, 1:] - at_root[:, :1]
-    # If one item is best at both ends, the lines do not cross, and the root is used: no item is above it there.
-    crossing = torch.where(lead + lag > 0, lead / (lead + lag), 1.0).clamp(0.0, 1.0)
-    scores = torch.lerp(start_scores, root_scores, crossing)
-    bound = torch.lerp(at_start, at_root, crossing).amin(dim=1, keepdim=True)
-    highest, count = scores.topk(min(_FIRST_CANDIDATES, scores.shape[1]), dim=1), _FIRST_CANDIDATES
-    while count < scores.shape[1] and bool((highest.values[:, -1:] > bound).any()):
-        count *= 4
-        highest = scores.topk(min(count, scores.shape[1]), dim=1)
-    # In order of index, so that the first of equal items wins.
-    followed = torch.cat([best, highest.indices], dim=1).sort(dim=1).values
-    at_start, at_root = start_scores.gather(1, followed), root_scores.gather(1, followed)
-    steps = [
-        torch.lerp(at_start, at_root, step / config.num_steps).argmax(dim=1, keepdim=True)
-        for step in range(config.num_steps)
-    ]
-    return followed.gather(1, torch.cat(steps, dim=1))
+        return root_scores.argmax(dim=1, keepdim=True).expand(len(start_scores), config.num_steps)
+    shares = (step / config.num_steps for step in range(config.num_steps))
+    return torch.stack([torch.lerp(start_scores, root_scores, share).argmax(dim=1) for share in shares], dim=1)

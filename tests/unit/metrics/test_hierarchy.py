@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
 from tests.support.random_gaussians import gaussians
 from tests.support.refusals import refusal_of
 from torch import Tensor
@@ -20,7 +19,6 @@ from prolip.metrics.hierarchy import (
     score_visited,
     string_ids,
     traverse,
-    visited_items,
 )
 
 T = torch.tensor
@@ -103,10 +101,11 @@ def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tens
 def test_traversal_equals_a_slow_loop(config, n, levels, monkeypatch):
     monkeypatch.setattr(hierarchy, "MAX_SCORES", 3_000)  # 50 images are three blocks
     images, captions = gaussians(n, 6, seed=4), gaussians(n, levels, 6, seed=5)
-    ids = torch.arange(n * levels).reshape(n, levels) % max(1, n * levels - 3)  # some strings are equal
+    ids = torch.randint(9, (n, levels), generator=torch.Generator().manual_seed(7))  # many strings are equal
     root = gaussians(1, 6, seed=6).mean[0]
     got = torch.stack(traverse(images, captions, ids, root, config), dim=1)
     assert torch.allclose(got, slow_walk(images, captions, ids, root, config))
+    assert n == 1 or len(got.unique(dim=0)) >= 3, "else the test says little"
 
 
 def test_precision_and_recall_of_a_hand_made_table():
@@ -114,36 +113,3 @@ def test_precision_and_recall_of_a_hand_made_table():
     assert scored.precision.tolist() == pytest.approx([1 / 3, 0.0])
     assert scored.recall.tolist() == [0.5, 0.0]
     assert scored.any_found.tolist() == [1.0, 0.0]
-
-
-def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tensor:
-    """The best of all captions at each step."""
-    shares = [step / config.num_steps for step in range(config.num_steps)]
-    return torch.stack([torch.lerp(start, root.expand_as(start), share).argmax(dim=1) for share in shares], dim=1)
-
-
-@given(st.integers(1, 5), st.integers(1, 90), st.booleans(), st.sampled_from([1, 2, 7, 8, 50]), st.integers(0, 2**20))
-@settings(max_examples=200)
-def test_each_step_meets_the_best_of_all_captions(walks, captions, shared, steps, seed):
-    generator = torch.Generator().manual_seed(seed)
-    # Few different values, so that there are ties at the start, at the root and on the way.
-    start = torch.randint(8, (walks, captions), generator=generator).double()
-    root = torch.randint(8, (1 if shared else walks, captions), generator=generator).double()
-    config = TraversalConfig(num_steps=steps)
-    met, best = visited_items(start, root, config), every_caption(start, root, config)
-    shares = torch.arange(steps).double() / steps
-    scores = torch.lerp(start[:, None], root.expand_as(start)[:, None], shares[:, None])
-    if steps in {1, 2, 8}:  # shares without rounding: of equal captions the first one is met
-        assert torch.equal(met, best)
-    torch.testing.assert_close(scores.gather(2, met[..., None]), scores.gather(2, best[..., None]))
-
-
-@pytest.mark.parametrize("captions", [20, 500])
-def test_a_walk_finds_every_nearest_caption(captions):
-    # Tangents of a parabola: each is the best one on a part of the way, and none lies above all others elsewhere.
-    place = torch.linspace(0, 1, captions, dtype=torch.float64)
-    start, root = -(place**2)[None], (1 - (1 - place) ** 2)[None]
-    config = TraversalConfig(num_steps=2 * captions)
-    met = visited_items(start, root, config)
-    assert torch.equal(met, every_caption(start, root, config))
-    assert len(met.unique()) > 0.9 * captions
