@@ -61,7 +61,7 @@ RELEASED = "ProLIP-ViT-B-16-DC-1B-12_8B"
 def test_onnx_embed_prints_the_models_numbers(run, demo, tmp_path, monkeypatch):
     """Of an image that is scaled and cropped, and of captions that need cleaning, cutting and padding.
 
-    unit/interop/test_onnx.py compares the towers, unit/interop/test_tokenizer_json_complete.py the tokenizer.
+    test_onnx.py compares the towers, unit/interop/test_tokenizer_json_complete.py the tokenizer.
     """
     monkeypatch.chdir(demo)
     released = find_released(RELEASED)

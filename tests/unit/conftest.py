@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from tests.support.emoji_build import skip_without_real_art
 from tests.support.emoji_shards import emoji_data
-from tests.support.onnx_table import one_table
 from tests.support.shards import write_two_shards
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-__all__ = ["emoji_data", "one_table"]  # fixtures
+__all__ = ["emoji_data"]  # a fixture
 
 Record = dict[str, Any]
 

@@ -170,8 +170,8 @@ def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequ
         options.format,
     )
     assert source.adapter is not None
-    adapter, frozen, here = source.adapter
-    start = f"`{frozen.source}`, frozen, with heads that `prolip adapt` learned ({adapter.config.method})"
+    _, frozen, here = source.adapter
+    start = f"`{frozen.source}`, frozen, with heads that `prolip adapt` learned"
     card = _with_options(ModelCard(start=start), options)
     if options.format == "onnx":
         from prolip.interop.onnx import save_onnx

@@ -5,8 +5,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 from huggingface_hub import constants
@@ -237,25 +235,4 @@ def test_an_adapter_is_copied_with_a_card(adapted, tmp_path, capsys):
     ours, theirs = (prolip.load(folder, device="cpu").encode_texts(TEXTS) for folder in (adapted, out))
     assert torch.equal(ours.log_var, theirs.log_var)
     assert main(f"export {out} --out {out}".split()) == 0
-    assert json.loads((out / ADAPTER_FILE).read_text())["adapter"]["method"] == "heads"
     assert refused(capsys, str(adapted), "--out", str(tmp_path / "new"), "--format", "transformers") == "format"
-
-
-@pytest.mark.usefixtures("one_table")
-def test_onnx_files_of_an_adapted_model_include_the_heads(adapted, tmp_path):
-    assert main(f"export {adapted} --out {tmp_path}/onnx --format onnx".split()) == 0
-    model = prolip.load(adapted, device="cpu")
-    images = torch.randn(3, 3, *model.preprocess.pixels.sides, generator=torch.Generator().manual_seed(0))
-    ids = model.tokenize(TEXTS)
-    for name, key, given, expected in (
-        ("image", "images", images, model.encode_images(images, progress=False)),
-        ("text", "token_ids", ids, model.encode_texts(TEXTS, progress=False)),
-    ):
-        session = onnxruntime.InferenceSession(tmp_path / "onnx" / f"{name}.onnx", providers=["CPUExecutionProvider"])
-        mean, log_var = session.run(None, {key: given.numpy()})
-        np.testing.assert_allclose(mean, expected.mean.numpy(), atol=1e-4)
-        np.testing.assert_allclose(log_var, expected.log_var.numpy(), atol=1e-4)
-        known = session.get_modelmeta().custom_metadata_map
-        assert float(known["logit_scale"]) == pytest.approx(model.logit_scale, rel=1e-5)
-        assert float(known["logit_bias"]) == pytest.approx(model.logit_bias, rel=1e-5)
-    assert "| images | resized as `shortest` (bicubic) before the tower |" in (tmp_path / "onnx/README.md").read_text()

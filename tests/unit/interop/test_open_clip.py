@@ -2,10 +2,8 @@
 
 import io
 import json
-import sys
 from argparse import Namespace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from tests.support import forked
 from tests.support.images import encode
 from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
@@ -143,26 +140,3 @@ def test_flags_of_naflex_give_timms_dictionary(shards, monkeypatch):
     naflex.variable_patch_size = True
     with refusal_of("--naflex-patch-sizes"):
         adapter.get_data(args, (transform, None), tokenizer=tokenizer, naflex_data_config=naflex)
-
-
-def test_open_clips_command_trains_and_resumes(shards, tmp_path):
-    """In a process of its own, for open_clip's command sets up logging for good."""
-    pytest.importorskip("pandas", reason="open_clip's command needs open_clip_torch[training]")
-    words = ["--model", "prolip-test-tiny", "--train-data", shards, "--dataset-type", "webdataset"]
-    words += ["--batch-size", "4", "--workers", "2", "--precision", "fp32", "--device", "cpu", "--warmup", "1"]
-    words += f"--logs {tmp_path} --log-every-n-steps 1 --save-most-recent".split()
-    saved = tmp_path / "run" / "checkpoints" / "epoch_1.pt"
-    more = [*words, *f"--name more --epochs 2 --resume {saved}".split()]
-    script = f"""
-import open_clip
-from prolip.interop.open_clip import main
-open_clip.add_model_config({str(Path(shards).parent / "prolip-test-tiny.json")!r})
-assert main({[*words, "--name", "run", "--epochs", "1"]!r}) == 0
-assert main({more!r}) == 0
-"""
-    done = forked.run([sys.executable, "-c", script], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "more" / "checkpoints" / "epoch_2.pt").exists()
-    told = (tmp_path / "more" / "out.log").read_text()
-    assert "Train Epoch: 1 [16/16 (100%)]" in told
-    assert "Train Epoch: 0" not in told

@@ -10,8 +10,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.frozen_pairs import made_up, write_npz
 
 import prolip
+from prolip.cli import main
 from prolip.gaussian import Gaussian
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.interop import onnx as onnx_module
@@ -35,7 +38,7 @@ def small(config: ModelConfig, **changes: dict[str, Any]) -> ModelConfig:
 
 
 B_16, H_14 = ARCHITECTURES["ViT-B-16"], ARCHITECTURES["ViT-H-14"]
-# Options of released models, then those of CLIP and SigLIP starts. slow/test_examples.py exports a released one.
+# Options of released models, then those of CLIP and SigLIP starts. test_examples.py exports a released one.
 CASES = {
     "ViT-B-16": (small(B_16, vision={"layers": 2}, text={"layers": 2}), OnnxConfig()),
     "ViT-H-14": (small(H_14), OnnxConfig(precision="fp16", uint8_images=True)),
@@ -139,3 +142,19 @@ def test_onnxruntime_outputs_equal_torchs_gaussians(tmp_path, monkeypatch, name)
         metadata = onnxruntime.InferenceSession(tmp_path / file).get_modelmeta().custom_metadata_map
         assert float(metadata["logit_scale"]) == pytest.approx(float(model.logit_scale.detach().exp()), rel=1e-12)
         assert float(metadata["logit_bias"]) == pytest.approx(float(model.logit_bias.detach()), rel=1e-12)
+
+
+@pytest.mark.usefixtures("one_table")
+def test_files_of_an_adapted_model_include_the_heads(tmp_path):
+    pairs = write_npz(tmp_path / "pairs.npz", *made_up(30, 16))
+    adapt = f"--embeddings {pairs} --checkpoint {write_open_clip(tmp_path / 'clip')} --heads.steps 3 --heads.hidden 4"
+    assert main(f"adapt {adapt} --out {tmp_path}/adapted".split()) == 0
+    assert main(f"export {tmp_path}/adapted --out {tmp_path}/onnx --format onnx".split()) == 0
+    model, texts = prolip.load(tmp_path / "adapted", device="cpu"), ["a photo of a red fox", "a car"]
+    images = torch.randn(3, 3, *model.preprocess.pixels.sides, generator=torch.Generator().manual_seed(0))
+    for name, given, expected in (
+        ("image", {"images": images.numpy()}, model.encode_images(images, progress=False)),
+        ("text", {"token_ids": model.tokenize(texts).numpy()}, model.encode_texts(texts, progress=False)),
+    ):
+        for ours, theirs in zip(run(tmp_path / "onnx" / f"{name}.onnx", **given), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)

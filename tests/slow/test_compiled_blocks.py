@@ -1,4 +1,4 @@
-"""Blocks are compiled once for all. That they give the same gradients is in slow/test_parallel.py."""
+"""Blocks are compiled once for all. That they give the same gradients is in test_parallel.py."""
 
 from collections.abc import Sequence
 from dataclasses import replace
