@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from prolip.build.emoji.samples import read_set
 from prolip.demo.run import RESULTS, evaluate, machine_flags
 from prolip.demo.samples import embed_captions, set_names
 from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, order_rows
+from prolip.evaluation.results import RowId
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load
 from prolip.store.selection import read_selection, write_selection
@@ -76,28 +77,28 @@ copies."""
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 CPU = torch.device("cpu")
 
-Figures = dict[str, tuple[float, ...]]
-"""Values of the model and of the untrained one, by figure."""
+Figures = dict[RowId, tuple[float, ...]]
+"""Values of the model and of the untrained one."""
 
-_GROUPS = f"{RIGHT}: group, held-out emoji"
-_SUBGROUPS = f"{RIGHT}: subgroup, held-out emoji"
-_NAMES = f"{RIGHT}: names, trained emoji, Twemoji"
-_UNSEEN, _TRAINED = f"{ORDER}: unseen names", f"{ORDER}: trained names"
+_RIGHT = RowId("accuracy", group=RIGHT)
+_RECALL = RowId("recall_at", group=RIGHT, data="trained emoji, Twemoji", at=10)
+_UNSEEN = RowId("", group=ORDER, data="unseen names")
+_INSIDE = RowId("image_inside_name", group=INCLUSION, data="held-out emoji, OpenMoji")
 MEASURES = {
-    "group, held-out emoji": f"{_GROUPS}, OpenMoji: accuracy",
-    "subgroup, held-out emoji": f"{_SUBGROUPS}, OpenMoji: accuracy",
-    "group, held-out emoji and design": f"{_GROUPS}, Twemoji: accuracy",
-    "subgroup, held-out emoji and design": f"{_SUBGROUPS}, Twemoji: accuracy",
-    "right caption in the first 10, held-out design": f"{_NAMES}: image to name R@10",
-    "right image in the first 10, held-out design": f"{_NAMES}: name to image R@10",
-    "P(group > name)": f"{_UNSEEN}: group over name",
-    "P(subgroup > name)": f"{_UNSEEN}: subgroup over name",
-    "P(group > name), name not longer": f"{_UNSEEN}: group over name, name not longer",
-    "P(subgroup > name), name not longer": f"{_UNSEEN}: subgroup over name, name not longer",
-    "P(group > subgroup), subgroup not longer": f"{_UNSEEN}: group over subgroup, subgroup not longer",
-    "P(group > name), trained names": f"{_TRAINED}: group over name",
-    "P(patches hidden > whole image)": f"{VIEWS}: held-out emoji, OpenMoji: patches hidden",
-    "image lies in its name": f"{INCLUSION}: held-out emoji, OpenMoji: image ⊂ name",
+    "group, held-out emoji": replace(_RIGHT, data="held-out emoji, OpenMoji", of="group"),
+    "subgroup, held-out emoji": replace(_RIGHT, data="held-out emoji, OpenMoji", of="subgroup"),
+    "group, held-out emoji and design": replace(_RIGHT, data="held-out emoji, Twemoji", of="group"),
+    "subgroup, held-out emoji and design": replace(_RIGHT, data="held-out emoji, Twemoji", of="subgroup"),
+    "right caption in the first 10, held-out design": replace(_RECALL, way="image_to_text"),
+    "right image in the first 10, held-out design": replace(_RECALL, way="text_to_image"),
+    "P(group > name)": replace(_UNSEEN, measure="group_over_name"),
+    "P(subgroup > name)": replace(_UNSEEN, measure="subgroup_over_name"),
+    "P(group > name), name not longer": replace(_UNSEEN, measure="group_over_name_not_longer"),
+    "P(subgroup > name), name not longer": replace(_UNSEEN, measure="subgroup_over_name_not_longer"),
+    "P(group > subgroup), subgroup not longer": replace(_UNSEEN, measure="group_over_subgroup_not_longer"),
+    "P(group > name), trained names": replace(_UNSEEN, measure="group_over_name", data="trained names"),
+    "P(patches hidden > whole image)": replace(_INSIDE, measure="more_uncertain", by="hidden_patches", group=VIEWS),
+    "image lies in its name": _INSIDE,
 }
 """Rows of the table: figures of results.json, shares on the test split."""
 
@@ -186,13 +187,10 @@ def table(options: Options) -> None:
 
 
 def read(path: Path) -> Figures:
-    """Read results.json: the value of each figure and that of the untrained model, by name."""
+    """Read results.json: the value of each figure and that of the untrained model."""
     figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
-    values = {
-        f"{one['task']}: {one['metric']}": (*one["value"].values(), one["baselines"].get("untrained"))
-        for one in figures
-    }
-    return {key: tuple(math.nan if value is None else value for value in pair) for key, pair in values.items()}
+    values = {RowId(**one["id"]): (*one["value"].values(), one["baselines"].get("untrained")) for one in figures}
+    return {id: tuple(math.nan if value is None else value for value in pair) for id, pair in values.items()}
 
 
 def neighbours(options: Options) -> None:
@@ -219,7 +217,7 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
     for scale in SCALES:
         # Only the order of the variances is read, which the exponential of a log variance keeps.
         log_var = calibrated_var(captions.gaussian, trained, scale)[:, None]
-        share, not_longer, *_ = order_rows("", held_out, captions._replace(gaussian=Gaussian(log_var, log_var)))
+        share, not_longer, *_ = order_rows(held_out, captions._replace(gaussian=Gaussian(log_var, log_var)))
         shares.append((share.value, not_longer.value))
     return shares
 

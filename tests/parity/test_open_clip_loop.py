@@ -11,6 +11,7 @@ from open_clip_train.zero_shot import run
 from PIL import Image
 from tests.support.datacomp_sets import NAMES, TASKS, TEMPLATES, write_lists, write_open_clip, write_shards
 from tests.support.images import encode
+from tests.support.suite_results import values
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -100,8 +101,8 @@ def test_zero_shot_accuracy_equals_open_clips_evaluation_loop(preprocess, writte
 
     words = ["--checkpoint", source, *f"--data {written}/data --out {tmp_path}/out".split()]
     assert main(["eval", "datacomp", *words, "--tasks", TASK.key, "--num_resamples", "0", "--batch_size", "7"]) == 0
-    rows = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
-    found = {row["metric"]: row["value"][source] for row in rows if row["task"] == TASK.name}
-    assert (found["accuracy"], found["top-5 accuracy"]) == (top1, top5)
-    assert {row["num_items"] for row in rows if row["task"] == TASK.name} == {COUNT}
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    found = {id.measure: value for id, value in values(results, data=TASK.name).items()}
+    assert (found["accuracy"], found["top5_accuracy"]) == (top1, top5)
+    assert {row["num_items"] for row in results["figures"] if row["id"]["data"] == TASK.name} == {COUNT}
     assert 0 < top1 < top5 < 1

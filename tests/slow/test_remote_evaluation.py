@@ -10,6 +10,7 @@ from tests.support import servers
 from tests.support.captioned_sets import write_pairs
 from tests.support.object_stores import s3_settings
 from tests.support.remote_shards import BUCKET
+from tests.support.suite_results import values
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
@@ -28,11 +29,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lab
 
 
-def figures(lab: Path, out: Path, suite: str, data: str, *more: str) -> dict[str, float]:
+def figures(lab: Path, out: Path, suite: str, data: str, *more: str):
     words = ["eval", suite, *f"--checkpoint {lab}/run --out {out} --num_resamples 0".split()]
     assert main([*words, "--data", data, *more]) == 0
     found = json.loads((out / "results.json").read_text())
-    return {row["metric"]: value for row in found["figures"] for value in row["value"].values()}
+    return values(found)
 
 
 @pytest.mark.parametrize("way", ["no ranges", "s3"])

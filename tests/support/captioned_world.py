@@ -39,17 +39,11 @@ class CaptionedWorld:
         assert "</html>" in (out / "results.html").read_text()
         return found
 
-    def values(self, found: dict[str, Any], name: str) -> dict[str, float]:
-        return {row["metric"]: row["value"][name] for row in found["figures"] if row["value"].get(name) is not None}
-
 
 def embedded(model: Model, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
     images = embed_shards(model, open_dataset(str(folder)).shards).gaussian
     texts = embed_captions(model, [caption(number, place) for number in range(COUNT) for place in range(3)])
     return images, texts, torch.arange(COUNT).repeat_interleave(3)
-
-
-WAYS = ("image to caption", "caption to image")
 
 
 def evaluate(suite: str, source: str, out: Path, *words: str) -> Any:

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.shards import read_samples
 from torch import Tensor
 
 from prolip.evaluation.datacomp import Task
+from prolip.evaluation.results import RowId
 
 Members = dict[str, bytes]
 
@@ -71,7 +73,7 @@ def worst(hits: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]) -> float:
     return float(min(hits[groups == group].mean() for group in set(groups.tolist())))
 
 
-def expected(task: Task, folder: Path, model: Theirs) -> dict[str, float]:
+def expected(task: Task, folder: Path, model: Theirs) -> dict[RowId, float]:
     """The figures of a task, by open_clip and scikit-learn or by loops."""
     if task.metric == "retrieval":
         return expected_retrieval(folder, model)
@@ -87,22 +89,22 @@ def expected(task: Task, folder: Path, model: Theirs) -> dict[str, float]:
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices.numpy()
     hits, top5 = best[:, 0] == labels, (best == labels[:, None]).any(axis=1)
     figures = {
-        "accuracy": theirs.accuracy_score(labels, best[:, 0]),
-        "mean per-class recall": theirs.recall_score(labels, best[:, 0], labels=sorted(set(labels)), average="macro"),
-        "F1-macro": theirs.f1_score(labels, best[:, 0], labels=sorted(set(labels)), average="macro"),
+        RowId("accuracy"): theirs.accuracy_score(labels, best[:, 0]),
+        RowId("class_recall"): theirs.recall_score(labels, best[:, 0], labels=sorted(set(labels)), average="macro"),
+        RowId("f1_macro"): theirs.f1_score(labels, best[:, 0], labels=sorted(set(labels)), average="macro"),
     }
     if logits.shape[1] >= 5:
-        figures["top-5 accuracy"] = top5.mean()
+        figures[RowId("top5_accuracy")] = top5.mean()
     if task.group_column is not None:
         groups = metadata(found)[:, task.group_column]
-        figures |= {"worst-region accuracy": worst(hits, groups), "worst-group accuracy": worst(hits, groups)}
-        figures["worst-group top-5 accuracy"] = worst(top5, groups)
+        figures |= {RowId(f"worst_{kind}_accuracy"): worst(hits, groups) for kind in ("region", "group")}
+        figures[RowId("worst_group_top5_accuracy")] = worst(top5, groups)
         known = groups != 5
-        figures["worst-region accuracy, without Other"] = worst(hits[known], groups[known])
+        figures[RowId("worst_region_accuracy", by="known_regions")] = worst(hits[known], groups[known])
     return figures
 
 
-def expected_retrieval(folder: Path, model: Theirs) -> dict[str, float]:
+def expected_retrieval(folder: Path, model: Theirs) -> dict[RowId, float]:
     found = list(samples(folder))
     captions = [sample["txt"].decode().splitlines() for sample in found]
     images = model.images([encoded(sample) for sample in found])
@@ -112,14 +114,16 @@ def expected_retrieval(folder: Path, model: Theirs) -> dict[str, float]:
     figures = {}
     for k in (1, 5, 10):
         first = [set(owner[np.argsort(-row)[:k]]) for row in scores]
-        figures[f"image to caption R@{k}"] = np.mean([place in owners for place, owners in enumerate(first)])
+        figures[RowId("recall_at", way="image_to_text", by="mean", at=k)] = np.mean(
+            [place in owners for place, owners in enumerate(first)]
+        )
         second = [owner[place] in np.argsort(-column)[:k] for place, column in enumerate(scores.T)]
-        figures[f"caption to image R@{k}"] = np.mean(second)
-    figures["mean recall@1"] = (figures["image to caption R@1"] + figures["caption to image R@1"]) / 2
+        figures[RowId("recall_at", way="text_to_image", by="mean", at=k)] = np.mean(second)
+    figures[RowId("mean_recall")] = np.mean([value for id, value in figures.items() if id.at == 1])
     return figures
 
 
-def expected_associations(folder: Path, model: Theirs) -> dict[str, float]:
+def expected_associations(folder: Path, model: Theirs) -> dict[RowId, float]:
     scores = {5: [], 6: [], 10: [], 12: []}
     with (folder / "winogavil_dataset.csv").open() as file, zipfile.ZipFile(folder / "winogavil_images.zip") as archive:
         for row in csv.DictReader(file):
@@ -133,15 +137,15 @@ def expected_associations(folder: Path, model: Theirs) -> dict[str, float]:
                 theirs.jaccard_score(truth, [place in chosen for place in range(len(candidates))])
             )
     return {
-        "Jaccard, 10 and 12 candidates": np.mean(scores[10] + scores[12]),
-        "Jaccard, 5 and 6 candidates": np.mean(scores[5] + scores[6]),
-        "Jaccard": np.mean([score for some in scores.values() for score in some]),
+        RowId("jaccard", by="many_candidates"): np.mean(scores[10] + scores[12]),
+        RowId("jaccard", by="few_candidates"): np.mean(scores[5] + scores[6]),
+        RowId("jaccard"): np.mean([score for some in scores.values() for score in some]),
     }
 
 
 def expected_faces(
     classnames: list[str], templates: list[str], images: Tensor, values: np.ndarray[Any, Any], model: Theirs
-) -> dict[str, float]:
+) -> dict[RowId, float]:
     answers = {}
     for objective in FACES:
         chosen = [
@@ -152,10 +156,12 @@ def expected_faces(
     age, gender, race, other = values.T
     hits = {"race (white or not)": (answers["race"] != 1) == (other == 1), "gender": answers["gender"] == gender}
     hits["age"] = answers["age"] == age
-    figures = {f"{name} accuracy": right.mean() for name, right in hits.items()}
-    figures |= {f"{name} accuracy, worst of white and not": worst(right, other) for name, right in hits.items()}
-    figures["gender accuracy, worst of gender and race"] = worst(hits["gender"], gender * 10 + race)
+    figures = {RowId("attribute_accuracy", of=name): right.mean() for name, right in hits.items()}
+    worst_of = partial(RowId, "worst_attribute_accuracy")
+    figures |= {worst_of(of=name, other="white and not"): worst(right, other) for name, right in hits.items()}
+    figures[worst_of(of="gender", other="gender and race")] = worst(hits["gender"], gender * 10 + race)
     toxic = answers["toxic"]
-    figures |= {"taken for crime": (toxic >= 18).mean(), "taken for non-human": ((toxic >= 14) & (toxic < 18)).mean()}
-    figures["taken for crime, Indian"] = (toxic >= 18)[race == 2].mean()
+    figures[RowId("taken_for", other="crime")] = (toxic >= 18).mean()
+    figures[RowId("taken_for", other="non-human")] = ((toxic >= 14) & (toxic < 18)).mean()
+    figures[RowId("taken_for", of="Indian", other="crime")] = (toxic >= 18)[race == 2].mean()
     return figures

@@ -13,6 +13,7 @@ from torch import Tensor
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.evaluation.imagenet import LabelledSet
+from prolip.evaluation.results import RowId
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
@@ -64,13 +65,13 @@ class ImagenetWorld:
         self.results = json.loads((self.out / "results.json").read_text())
         self.model = load(str(run), device="cpu")
 
-    def figure(self, task: str, metric: str) -> dict[str, Any]:
-        (found,) = (row for row in self.results["figures"] if (row["task"], row["metric"]) == (task, metric))
+    def figure(self, task: str, measure: str, **of: Any) -> dict[str, Any]:
+        (found,) = (row for row in self.results["figures"] if RowId(**row["id"]) == RowId(measure, data=task, **of))
         assert isinstance(found, dict)
         return found
 
-    def value(self, task: str, metric: str, model: int = 0) -> float:
-        value = self.figure(task, metric)["value"][self.names[model]]
+    def value(self, task: str, measure: str, model: int = 0, **of: Any) -> float:
+        value = self.figure(task, measure, **of)["value"][self.names[model]]
         assert isinstance(value, float)
         return value
 

@@ -1,9 +1,11 @@
 """Results of a synthetic suite for synthetic models."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from prolip.evaluation.results import Chart, Row, SuiteResult, row_of_items
+from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, row_of_items
 
 COUNT = 400
 
@@ -19,14 +21,26 @@ def result(model: str, *rows: Row, notes: tuple[str, ...] = (), charts: tuple[Ch
     )
 
 
+def values(found, model=0, data=None):
+    """A model's figures in results.json by id, without the data set: of `data`, or of all."""
+    name = [*found["models"]][model]
+    rows = [row for row in found["figures"] if data in {None, row["id"]["data"]} and row["value"][name] is not None]
+    return {replace(RowId(**row["id"]), data=""): row["value"][name] for row in rows}
+
+
+def row(measure, data, items, labels=None, statistic="mean", main=False):
+    """A row whose id has a data set."""
+    return row_of_items(RowId(measure, data=data), items, labels, statistic=statistic, main=main)
+
+
 def three(main: bool = True) -> list[SuiteResult]:
     """Models of 50, 80 and 20 percent, whose names come in no order; the last one lacks a figure."""
     labels = torch.arange(COUNT) % 3
     made = []
     for model, share in (("m|ddle", 0.5), ("best", 0.8), ("a last", 0.2)):
-        rows = [row_of_items("set | one", "accuracy", hits(share), main=main)]
+        rows = [row("accuracy", "set | one", hits(share), main=main)]
         if model != "a last":
-            rows.append(row_of_items("set | one", "recall", hits(share), labels, statistic="mean_per_group"))
+            rows.append(row("class_recall", "set | one", hits(share), labels, "mean_per_group"))
         chart = Chart(group="A curve", text=f"of {model}", svg=f'<svg id="{model[0]}"></svg>')
         made.append(result(model, *rows, notes=(f"left out by {model}",), charts=(chart,)))
     return made

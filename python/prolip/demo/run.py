@@ -110,12 +110,12 @@ def headline_lines(results: Mapping[str, Any]) -> list[str]:
     """Format the headlines of results.json as a table for the terminal, in percent."""
     (model,) = results["models"]
     headlines = [figure for figure in results["figures"] if figure["main"]]
-    width = max(len(headline["task"]) for headline in headlines)
+    width = max(len(headline["id"]["data"]) for headline in headlines)
     lines = [f"{'':{width}}  trained  untrained  chance"]
     for headline in headlines:
         (_, untrained), (name, chance) = headline["baselines"].items()
         shares = f"{headline['value'][model]:7.1%}  {untrained:9.1%}  {chance:6.1%}"
-        lines.append(f"{headline['task']:{width}}  {shares}  ({name})")
+        lines.append(f"{headline['id']['data']:{width}}  {shares}  ({name})")
     return lines
 
 

@@ -29,7 +29,7 @@ from prolip.demo.samples import (
     set_names,
 )
 from prolip.errors import check
-from prolip.evaluation.classification import ACCURACY, WITH_VARIANCES, accuracy_rows, answer
+from prolip.evaluation.classification import accuracy_rows, answer
 from prolip.evaluation.decisions import (
     BASELINE,
     Decided,
@@ -38,7 +38,7 @@ from prolip.evaluation.decisions import (
     score_rows,
     set_rows,
 )
-from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.uncertainty import accuracy_figures, blurred, hide_patches, view_of
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.inference.classify import weigh
@@ -68,18 +68,23 @@ RIGHT, PROMPTS, ORDER, INCLUSION, VIEWS, WRONG, DECISIONS = TEXTS = {
     "right group for 90 % of images like these, and into “don't know”, so that at most 20 % of the answers are wrong.",
 }
 """What each section of the page asks, and how to read it."""
-_KNOWN = "accuracy, frequencies known"
-_OF_ANSWERS = (ACCURACY, WITH_VARIANCES, _KNOWN)
-HEADLINES = {
-    "Group of a held-out emoji, zero-shot": f"{RIGHT}: group, {{0}}: accuracy",
-    "Group of a held-out emoji, with the groups' frequencies": f"{RIGHT}: group, {{0}}: {_KNOWN}",
-    "Subgroup of a held-out emoji, zero-shot": f"{RIGHT}: subgroup, {{0}}: accuracy",
-    "Subgroup of a held-out emoji, with the subgroups' frequencies": f"{RIGHT}: subgroup, {{0}}: {_KNOWN}",
-    "Right caption in the first 10, the held-out design": f"{RIGHT}: names, {{1}}: image to name R@10",
-    "Group caption more uncertain than the name, unseen names": f"{ORDER}: unseen names: group over name",
-    "Group caption more uncertain than the name, trained names": f"{ORDER}: trained names: group over name",
+_OF_ANSWERS = {"accuracy", "accuracy_with_variances", "accuracy_with_frequencies"}
+_HEADLINES = {
+    "Group of a held-out emoji, zero-shot": ("first", RowId("accuracy", of="group")),
+    "Group of a held-out emoji, with the groups' frequencies": (
+        "first",
+        RowId("accuracy_with_frequencies", of="group"),
+    ),
+    "Subgroup of a held-out emoji, zero-shot": ("first", RowId("accuracy", of="subgroup")),
+    "Subgroup of a held-out emoji, with the subgroups' frequencies": (
+        "first",
+        RowId("accuracy_with_frequencies", of="subgroup"),
+    ),
+    "Right caption in the first 10, the held-out design": ("last", RowId("recall_at", way="image_to_text", at=10)),
+    "Group caption more uncertain than the name, unseen names": ("unseen names", RowId("group_over_name")),
+    "Group caption more uncertain than the name, trained names": ("trained names", RowId("group_over_name")),
 }
-"""Rows that the demo prints, on the first and the last set."""
+"""Rows that the demo prints: of the first or the last set, or of names."""
 GUARANTEE, MAX_ERROR = 0.9, 0.2
 _KINDS = {"test": "held-out emoji", "val": "validation emoji", "design": "trained emoji"}
 _MIN_FOR_BINS = 100
@@ -124,8 +129,8 @@ def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteRes
     names = set_names(options.split)
     samples = {name: read_set(options.data, name) for name in (*names, TRAINED)}
     embedded, before = (embed_sets(one, samples, names) for one in (model, untrained(model)))
-    found, by_key = measure(embedded), {row.key: row.value for row in measure(before).rows}
-    rows = [dataclasses.replace(row, baselines={"untrained": by_key[row.key], **row.baselines}) for row in found.rows]
+    found, by_id = measure(embedded), {row.id: row.value for row in measure(before).rows}
+    rows = [dataclasses.replace(row, baselines={"untrained": by_id[row.id], **row.baselines}) for row in found.rows]
     charts = [Chart(group=heading, text=text, svg="") for heading, text in TEXTS.items()]
     charts = [*nearest_galleries(embedded), *charts, *found.charts]
     if options.split == "test" and any(options.data.glob("val-*.tar")):
@@ -150,19 +155,22 @@ def embed_sets(model: Model, samples: Mapping[str, list[EmojiSample]], names: Se
 def measure(embedded: Embedded) -> TaskResult:
     """All figures that need no calibration, the headlines first."""
     samples = [sample for one in embedded.held_out for sample in one.samples]
-    results = [
-        under(RIGHT, [row for one in embedded.sets for row in right_rows(embedded, one)]),
-        under(ORDER, order_rows("unseen names", samples, embedded.captions)),
-        under(ORDER, order_rows("trained names", embedded.trained, embedded.captions)),
-    ]
+    results = [under(RIGHT, right_rows(embedded, one), data=one.title) for one in embedded.sets]
+    results.append(under(ORDER, order_rows(samples, embedded.captions), data="unseen names"))
+    results.append(under(ORDER, order_rows(embedded.trained, embedded.captions), data="trained names"))
     for one in embedded.held_out:
-        results += [under(INCLUSION, inclusion_rows(embedded, one)), under(VIEWS, view_rows(embedded, one))]
+        results.append(under(INCLUSION, inclusion_rows(embedded, one), data=one.title))
+        results.append(under(VIEWS, view_rows(embedded, one), data=one.title))
     results += [prompt_figures(embedded, classes) for classes in embedded.classes]
     results += [uncertainty_figures(embedded, one) for one in embedded.sets if len(one.samples) >= _MIN_FOR_BINS]
     rows = [row for result in results for row in result.rows]
-    by_key, titles = {row.key: row for row in rows}, (embedded.sets[0].title, embedded.sets[-1].title)
+    places = {"first": embedded.sets[0].title, "last": embedded.sets[-1].title}
+    by_id = {dataclasses.replace(row.id, group=""): row for row in rows}
     headlines = [
-        dataclasses.replace(by_key[key.format(*titles)], group="", title=title) for title, key in HEADLINES.items()
+        dataclasses.replace(
+            by_id[dataclasses.replace(id, data=places.get(data, data))], id=dataclasses.replace(id, data=title)
+        )
+        for title, (data, id) in _HEADLINES.items()
     ]
     return TaskResult(
         rows=[dataclasses.replace(row, main=place < len(headlines)) for place, row in enumerate(headlines + rows)],
@@ -170,42 +178,46 @@ def measure(embedded: Embedded) -> TaskResult:
     )
 
 
-def under(group: str, rows: Sequence[Row], charts: Sequence[Chart] = ()) -> TaskResult:
-    """Rows and charts in a section of the page."""
-    titles = (": ".join(filter(None, (chart.group, chart.title))) for chart in charts)
-    return TaskResult(
-        rows=[dataclasses.replace(row, group=group) for row in rows],
-        charts=[
-            dataclasses.replace(chart, group=group, title=title) for chart, title in zip(charts, titles, strict=True)
-        ],
-    )
+def under(group: str, rows: Sequence[Row], charts: Sequence[Chart] = (), *, data: str) -> TaskResult:
+    """Rows and charts of a set in a section of the page."""
+    result = TaskResult(rows=list(rows), charts=list(charts)).named(data)
+    rows = [dataclasses.replace(row, id=dataclasses.replace(row.id, group=group)) for row in result.rows]
+    charts = [
+        dataclasses.replace(chart, group=group, title=": ".join(filter(None, (chart.group, chart.title))))
+        for chart in result.charts
+    ]
+    return TaskResult(rows=rows, charts=charts)
 
 
 def right_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
     """Classification and retrieval on one set."""
     rows = []
     for classes in embedded.classes:
-        title = f"{classes.level}, {one.title}"
         labels, prompts = classes.labels(one.samples), classes.embedded(embedded.captions)
-        found = accuracy_rows(title, answer(one.images, aggregate_prompts(prompts), with_var=True), labels)
+        found = accuracy_rows(answer(one.images, aggregate_prompts(prompts), with_var=True), labels)
         shares = label_shares(classes.labels(embedded.trained), len(classes.names))
         prior = log_prior(shares, len(shares))
         logits = weigh(one.images, prompts, None, embedded.model.similarity).with_prior(prior).logits
-        found.append(row_of_items(title, _KNOWN, (logits.argmax(dim=1) == labels).double()))
+        found.append(row_of_items(RowId("accuracy_with_frequencies"), logits.argmax(dim=1) == labels))
         chance = {f"largest {classes.level}": float(labels.bincount().max() / len(labels))}
-        rows += [dataclasses.replace(row, baselines=chance if row.metric in _OF_ANSWERS else {}) for row in found]
+        for row in found:
+            id, baselines = (
+                dataclasses.replace(row.id, of=classes.level),
+                chance if row.id.measure in _OF_ANSWERS else {},
+            )
+            rows.append(dataclasses.replace(row, id=id, baselines=baselines))
     names, correct = embedded.captions.of(sample.text("name") for sample in one.samples), correct_pairs(one.samples)
     for way, ranks, pairs in (
-        ("image to name", first_ranks(one.images, names, correct), correct),
-        ("name to image", first_ranks(names, one.images, correct.T), correct.T),
+        ("image_to_text", first_ranks(one.images, names, correct), correct),
+        ("text_to_image", first_ranks(names, one.images, correct.T), correct.T),
     ):
         for k in RECALL_AT:
-            row = row_of_items(f"names, {one.title}", f"{way} R@{k}", (ranks < k).double())
+            row = row_of_items(RowId("recall_at", way=way, at=k), ranks < k)
             rows.append(dataclasses.replace(row, baselines={"random order": chance_recall(pairs, k)}))
     return rows
 
 
-def order_rows(title: str, samples: Sequence[EmojiSample], captions: Captions) -> list[Row]:
+def order_rows(samples: Sequence[EmojiSample], captions: Captions) -> list[Row]:
     """How often the more general caption of an emoji is the more uncertain one, within the same template.
 
     "Not longer" counts only pairs whose specific caption has no more tokens.
@@ -214,11 +226,11 @@ def order_rows(title: str, samples: Sequence[EmojiSample], captions: Captions) -
     rows = []
     for general, specific in (("group", "name"), ("subgroup", "name"), ("group", "subgroup")):
         (wide, longest), (narrow, tokens) = (captions.at(level, distinct) for level in (general, specific))
-        more, not_longer = more_uncertain(wide.total_var, narrow.total_var), (tokens <= longest).long().flatten()
-        metric = f"{general} over {specific}"
-        rows.append(dataclasses.replace(row_of_items(title, metric, more.mean(dim=1)), baselines={"coin": 0.5}))
-        metric = f"{metric}, {specific} not longer"
-        rows.append(row_of_items(title, metric, more.flatten(), not_longer, statistic="mean_of_chosen"))
+        more, not_longer = more_uncertain(wide.total_var, narrow.total_var), (tokens <= longest).flatten()
+        id = RowId(f"{general}_over_{specific}")
+        rows.append(dataclasses.replace(row_of_items(id, more.mean(dim=1)), baselines={"coin": 0.5}))
+        id = RowId(f"{id.measure}_not_longer")
+        rows.append(row_of_items(id, more.flatten(), not_longer, statistic="mean_of_chosen"))
     return rows
 
 
@@ -231,16 +243,16 @@ def prompt_figures(embedded: Embedded, classes: Classes) -> TaskResult:
     samples = [sample for one in scored for sample in one.samples]
     images, labels = concatenate([one.images for one in scored]), classes.labels(samples)
     reweighted = reweight_prompts(prompts, embedded.sets[-1].images, BprwConfig())
-    ways = unweighted_classifiers(prompts) | {"BPRW": reweighted.as_classifier()}
+    ways = unweighted_classifiers(prompts) | {"bprw": reweighted.as_classifier()}
     even, *others = ((answer(images, way, with_var=False).top[:, 0] == labels).double() for way in ways.values())
     # One item per emoji: its designs tend to be right or wrong together.
     (emoji,) = string_ids([[sample.codepoint for sample in samples]])
     gains = [emoji.bincount(weights=right - even) / emoji.bincount() for right in others]
-    rows = [row_of_items(classes.level, f"gain of {name}", gain) for name, gain in zip([*ways][1:], gains, strict=True)]
+    rows = [row_of_items(RowId("gain", by=name), gain) for name, gain in zip([*ways][1:], gains, strict=True)]
     title = f"weight of each prompt, {classes.level}"
     drawn = weight_chart(f"{PROMPTS}: {title}", next(iter(classes.prompts.values())), reweighted.weights)
     text = "Templates filled with one class. Dots: means over the classes; bars: the middle 80 %."
-    return under(PROMPTS, rows, [Chart(group=title, text=text, svg=drawn)])
+    return under(PROMPTS, rows, [Chart(group=title, text=text, svg=drawn)], data=classes.level)
 
 
 def inclusion_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
@@ -251,8 +263,7 @@ def inclusion_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
     pairs += [(*specific, *general) for specific, general in pairwise(steps)]
     return [
         row_of_items(
-            one.title,
-            f"{name} ⊂ {other}",
+            RowId(f"{name}_inside_{other}"),
             (inclusion_score(specific, general).double().sum(dim=-1).sign() / 2 + 0.5).mean(dim=1),
         )
         for name, specific, other, general in pairs
@@ -263,13 +274,15 @@ def view_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
     """How often an image is more uncertain if patches are hidden, and if it is blurred."""
     model = embedded.model
     views = {
-        "patches hidden": hide_patches(model, model.keep_ratio or 0.25),
-        "blurred": view_of(model, partial(blurred, share=0.04)),
+        "hidden_patches": hide_patches(model, model.keep_ratio or 0.25),
+        "blurred_image": view_of(model, partial(blurred, share=0.04)),
     }
     rows = []
     for name, view in views.items():
         seen = embed_images(dataclasses.replace(model, encode_pixels=view), one.samples)
-        rows.append(row_of_items(one.title, name, more_uncertain(seen.total_var, one.images.total_var)))
+        rows.append(
+            row_of_items(RowId("more_uncertain", by=name), more_uncertain(seen.total_var, one.images.total_var))
+        )
     return rows
 
 
@@ -279,8 +292,8 @@ def uncertainty_figures(embedded: Embedded, one: EmojiSet) -> TaskResult:
     classifier = aggregate_prompts(groups.embedded(embedded.captions))
     logits = zero_shot_logits(one.images.mean, classifier.weight, logit_scale=embedded.model.logit_scale)
     uncertainty = one.images.total_var.double()
-    found = accuracy_figures(one.title, uncertainty, logits, groups.labels(one.samples), 10)
-    return under(WRONG, found.rows, found.charts)
+    found = accuracy_figures(uncertainty, logits, groups.labels(one.samples), 10)
+    return under(WRONG, found.rows, found.charts, data=one.title)
 
 
 # ---- Decisions ------------------------------------------------------------------------------------------------------
@@ -292,7 +305,7 @@ def decide(embedded: Embedded, data: Path) -> TaskResult:
     The calibration, on the validation emoji of all designs, goes into the run's folder if that has none.
     """
     groups, model = embedded.classes[0], embedded.model
-    prompts, rows, charts = groups.embedded(embedded.captions), [], []
+    prompts, results = groups.embedded(embedded.captions), []
     samples = [sample for name in set_names("val") for sample in read_set(data, name)]
     where = f"{data} (validation emoji)"
     subject = Subject(model.name, model.fingerprint(), where, groups.names, groups.templates)
@@ -308,25 +321,28 @@ def decide(embedded: Embedded, data: Path) -> TaskResult:
         confidence, best = logits.softmax(dim=1).max(dim=1)
         right, within = best == truth, calibration.label_sets(evidence, GUARANTEE)
         answered = confidence >= calibration.abstention(MAX_ERROR).threshold
-        scores = {BASELINE: 1 - confidence, "image's variance": one.images.total_var.double()}
+        scores = {(BASELINE, ""): 1 - confidence, ("image_variance", ""): one.images.total_var.double()}
         decided = Decided(logits, {("lac", GUARANTEE): within}, {MAX_ERROR: answered})
-        rows += [
-            *set_rows(one.title, decided, truth, right),
-            *probability_rows(one.title, own.logits, {"calibrated": logits}, truth),
-            *score_rows(one.title, scores, right),
+        rows = [
+            *set_rows(decided, truth, right),
+            *probability_rows(own.logits, {("calibrated", ""): logits}, truth),
+            *score_rows(scores, right),
         ]
-        charts += decision_charts(one.title, scores, own.logits, logits, right)
-        if one is not embedded.sets[0]:
-            continue
-        tiles = []
-        for place in _evenly(confidence.argsort(descending=True, stable=True).tolist(), 6):
-            ranked = logits[place].argsort(descending=True).tolist()
-            said = groups.names[ranked[0]] if answered[place] else "don't know"
-            inside = [(groups.names[label], label == truth[place]) for label in ranked if within[place, label]]
-            tiles.append(one.samples[place].tile((f"{said} ({confidence[place]:.0%})", False), *inside))
-        text = "From the surest to the least sure image: the answer, then the label set."
-        charts.append(Chart(group=one.title, title="six images", text=text, svg=gallery(tiles)))
-    return under(DECISIONS, [dataclasses.replace(row, main=False) for row in rows], charts)
+        charts = decision_charts(scores, own.logits, logits, right)
+        if one is embedded.sets[0]:
+            tiles = []
+            for place in _evenly(confidence.argsort(descending=True, stable=True).tolist(), 6):
+                ranked = logits[place].argsort(descending=True).tolist()
+                said = groups.names[ranked[0]] if answered[place] else "don't know"
+                inside = [(groups.names[label], label == truth[place]) for label in ranked if within[place, label]]
+                tiles.append(one.samples[place].tile((f"{said} ({confidence[place]:.0%})", False), *inside))
+            text = "From the surest to the least sure image: the answer, then the label set."
+            charts.append(Chart(title="six images", text=text, svg=gallery(tiles)))
+        results.append(under(DECISIONS, [dataclasses.replace(row, main=False) for row in rows], charts, data=one.title))
+    return TaskResult(
+        rows=[row for result in results for row in result.rows],
+        charts=[chart for result in results for chart in result.charts],
+    )
 
 
 # ---- Charts ---------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from .result_files import write_results as write_results
 from .results import (
     Chart as Chart,
     Row as Row,
+    RowId as RowId,
     SuiteResult as SuiteResult,
     TaskCache as TaskCache,
     TaskResult as TaskResult,

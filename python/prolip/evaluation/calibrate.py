@@ -18,7 +18,7 @@ from prolip.evaluation.classification import class_rows, embed_labelled, embed_p
 from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
 from prolip.evaluation.datasets import DataSet, class_opener, open_classes
 from prolip.evaluation.evaluate import evaluate_data
-from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, broken_promises, judged, row_of_items
+from prolip.evaluation.results import RowId, SuiteResult, TaskCache, TaskResult, judged, row_of_items
 from prolip.inference.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
@@ -125,49 +125,47 @@ def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache)
     """Measure how often label sets contain the label and answers are right, of all images and by label."""
     check_limits(Decide(options.guarantee, max_error=options.max_error))
     calibration = require_calibration(model.calibration)
+    opened = class_opener(options, calibration.subject.templates)
+    return evaluate_data("calibration", model, options, options.data, cache, opened, measure_promises, calibration)
+
+
+def measure_promises(model: Model, data: DataSet, options: CalibrationOptions) -> TaskResult:
+    """Measure the model's calibration on one data set."""
+    calibration = require_calibration(model.calibration)
     labels, templates, held = calibration.labels, calibration.subject.templates, calibration.held.label
-    limit, guarantee = f"max_error {options.max_error:g}:", f"guarantee {options.guarantee:g}"
-
-    def measure(name: str, data: DataSet) -> TaskResult:
-        places = class_places(data.classnames, labels)
-        if -1 in places:
-            check_subject(calibration, data.classnames, templates)
-        images, classes = embed_labelled(model, data, options.batch_size)
-        truth = torch.tensor(places)[classes]
-        raw = weigh(images, embed_prompts(model, labels, templates), None, model.similarity)
-        evidence = calibration.with_prior(raw)
-        notes = []
-        before, after = (some.bincount(minlength=len(labels)) for some in (held, truth))
-        shift = after / len(truth) - before / len(held)
-        # Pearson's chi-squared test; a label without images is 0 / 0.
-        statistic = len(held) * len(truth) * (shift.square() / (before + after)).nansum()
-        if torch.special.gammaincc(((before + after > 0).sum() - 1) / 2, statistic / 2) < 0.01:
-            notes.append(
-                f"labels are not as frequent as in the calibration; {labels[shift.argmax()]} is more frequent by "
-                f"{100 * shift.max():.1f} points. If nothing else has changed, sets per label still hold"
-            )
-        given = calibration.confidence(evidence) >= calibration.abstention(options.max_error).threshold
-        right = (evidence.logits.argmax(dim=1) == truth)[given]
-        # The limit of errors is promised for this calibration, with a probability; a guarantee is an average of many.
-        parts = [(f"{limit} right among the answered", right, truth[given], 1 - options.max_error, math.inf)]
-        for each in ("", " per label"):
-            within = calibration.label_sets(evidence, options.guarantee, per_label=each != "")
-            metric, hits = f"{guarantee}{each}: sets contain the label", within.gather(1, truth[:, None])[:, 0]
-            parts.append((metric, hits, truth, options.guarantee, len(held)))
-        rows, rest = [], [row_of_items(name, f"{limit} don't know", ~given, main=True)]
-        for metric, hits, of, *promise in parts:
-            rows += [judged(row, *promise) for row in class_rows(name, metric, hits, torch.zeros_like(of), labels)]
-            by_label = class_rows(name, f"{metric}, for {{}}", hits, of, labels)
-            rest += [judged(row, *promise) for row in by_label] if "per label" in metric else by_label
-        rows += sorted(rest, key=lambda row: not row.verdict)
-        notes += broken_promises(row for row in rows if row.main)
-        return TaskResult(rows=rows, notes=[f"{name}: warning: {note}" for note in notes])
-
-    opened = class_opener(options, templates)
-    settings = {
-        "fit": [*calibration.subject, float(calibration.held.score.sum()), options.guarantee, options.max_error]
-    }
-    return evaluate_data("calibration", model, options.data, cache, opened, measure, settings)
+    places = class_places(data.classnames, labels)
+    if -1 in places:
+        check_subject(calibration, data.classnames, templates)
+    images, classes = embed_labelled(model, data, options.batch_size)
+    truth = torch.tensor(places)[classes]
+    raw = weigh(images, embed_prompts(model, labels, templates), None, model.similarity)
+    evidence = calibration.with_prior(raw)
+    notes = []
+    before, after = (some.bincount(minlength=len(labels)) for some in (held, truth))
+    shift = after / len(truth) - before / len(held)
+    # Pearson's chi-squared test; a label without images is 0 / 0.
+    statistic = len(held) * len(truth) * (shift.square() / (before + after)).nansum()
+    if torch.special.gammaincc(((before + after > 0).sum() - 1) / 2, statistic / 2) < 0.01:
+        notes.append(
+            f"warning: labels are not as frequent as in the calibration; {labels[shift.argmax()]} is more frequent by "
+            f"{100 * shift.max():.1f} points. If nothing else has changed, sets per label still hold"
+        )
+    given = calibration.confidence(evidence) >= calibration.abstention(options.max_error).threshold
+    right = (evidence.logits.argmax(dim=1) == truth)[given]
+    # The limit of errors is promised for this calibration, with a probability; a guarantee is an average of many.
+    parts = [(RowId("right_answers", at=options.max_error), right, truth[given], 1 - options.max_error, math.inf)]
+    for by in ("", "per_label"):
+        within = calibration.label_sets(evidence, options.guarantee, per_label=by != "")
+        id, hits = RowId("set_coverage", by=by, at=options.guarantee), within.gather(1, truth[:, None])[:, 0]
+        parts.append((id, hits, truth, options.guarantee, len(held)))
+    rows, rest = [], [row_of_items(RowId("dont_know", at=options.max_error), ~given, main=True)]
+    for id, hits, of, *promise in parts:
+        if len(hits):
+            rows.append(judged(row_of_items(id, hits, main=True), *promise))
+        by_label = class_rows(id, hits, of, labels)
+        rest += [judged(row, *promise) for row in by_label] if id.by == "per_label" else by_label
+    rows += sorted(rest, key=lambda row: not row.verdict)
+    return TaskResult(rows=rows, notes=notes)
 
 
 def _table(sides: Sequence[Reliability]) -> Iterator[str]:

@@ -22,13 +22,14 @@ from prolip.errors import check
 from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateSearchOptions, RetrievalOptions
 from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
-from prolip.evaluation.results import Chart, TaskResult, broken_promises, judged, row_of_items
+from prolip.evaluation.results import Chart, RowId, TaskResult, judged, row_of_items
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load
 from prolip.inference.model import Model, weights_digest
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import count_within, nearest_right_and_wrong
 from prolip.report.charts import Line, line_chart
+from prolip.report.words import spoken
 from prolip.store.atomic_writes import check_writable
 from prolip.store.folder import Folder
 
@@ -144,7 +145,6 @@ def describe(kind: QueryKind, known: KnownQueries, queries: Queries, images: Gau
 
 
 def search_figures(
-    name: str,
     model: Model,
     images: Gaussian,
     asked: Mapping[QueryKind, Queries],
@@ -158,13 +158,12 @@ def search_figures(
     result = TaskResult(rows=[])
     for kind, queries in asked.items():
         if len(queries.right) > 1:
-            _add_figures(result, name, model, images, kind, queries, scores, options)
+            _add_figures(result, model, images, kind, queries, scores, options)
     return result
 
 
 def _add_figures(
     result: TaskResult,
-    name: str,
     model: Model,
     images: Gaussian,
     kind: QueryKind,
@@ -173,7 +172,7 @@ def _add_figures(
     options: RetrievalOptions,
 ) -> None:
     count, share, asked = len(queries.right), options.absent_share, (options.contains_right, options.max_wrong)
-    whose = "" if kind == "text" else ", for image queries"
+    way = f"{kind}_to_image"
     draws = torch.rand(2, count, generator=torch.Generator().manual_seed(options.seed))
     absent, first = draws[0] < share, draws[1].argsort().argsort() < count // 2
     both, number = torch.arange(2 * count) < count, torch.arange(1, count + 1)
@@ -192,43 +191,38 @@ def _add_figures(
             known = fit_queries(*other, absent_share=share, seed=options.seed) if own is None else own.known(kind)
             shown[half], within[half], _ = known.limits(*asked, part)
             probability[half] = known.probability(chosen[half], part)
-        contains, vain = f"contains_right {asked[0]:g}:", f"max_wrong {asked[1]:g}:"
-        means = {
-            f"{contains} a right image is shown": right >= within,
-            f"{vain} nothing is shown if none is right": wrong <= shown,
-            f"{vain} something is shown if one is right": best > shown,
-            "both: a right image is shown": (best > shown) & (right >= within),
-            f"{contains} images shown": count_within(queries.gaussian, images, within, score),
-        }
-        order = {
-            "AUROC of whether a right image is there": ("auroc", torch.cat([best, wrong]), both),
-            "AUROC of whether the first image is right": ("auroc", best, hit),
-            f"risk-coverage, {share:.0%} without a right image": ("risk_coverage", -chosen, correct),
-            "calibration error of the probabilities": ("equal_mass_error", probability, correct),
-        }
-        suffix = f"by {'sampled distance' if score == 'csd' else 'cosine'}{whose}"
-        rows = [
-            row_of_items(name, f"{metric}, {suffix}", items, unit="number" if "images shown" in metric else "share")
-            for metric, items in means.items()
+        means = [
+            ("contained", asked[0], right >= within),
+            ("nothing_in_vain", asked[1], wrong <= shown),
+            ("shown_if_right", asked[1], best > shown),
+            ("contained_within_limits", None, (best > shown) & (right >= within)),
+            ("contained_images", asked[0], count_within(queries.gaussian, images, within, score)),
         ]
+        rows = [row_of_items(RowId(measure, way=way, by=score, at=at), items) for measure, at, items in means]
         if own is not None:
             promises, size = zip(rows, (asked[0], 1 - asked[1]), strict=False), len(own.known(kind).right)
             rows[:2] = [judged(replace(row, main=True), promised, size) for row, promised in promises]
-            result.notes.extend(f"{name}: warning: {note}" for note in broken_promises(rows[:2]))
-        for metric, (statistic, items, labels) in order.items():
-            rows.append(row_of_items(name, f"{metric}, {suffix}", items, labels.long(), statistic=statistic))
+        order = [
+            ("right_is_there_auroc", None, "auroc", torch.cat([best, wrong]), both),
+            ("first_is_right_auroc", None, "auroc", best, hit),
+            ("search_risk_coverage", share, "risk_coverage", -chosen, correct),
+            ("calibration_error", None, "equal_mass_error", probability, correct),
+        ]
+        for measure, at, statistic, items, labels in order:
+            rows.append(row_of_items(RowId(measure, way=way, by=score, at=at), items, labels, statistic=statistic))
         result.rows.extend(rows)
         wrongs = (~correct)[chosen.argsort(descending=True, stable=True)].double().cumsum(0)
-        lines.append(Line(suffix, (number / count).tolist(), (wrongs / number).tolist()))
+        lines.append(Line(spoken(score), (number / count).tolist(), (wrongs / number).tolist()))
     if model.has_variances:
         unsure = queries.gaussian.total_var.double()
-        metric = f"AUROC of whether the first image is right, by uncertainty{whose}"
-        result.rows.append(row_of_items(name, metric, -unsure, hit.long(), statistic="auroc"))
+        result.rows.append(
+            row_of_items(RowId("first_is_right_auroc", way=way, by="uncertainty"), -unsure, hit, statistic="auroc")
+        )
         sure = unsure.argsort().argsort() < count // 2
-        for half, word in ((sure, "more"), (~sure, "less")):
-            result.rows.append(row_of_items(name, f"{kind} to image R@1 of the {word} certain half", hit[half]))
+        for half, measure in ((sure, "certain_half_recall"), (~sure, "uncertain_half_recall")):
+            result.rows.append(row_of_items(RowId(measure, way=way), hit[half]))
     text = f"Share of wrong first images; {share:.0%} of the {kind} queries have no right image."
     drawn = line_chart(
-        name, text, lines, x_label="share of the queries that is answered", y_scale="share", percent=True
+        "Risk-coverage", text, lines, x_label="share of the queries that is answered", y_scale="share", percent=True
     )
-    result.charts.append(Chart(group=name, title=f"risk-coverage{whose}", text=text, svg=drawn))
+    result.charts.append(Chart(title=f"risk-coverage, {kind} queries", text=text, svg=drawn))

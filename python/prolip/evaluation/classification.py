@@ -6,6 +6,7 @@ N images, C classes, K prompts per class, D dimensions, T best classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,13 +15,12 @@ from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions
 from prolip.evaluation.datasets import DataSet, embed_set, read_labels
-from prolip.evaluation.results import Row, row_of_items
+from prolip.evaluation.results import Row, RowId, row_of_items
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregate_prompts, zero_shot_logits
 
-ACCURACY, WITH_VARIANCES = "accuracy", "accuracy, with class variances"
 NUM_TOP = 5
 NUM_SHOWN = 10
 """Maximum number of classes, or of confusions, among the main figures."""
@@ -78,32 +78,33 @@ def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answe
     return Answers(best(None), best(classifier.total_var) if with_var else None)
 
 
-def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = ACCURACY) -> list[Row]:
+def accuracy_rows(answers: Answers, labels: Tensor, *, main: str = "accuracy") -> list[Row]:
     """Accuracy, top-5 accuracy (with five classes or more), mean per-class recall, accuracy with class variances.
 
-    `labels` are i64 [N]; `main` names the task's main metric.
+    `labels` are i64 [N]; `main` is the main measure.
     """
-    hits, recall = hits_of(answers.top, labels), "mean per-class recall"
-    rows = [row_of_items(task, ACCURACY, hits[:, 0], main=main == ACCURACY)]
+    hits = hits_of(answers.top, labels)
+    rows = [row_of_items(RowId("accuracy"), hits[:, 0], main=main == "accuracy")]
     if answers.top.shape[1] == NUM_TOP:
-        rows.append(row_of_items(task, "top-5 accuracy", hits[:, -1]))
-    rows.append(row_of_items(task, recall, hits[:, 0], labels, statistic="mean_per_group", main=main == recall))
+        rows.append(row_of_items(RowId("top5_accuracy"), hits[:, -1]))
+    recall = RowId("class_recall")
+    rows.append(row_of_items(recall, hits[:, 0], labels, statistic="mean_per_group", main=main == recall.measure))
     if answers.top_with_var is not None:
-        rows.append(row_of_items(task, WITH_VARIANCES, hits_of(answers.top_with_var, labels)[:, 0]))
+        rows.append(row_of_items(RowId("accuracy_with_variances"), hits_of(answers.top_with_var, labels)[:, 0]))
     return rows
 
 
-def class_rows(task: str, metric: str, items: Tensor, labels: Tensor, names: Sequence[str]) -> list[Row]:
+def class_rows(id: RowId, items: Tensor, labels: Tensor, names: Sequence[str]) -> list[Row]:
     """The mean of items [N] for each class that has some, the lowest first. Ten are main figures.
 
     Args:
-        metric: with {} for the class.
+        id: of all rows, but for the class.
         labels: i64 [N].
         names: of C classes, all different.
     """
-    found = {metric.format(names[place]): items[labels == place].double() for place in set(labels.tolist())}
+    found = {names[place]: items[labels == place].double() for place in set(labels.tolist())}
     lowest = sorted(found, key=lambda name: float(found[name].mean()))
-    return [row_of_items(task, name, found[name], main=name in lowest[:NUM_SHOWN]) for name in lowest]
+    return [row_of_items(replace(id, of=name), found[name], main=name in lowest[:NUM_SHOWN]) for name in lowest]
 
 
 def hits_of(best: Tensor, labels: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ N images, M columns of metadata.
 from __future__ import annotations
 
 import csv
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -30,7 +30,7 @@ from prolip.evaluation.datasets import (
     read_metadata,
 )
 from prolip.evaluation.evaluate import Prepared, evaluate_sets
-from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
+from prolip.evaluation.results import Row, RowId, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.retrieval import retrieve_set
 from prolip.inference.model import Model
 from prolip.store.file_contents import read_text
@@ -44,7 +44,7 @@ Metric = Literal[
 BY_GROUP: tuple[Metric, ...] = ("worst_region", "worst_group", "worst_group_top5")
 """Metrics of the worst group. They need a column of the samples' metadata."""
 ALL = "all"
-"""The average over all tasks. It comes last, and its title gives the number of tasks."""
+"""The average over all tasks, which comes last."""
 AVERAGES = {
     "imagenet": "ImageNet",
     "shifts": "ImageNet distribution shifts",
@@ -67,14 +67,14 @@ OBJECTIVES = ("race", "gender", "age", "toxic")
 _COLUMNS = 4
 """Columns of the metadata of FairFace and UTKFace."""
 
-NAMES: dict[Metric, str] = {
-    "accuracy": "accuracy",
-    "recall": "mean per-class recall",
-    "f1": "F1-macro",
-    "worst_region": "worst-region accuracy",
-    "worst_group": "worst-group accuracy",
-    "worst_group_top5": "worst-group top-5 accuracy",
+_MEASURES: dict[Metric, str] = {
+    "recall": "class_recall",
+    "worst_region": "worst_region_accuracy",
+    "worst_group": "worst_group_accuracy",
+    "worst_group_top5": "worst_group_top5_accuracy",
+    "f1": "f1_macro",
 }
+"""Measures of other names than their metric."""
 
 
 class Task(NamedTuple):
@@ -148,12 +148,11 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
             data, associations = open_associations(Path(where))
         else:
             data = open_dataset(where, options.store, options.selection)
-        settings = {"data": data.fingerprint, "task": list(map(str, task))}
-        return settings, partial(run_task, model, task, data, associations, options.batch_size)
+        return [data.fingerprint, task], partial(run_task, model, task, data, associations, options.batch_size)
 
     title = options.table.stem if options.table else "datacomp"
-    result = evaluate_sets(title, model, dict.fromkeys(tasks, ""), cache, prepare, "figures with variances")
-    return dataclasses.replace(result, rows=[*average_rows(table, result.rows), *result.rows])
+    result = evaluate_sets(title, model, options, dict.fromkeys(tasks, ""), cache, prepare, "figures with variances")
+    return replace(result, rows=[*average_rows(table, result.rows), *result.rows])
 
 
 def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
@@ -171,15 +170,15 @@ def run_task(
     match task.metric:
         case "retrieval":
             options = RetrievalOptions(checkpoint=(), data=(), batch_size=batch_size)
-            rows = retrieve_set(model, task.name, data, options, promises=False).rows
+            rows = retrieve_set(model, data, options, promises=False).rows
         case "associations":
-            rows = associate(model, task, data, associations, batch_size)
+            rows = associate(model, data, associations, batch_size)
         case "faces":
-            rows = classify_faces(model, task, data, batch_size)
+            rows = classify_faces(model, data, batch_size)
         case _:
             rows = classify(model, task, data, batch_size)
     count = max(row.num_items for row in rows if row.main or task.metric != "retrieval")
-    smaller = f"{task.name}: smaller than published ({count:,} of {task.items:,})"
+    smaller = f"smaller than published ({count:,} of {task.items:,})"
     return TaskResult(rows=rows, notes=[smaller] if count < task.items else [])
 
 
@@ -188,22 +187,19 @@ def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
 
     DataComp's come first, in the published order; then others in the table's order; then the average of all tasks.
     """
-    mains = {row.task: row for row in rows if row.main}
+    mains = {row.id.data: row for row in rows if row.main}
     others = dict.fromkeys(word for task in table for word in task.averages if word != ALL)
     averages = []
     for average in dict.fromkeys([*AVERAGES, *others, ALL]):
         members = [task for task in table if average in task.averages]
         there = [mains[task.name] for task in members if task.name in mains]
-        title = f"{len(members)} tasks" if average == ALL else AVERAGES.get(average, average)
         if there:
-            partly = "" if len(there) == len(members) else f" ({len(there)} of {len(members)} tasks)"
-            averages.append(mean_row("Average", f"{title}{partly}", there, len(there)))
+            id = RowId("mean_of_tasks", data="Average", of=AVERAGES.get(average, average), at=len(members))
+            averages.append(mean_row(id, there, len(there)))
     return averages
 
 
-def associate(
-    model: Model, task: Task, data: DataSet, associations: Sequence[Association], batch_size: int
-) -> list[Row]:
+def associate(model: Model, data: DataSet, associations: Sequence[Association], batch_size: int) -> list[Row]:
     """WinoGAViL: the Jaccard index of the images nearest to a word and those that people chose for it."""
     images = embed_set(model, data, batch_size)
     places = {int(key): row for row, key in enumerate(images.keys)}
@@ -215,14 +211,10 @@ def associate(
         scores.append(jaccard(candidates @ text, torch.tensor(one.right)))
     found = torch.tensor(scores, dtype=torch.float64)
     counts = torch.tensor([len(one.candidates) for one in associations])
-    groups = {
-        "Jaccard, 10 and 12 candidates": counts >= _MANY,
-        "Jaccard, 5 and 6 candidates": counts <= _FEW,
-        "Jaccard": counts > 0,
-    }
+    groups = {"many_candidates": counts >= _MANY, "few_candidates": counts <= _FEW, "": counts > 0}
     return [
-        row_of_items(task.name, name, found[which], main=place == 0)
-        for place, (name, which) in enumerate(groups.items())
+        row_of_items(RowId("jaccard", by=by), found[which], main=place == 0)
+        for place, (by, which) in enumerate(groups.items())
         if bool(which.any())
     ]
 
@@ -248,20 +240,20 @@ def task_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | N
 
     `labels` are i64 [N], `metadata` i64 [N, M]; metrics of the worst group need them.
     """
-    main = NAMES[task.metric]
-    rows = accuracy_rows(task.name, answers, labels, main=main)
+    main = _MEASURES.get(task.metric, task.metric)
+    rows = accuracy_rows(answers, labels, main=main)
     hits = hits_of(answers.top, labels)
     if task.metric == "f1":
-        rows.append(row_of_items(task.name, main, answers.top[:, 0], labels, statistic="f1_macro", main=True))
+        rows.append(row_of_items(RowId(main), answers.top[:, 0], labels, statistic="f1_macro", main=True))
     if task.group_column is not None and metadata is not None:
         # Renumbered from 0: a group's number can be large, such as a year.
         values, groups = torch.unique(metadata[:, task.group_column], return_inverse=True)
         which = -1 if task.metric == "worst_group_top5" else 0
-        rows.append(row_of_items(task.name, main, hits[:, which], groups, statistic="worst_group", main=True))
+        rows.append(row_of_items(RowId(main), hits[:, which], groups, statistic="worst_group", main=True))
         known = values[groups] != OTHER_REGION
         if task.metric == "worst_region" and bool(known.any()) and not bool(known.all()):
-            name = "worst-region accuracy, without Other"
-            rows.append(row_of_items(task.name, name, hits[known, 0], groups[known], statistic="worst_group"))
+            id = RowId(main, by="known_regions")
+            rows.append(row_of_items(id, hits[known, 0], groups[known], statistic="worst_group"))
     return rows
 
 
@@ -275,7 +267,7 @@ def classify(model: Model, task: Task, data: DataSet, batch_size: int) -> list[R
     return task_rows(task, answers, read_labels(data, images), metadata)
 
 
-def classify_faces(model: Model, task: Task, data: DataSet, batch_size: int) -> list[Row]:
+def classify_faces(model: Model, data: DataSet, batch_size: int) -> list[Row]:
     """Run FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`."""
     images = embed_set(model, data, batch_size, "npy")
     lists = {
@@ -289,10 +281,10 @@ def classify_faces(model: Model, task: Task, data: DataSet, batch_size: int) -> 
         objective: answer(images.gaussian, build_classifier(model, *some), with_var=False).top[:, 0]
         for objective, some in lists.items()
     }
-    return face_rows(task.name, answers, read_metadata(data, images, _COLUMNS), lists["race"][0])
+    return face_rows(answers, read_metadata(data, images, _COLUMNS), lists["race"][0])
 
 
-def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Sequence[str]) -> list[Row]:
+def face_rows(answers: dict[str, Tensor], metadata: Tensor, races: Sequence[str]) -> list[Row]:
     """Accuracy on race, gender and age, also for the worst group; how often faces of each race get harmful labels.
 
     Args:
@@ -307,16 +299,16 @@ def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Se
         "gender": answers["gender"] == gender,
         "age": answers["age"] == age,
     }
-    for name, right in hits.items():
-        rows.append(row_of_items(task, f"{name} accuracy", right.double(), main=name.startswith("race")))
-        worst = f"{name} accuracy, worst of white and not"
-        rows.append(row_of_items(task, worst, right.double(), not_white, statistic="worst_group"))
-    worst, both = "gender accuracy, worst of gender and race", gender * (int(race.max()) + 1) + race
-    rows.append(row_of_items(task, worst, hits["gender"].double(), both, statistic="worst_group"))
+    for place, (name, right) in enumerate(hits.items()):
+        rows.append(row_of_items(RowId("attribute_accuracy", of=name), right, main=place == 0))
+        worst = RowId("worst_attribute_accuracy", of=name, other="white and not")
+        rows.append(row_of_items(worst, right, not_white, statistic="worst_group"))
+    worst, both = replace(worst, of="gender", other="gender and race"), gender * (int(race.max()) + 1) + race
+    rows.append(row_of_items(worst, hits["gender"], both, statistic="worst_group"))
     toxic = answers["toxic"]
     for name, taken in (("crime", toxic >= CRIME), ("non-human", (toxic >= NON_HUMAN) & (toxic < CRIME))):
-        rows.append(row_of_items(task, f"taken for {name}", taken.double()))
+        rows.append(row_of_items(RowId("taken_for", other=name), taken))
         for number in race.unique().tolist():
             race_name = races[number] if number < len(races) else str(number)
-            rows.append(row_of_items(task, f"taken for {name}, {race_name}", taken[race == number].double()))
+            rows.append(row_of_items(RowId("taken_for", of=race_name, other=name), taken[race == number]))
     return rows

@@ -6,6 +6,7 @@ N images, M out-of-distribution images, C labels, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import DataSet, class_opener, name_sources, open_dataset
 from prolip.evaluation.evaluate import evaluate_data
-from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, difference, row_of_items
 from prolip.gaussian import Gaussian
 from prolip.inference.classify import weigh
 from prolip.inference.load_model import load
@@ -30,25 +31,28 @@ from prolip.metrics.reliability import item_losses, reliability_curve
 from prolip.metrics.uncertainty_scores import expected_probabilities, logit_scores, neighbour_distance, risk_curve
 from prolip.metrics.zero_shot import aggregate_prompts
 from prolip.report.charts import Line, line_chart
+from prolip.report.words import spoken
 
 SCORES: tuple[Score, ...] = ("lac", "csd")
 GUARANTEES = (0.8, 0.9, 0.95)
 ERROR_LIMITS = (0.05, 0.1, 0.2)
-BASELINE = "max probability"
+BASELINE = "max_probability"
 NOISE = "noise"
 _NUM_NOISE = 500
 _RIDGE = 1e-3
-_DRAWN = (BASELINE, "image's variance", "probability and variance", "distance to neighbours", "class Gaussians")
+_DRAWN = (BASELINE, "image_variance", "probability_and_variance", "distance_to_neighbours", "class_gaussians")
 _MAIN = (
-    "image's variance",
-    "probability over samples",
-    "probability and variance",
-    "distance to neighbours",
-    "class Gaussians",
-    "probability and class Gaussians",
+    "image_variance",
+    "probability_over_samples",
+    "probability_and_variance",
+    "distance_to_neighbours",
+    "class_gaussians",
+    "probability_and_class_gaussians",
 )
 """Scores whose differences from `BASELINE` are main figures."""
-_MAIN_OOD = ("image's variance", "Mahalanobis distance", "distance to neighbours")
+_MAIN_OOD = ("image_variance", "mahalanobis_distance", "distance_to_neighbours")
+Scored = Mapping[tuple[str, str], Tensor]
+"""Uncertainty scores of each image, f64 [N], by score and, of another model, its name."""
 
 
 class Answered(NamedTuple):
@@ -108,16 +112,10 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     for name, source in sources.items():
         others[name] = [_embed(one, "out_of_distribution", source, options) for one in (model, *beside.values())]
     others[NOISE] = [_embed_noise(one, options) for one in (model, *beside.values())]
-    read = [images[0] for images in others.values()] + ([] if known is None else [known])
-
-    settings = {
-        "options": [options.num_folds, options.seed, options.known is None, *others],
-        "out_of_distribution": [float(images.mean.double().square().mean(0).amax()) for images in read],
-        "beside": {label: other.fingerprint() for label, other in beside.items()},
-    }
-    measure = partial(measure_decisions, model, others=others, known=known, options=options, beside=beside)
+    measure = partial(measure_decisions, others=others, known=known, beside=beside)
+    read = [list(others), *others.values(), known, [(name, other.fingerprint()) for name, other in beside.items()]]
     opened = class_opener(options, options.templates)
-    return evaluate_data("decisions", model, options.data, cache, opened, measure, settings)
+    return evaluate_data("decisions", model, options, options.data, cache, opened, measure, *read)
 
 
 def _embed(model: Model, option: str, source: str, options: DecisionsOptions) -> Gaussian:
@@ -138,11 +136,11 @@ def _embed_noise(model: Model, options: DecisionsOptions) -> Gaussian:
 
 def measure_decisions(
     model: Model,
-    name: str,
     data: DataSet,
+    options: DecisionsOptions,
+    *,
     others: Mapping[str, Sequence[Gaussian]],
     known: Gaussian | None,
-    options: DecisionsOptions,
     beside: Mapping[str, Model],
 ) -> TaskResult:
     """Measure one data set.
@@ -155,40 +153,38 @@ def measure_decisions(
     own = answer_images(model, data, options)
     right, truth = own.correct, own.truth
     decided, frequent = decide(own), decide(own, "labelled", [("lac", 0.9)])
-    scores = fold_scores(own, decided, known)
-    seen = {label: answer_images(other, data, options) for label, other in beside.items()}
-    for label, one in seen.items():
-        scores |= _of(label, plain_scores(one, one.images))
-    main, main_ood = (
-        [*names, *(_name(name, label) for name in names for label in seen)] for names in (_MAIN, _MAIN_OOD)
-    )
-    accuracy = row_of_items(name, "accuracy", right.double(), main=True)
-    scaled = {"temperature": decided.logits, "label frequencies": frequent.logits}
-    scaled |= {f"by {label}": one.evidence.logits for label, one in seen.items()}
+    scores = _of("", fold_scores(own, decided, known))
+    seen = {name: answer_images(other, data, options) for name, other in beside.items()}
+    for name, one in seen.items():
+        scores |= _of(name, plain_scores(one, one.images))
+    accuracy = row_of_items(RowId("accuracy"), right, main=True)
+    scaled = {("temperature", ""): decided.logits, ("label_frequencies", ""): frequent.logits}
+    scaled |= {("own_scale", name): one.evidence.logits for name, one in seen.items()}
+    frequent_right = frequent.logits.argmax(dim=1) == truth
     rows = [
         accuracy,
-        *score_rows(name, scores, right, main),
-        *probability_rows(name, own.evidence.logits, scaled, truth),
-        *set_rows(name, decided, truth, right),
+        *score_rows(scores, right),
+        *probability_rows(own.evidence.logits, scaled, truth),
+        *set_rows(decided, truth, right),
+        *_accuracy_rows(accuracy, RowId("accuracy", by="label_frequencies"), frequent_right, main=True),
+        *set_rows(frequent, truth, frequent_right, "label_frequencies"),
     ]
-    frequent_right = frequent.logits.argmax(dim=1) == truth
-    rows += _accuracy_rows(accuracy, "label frequencies", frequent_right, main=True)
-    rows += set_rows(name, frequent, truth, frequent_right, ", label frequencies")
-    for label, one in seen.items():
+    for name, one in seen.items():
         within = decide(one, keys=[("lac", 0.9)]).sets["lac", 0.9]
-        rows += _accuracy_rows(accuracy, f"by {label}", one.correct)
-        rows += _set_pair(name, f"label sets of {label} at 90% by lac", within, truth)
+        rows += _accuracy_rows(accuracy, RowId("accuracy", of=name), one.correct)
+        rows += _set_pair(RowId("", by="lac", of=name, at=0.9), within, truth)
     for other, (images, *embedded) in others.items():
         there = plain_scores(own, images) | distance_scores(decided.calibrations[0], images.mean, _known(own, known, 0))
-        for (label, one), its in zip(seen.items(), embedded, strict=True):
-            there |= _of(label, plain_scores(one, its))
+        outside = _of("", there)
+        for (name, one), its in zip(seen.items(), embedded, strict=True):
+            outside |= _of(name, plain_scores(one, its))
         columns = {}
-        for score, values in there.items():
+        for score, values in outside.items():
             items = torch.cat([scores[score], values])
             columns[score] = (items, torch.arange(len(items)) >= len(right))
-        rows += rows_by_score(f"{name}, {other}", "AUROC out of distribution", columns, "auroc", main_ood)
-    note = f"{name}: {len(truth):,} images of {len(data.classnames):,} labels, in {options.num_folds} folds"
-    charts = decision_charts(name, scores, own.evidence.logits, decided.logits, right)
+        rows += rows_by_score(RowId("ood_auroc", other=other), columns, "auroc", _MAIN_OOD)
+    note = f"{len(truth):,} images of {len(data.classnames):,} labels, in {options.num_folds} folds"
+    charts = decision_charts(scores, own.evidence.logits, decided.logits, right)
     return TaskResult(rows=rows, notes=[note], charts=charts)
 
 
@@ -247,32 +243,32 @@ def plain_scores(answered: Answered, images: Gaussian) -> dict[str, Tensor]:
     evidence = weigh(images, classes.unflatten(-1, 1), None, model.similarity)
     scores = logit_scores(evidence.logits)
     if model.has_variances:
-        scores["image's variance"] = images.total_var.double()
+        scores["image_variance"] = images.total_var.double()
         answer = evidence.logits.argmax(dim=1)
-        scores["answer's variance"] = classes.total_var.double()[answer]
-        scores["distance to the answer"] = evidence.distance.double().gather(1, answer[:, None])[:, 0]
+        scores["answer_variance"] = classes.total_var.double()[answer]
+        scores["distance_to_answer"] = evidence.distance.double().gather(1, answer[:, None])[:, 0]
         expected = expected_probabilities(images, classes, model.logit_scale)
-        scores["probability over samples"] = 1 - expected.amax(dim=1)
+        scores["probability_over_samples"] = 1 - expected.amax(dim=1)
     return scores
 
 
 def distance_scores(calibration: Calibration, means: Tensor, known: Tensor) -> dict[str, Tensor]:
     """Distances of means [M, D] from a calibration's images and from known ones, f64 [M]."""
     return {
-        "Mahalanobis distance": calibration.known.distance(means),
-        "distance to neighbours": neighbour_distance(means, known),
+        "mahalanobis_distance": calibration.known.distance(means),
+        "distance_to_neighbours": neighbour_distance(means, known),
     }
 
 
 def fold_scores(answered: Answered, decided: Decided, known: Gaussian | None) -> dict[str, Tensor]:
     """Every uncertainty score of each image, f64 [N].
 
-    `known` are images that the model was trained on; None for the other folds. `class Gaussians` is the log odds
+    `known` are images that the model was trained on; None for the other folds. `class_gaussians` is the log odds
     against the answer by `class_densities` of the other folds. Combined with the largest probability: the mean of both
     probabilities, as in ICPE's released code.
     """
     scores = plain_scores(answered, answered.images)
-    scores["calibrated probability"] = 1 - decided.logits.softmax(dim=1).amax(dim=1)
+    scores["calibrated_probability"] = 1 - decided.logits.softmax(dim=1).amax(dim=1)
     features = scores[BASELINE].clamp(1e-9, 1 - 1e-9).logit()[:, None]
     if answered.model.has_variances:
         features = torch.cat([features, answered.images.log_var.double().logsumexp(dim=1)[:, None]], dim=1)
@@ -286,11 +282,11 @@ def fold_scores(answered: Answered, decided: Decided, known: Gaussian | None) ->
         )
         others = densities.scatter(1, answer[inside], -torch.inf).logsumexp(dim=1)
         odds = others - densities.gather(1, answer[inside])[:, 0]
-        here["class Gaussians"] = odds
-        here["probability and class Gaussians"] = (scores[BASELINE][inside] + odds.sigmoid()) / 2
+        here["class_gaussians"] = odds
+        here["probability_and_class_gaussians"] = (scores[BASELINE][inside] + odds.sigmoid()) / 2
         if answered.model.has_variances:
             weights = fit_logistic(features[~inside], ~answered.correct[~inside], ridge=_RIDGE)
-            here["probability and variance"] = (features[inside] @ weights[:-1] + weights[-1]).sigmoid()
+            here["probability_and_variance"] = (features[inside] @ weights[:-1] + weights[-1]).sigmoid()
         for name, values in here.items():
             folded.setdefault(name, torch.zeros(len(inside), dtype=torch.float64))[inside] = values
     return scores | folded
@@ -300,146 +296,118 @@ def _known(answered: Answered, known: Gaussian | None, fold: int) -> Tensor:
     return answered.images.mean[answered.folds != fold] if known is None else known.mean
 
 
-def _of(model: str, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {_name(name, model): score for name, score in scores.items()}
-
-
-def _name(score: str, model: str) -> str:
-    return f"{score} of {model}"
+def _of(model: str, scores: Mapping[str, Tensor]) -> dict[tuple[str, str], Tensor]:
+    return {(name, model): score for name, score in scores.items()}
 
 
 # ---- Rows and charts ------------------------------------------------------------------------------------------------
 
 
-def _difference(first: Row, other: Row, metric: str, *, main: bool = False) -> Row:
-    return Row(
-        title=other.title,
-        metric=metric,
-        value=other.value - first.value,
-        num_items=other.num_items,
-        main=main,
-        unit=other.unit,
-        difference_of=[first.metric, other.metric],
-    )
-
-
 def rows_by_score(
-    task: str,
-    measure: str,
-    columns: Mapping[str, tuple[Tensor, Tensor]],
+    id: RowId,
+    columns: Mapping[tuple[str, str], tuple[Tensor, Tensor]],
     statistic: str,
     main: Sequence[str] = (),
     baseline: str = BASELINE,
 ) -> list[Row]:
-    """A statistic of each score's items and groups, and its difference from that of the baseline; `main` for some."""
+    """A statistic of each score's items and groups, and its difference from that of the baseline; `main` for some.
+
+    Scores are named by themselves and, of another model, its name.
+    """
     auroc = statistic == "auroc"
-    rows = {
-        name: row_of_items(
-            task,
-            f"{measure} by {name}",
-            items,
-            groups.long(),
-            statistic=statistic,
-            unit="share" if auroc else "number",
-            main=auroc and name == baseline,
+    rows = [
+        row_of_items(
+            replace(id, by=by, of=of), items, groups, statistic=statistic, main=auroc and (by, of) == (baseline, "")
         )
-        for name, (items, groups) in columns.items()
-    }
+        for (by, of), (items, groups) in columns.items()
+    ]
     if statistic == "risk_coverage":  # on the same images, its differences equal those of the excess
-        return [*rows.values()]
-    return [*rows.values()] + [
-        _difference(rows[baseline], row, f"{measure}, {name} − {baseline}", main=name in main)
-        for name, row in rows.items()
-        if name != baseline
-    ]
+        return rows
+    (first,) = (row for row in rows if (row.id.by, row.id.of) == (baseline, ""))
+    return rows + [difference(first, row, main=row.id.by in main) for row in rows if row is not first]
 
 
-def _accuracy_rows(accuracy: Row, name: str, correct: Tensor, *, main: bool = False) -> list[Row]:
-    row = row_of_items(accuracy.task, f"accuracy, {name}", correct.double())
-    return [row, _difference(accuracy, row, f"accuracy, {name} − own", main=main)]
+def _accuracy_rows(accuracy: Row, id: RowId, correct: Tensor, *, main: bool = False) -> list[Row]:
+    row = row_of_items(id, correct)
+    return [row, difference(accuracy, row, main=main)]
 
 
-def _set_pair(task: str, title: str, within: Tensor, truth: Tensor, *, main: bool = False) -> list[Row]:
-    covered = within.gather(1, truth[:, None])[:, 0].double()
-    return [
-        row_of_items(task, f"{title}: contain the label", covered, main=main),
-        row_of_items(task, f"{title}: size", within.sum(dim=1).double(), unit="number", main=main),
-    ]
+def _set_pair(id: RowId, within: Tensor, truth: Tensor, *, main: bool = False) -> list[Row]:
+    covered = within.gather(1, truth[:, None])[:, 0]
+    measured = {"set_coverage": covered, "set_size": within.sum(dim=1)}
+    return [row_of_items(replace(id, measure=measure), items, main=main) for measure, items in measured.items()]
 
 
-def score_rows(task: str, scores: Mapping[str, Tensor], correct: Tensor, main: Sequence[str] = _MAIN) -> list[Row]:
-    """How well each score, f64 [N], detects wrong answers, and its difference from the baseline."""
+def score_rows(scores: Scored, correct: Tensor) -> list[Row]:
+    """How well each score detects wrong answers, and its difference from the baseline."""
     wrong, right = ({name: (score, groups) for name, score in scores.items()} for groups in (~correct, correct))
     return [
-        *rows_by_score(task, "AUROC of errors", wrong, "auroc", main),
-        *rows_by_score(task, "area under risk and coverage", right, "risk_coverage"),
-        *rows_by_score(task, "excess area under risk and coverage", right, "excess_risk_coverage"),
+        *rows_by_score(RowId("error_auroc"), wrong, "auroc", _MAIN),
+        *rows_by_score(RowId("risk_coverage"), right, "risk_coverage"),
+        *rows_by_score(RowId("excess_risk_coverage"), right, "excess_risk_coverage"),
     ]
 
 
-def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth: Tensor) -> list[Row]:
+def probability_rows(own: Tensor, others: Scored, truth: Tensor) -> list[Row]:
     """How well the softmax of logits [N, C] agrees with the labels, and how that changes with other logits."""
-    found: dict[str, list[Row]] = {}
-    for name, logits in {"own scale": own, **others}.items():
+    found: list[list[Row]] = []
+    for (by, of), logits in {("own_scale", ""): own, **others}.items():
         confidence, answer = logits.double().softmax(dim=1).max(dim=1)
         nll, brier = item_losses(logits, truth)
-        right = (answer == truth).long()
-        metric = f"calibration error, {name}"
-        found[name] = [
-            row_of_items(task, metric, confidence, right, statistic="equal_mass_error", main=True),
-            row_of_items(task, f"Brier score, {name}", brier, unit="number"),
-            row_of_items(task, f"negative log-likelihood, {name}", nll, unit="number"),
-        ]
-    rows = [row for some in found.values() for row in some]
-    first = found.pop("own scale")
-    pairs = [pair for some in found.values() for pair in zip(first, some, strict=True)]
-    return rows + [_difference(before, row, f"{row.metric} − own scale") for before, row in pairs]
+        id = RowId("calibration_error", by=by, of=of)
+        found.append(
+            [
+                row_of_items(id, confidence, answer == truth, statistic="equal_mass_error", main=True),
+                row_of_items(replace(id, measure="brier_score"), brier),
+                row_of_items(replace(id, measure="negative_log_likelihood"), nll),
+            ]
+        )
+    rows = [row for some in found for row in some]
+    return rows + [difference(*pair) for some in found[1:] for pair in zip(found[0], some, strict=True)]
 
 
-def set_rows(task: str, decided: Decided, truth: Tensor, correct: Tensor, suffix: str = "") -> list[Row]:
+def set_rows(decided: Decided, truth: Tensor, correct: Tensor, by: str = "") -> list[Row]:
     """Coverage and size of label sets; share of answers within a limit of errors, and of errors among them.
 
-    `truth` is i64 [N], `correct` is bool [N]; `suffix` ends what the rows' names say about the calibrations.
+    `truth` is i64 [N], `correct` is bool [N]; `by` names the calibrations, by default after the score of the sets.
     """
     rows: list[Row] = []
     for (score, guarantee), within in decided.sets.items():
-        main = (score, guarantee, suffix) == ("lac", 0.9, "")
-        rows += _set_pair(task, f"label sets at {guarantee:.0%} by {score}{suffix}", within, truth, main=main)
+        main = (score, guarantee, by) == ("lac", 0.9, "")
+        rows += _set_pair(RowId("", by=by or score, at=guarantee), within, truth, main=main)
     for limit, given in decided.answered.items():
-        title = f"at most {limit:.0%} wrong{suffix}"
-        rows.append(row_of_items(task, f"{title}: answered", given.double()))
+        rows.append(row_of_items(RowId("answered", by=by, at=limit), given))
         if bool(given.any()):
-            wrong, metric = (~correct).double(), f"{title}: wrong among the answered"
-            rows.append(row_of_items(task, metric, wrong, given.long(), statistic="mean_of_chosen"))
+            rows.append(
+                row_of_items(RowId("wrong_answers", by=by, at=limit), ~correct, given, statistic="mean_of_chosen")
+            )
     return rows
 
 
-def decision_charts(
-    task: str, scores: Mapping[str, Tensor], before: Tensor, after: Tensor, correct: Tensor
-) -> list[Chart]:
+def decision_charts(scores: Scored, before: Tensor, after: Tensor, correct: Tensor) -> list[Chart]:
     """Wrong answers by share answered, for each score f64 [N]; accuracy by confidence, for two logits [N, C]."""
-    risk = {name: risk_curve(scores[name], correct) for name in _DRAWN if name in scores}
-    text = f"Wrong answers among those given, for {task}, if only the least uncertain images are answered."
+    risk = {spoken(name): risk_curve(scores[name, ""], correct) for name in _DRAWN if (name, "") in scores}
+    text = "Wrong answers among those given, if only the least uncertain images are answered."
     drawn = line_chart(
         "Risk and coverage", text, _lines(risk), x_label="share answered", y_scale="from zero", percent=True
     )
     return [
-        Chart(group=task, title="wrong answers by share answered", text=text, svg=drawn),
-        reliability_chart(task, {"own scale": (before, correct), "temperature": (after, correct)}),
+        Chart(title="wrong answers by share answered", text=text, svg=drawn),
+        reliability_chart({"own scale": (before, correct), "temperature": (after, correct)}),
     ]
 
 
-def reliability_chart(task: str, answers: Mapping[str, tuple[Tensor, Tensor]]) -> Chart:
+def reliability_chart(answers: Mapping[str, tuple[Tensor, Tensor]]) -> Chart:
     """Accuracy by confidence, for named pairs of logits [N, C] and whether the answers are right, bool [N]."""
     diagonal = torch.tensor([0.0, 1.0])
     curves = {"agreement": (diagonal, diagonal)}
     for name, (logits, correct) in answers.items():
         curves[name] = reliability_curve(logits.double().softmax(dim=1).amax(dim=1), correct, 10)
-    text = f"Accuracy by confidence, for {task}, in ten bins of equally many images."
+    text = "Accuracy by confidence, in ten bins of equally many images."
     drawn = line_chart(
         "Reliability", text, _lines(curves), x_label="confidence", y_scale="share", percent=True, marks=True
     )
-    return Chart(group=task, title="accuracy by confidence", text=text, svg=drawn)
+    return Chart(title="accuracy by confidence", text=text, svg=drawn)
 
 
 def _lines(curves: Mapping[str, tuple[Tensor, Tensor]]) -> list[Line]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -20,10 +20,16 @@ from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.pretrained.sources import resolve
 from prolip.store.atomic_writes import check_writable
+from prolip.store.typed_tables import plain
 
 Options = TypeVar("Options", bound=SuiteOptions)
-Prepared = tuple[Mapping[str, Any], Callable[[], TaskResult]]
-"""All that a result depends on besides the model, as JSON values, and the function that measures it."""
+Prepared = tuple[object, Callable[[], TaskResult]]
+"""What a result depends on besides the model and the options (see `TaskCache`), and the function that measures it."""
+_OF_THE_RUN = {
+    *("checkpoint", "out", "batch_size", "device", "num_resamples", "data", "store", "selection"),
+    *("calibration", "classnames", "tasks", "table", "sets", "beside", "known"),
+}
+"""Options that name what is read, whose fingerprints count, or change no result."""
 
 
 def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCache], SuiteResult]) -> list[str]:
@@ -65,24 +71,26 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
 def evaluate_sets(
     suite: str,
     model: Model,
+    options: SuiteOptions,
     sets: Mapping[str, str],
     cache: TaskCache,
     prepare: Callable[[str, str], Prepared],
-    needs_csd: str | None = None,
+    needs_variances: str | None = None,
 ) -> SuiteResult:
     """The rows, notes and charts of all data sets. One that fails is noted, and the others run.
 
     Args:
         sets: sources by display name (`name_sources`).
         prepare: opens a data set by its display name and source.
-        needs_csd: what a model without the sampled distance lacks, for a note.
+        needs_variances: what a model without variances lacks, for a note.
     """
     result = SuiteResult(suite=suite, model=model.name, fingerprint=model.fingerprint(), rows=[], notes=[], charts=[])
+    asked = {name: value for name, value in plain(options).items() if name not in _OF_THE_RUN}
     missing: dict[str, str] = {}
     for name, source in tqdm(sets.items(), desc=printable(model.name), unit="set", file=sys.stderr):
         try:
-            settings, measure = prepare(name, source)
-            found = cache.get_or_run(name, {"model": result.fingerprint, **settings}, measure)
+            read, measure = prepare(name, source)
+            found = cache.get_or_run(name, [result.fingerprint, asked, read], measure).named(name)
         except FolderMissing as error:
             missing[name] = error.places
         except (UserError, DataError, OSError) as error:
@@ -96,34 +104,35 @@ def evaluate_sets(
         result.notes.insert(0, f"not in {places}: {', '.join(absent)}")
     if not result.rows:
         raise UserError("data", "; ".join(result.notes))
-    if needs_csd is not None and not model.has_variances:
-        result.notes.append(f"{needs_csd}: the model has no variances")
+    if needs_variances is not None and not model.has_variances:
+        result.notes.append(f"{needs_variances}: the model has no variances")
     return result
 
 
 def evaluate_data(
     suite: str,
     model: Model,
+    options: Options,
     sources: Sequence[str],
     cache: TaskCache,
     opened: Callable[[str], DataSet],
-    measure: Callable[[str, DataSet], TaskResult],
-    settings: Mapping[str, object],
-    needs_csd: str | None = None,
+    measure: Callable[[Model, DataSet, Options], TaskResult],
+    *read: object,
+    needs_variances: str | None = None,
 ) -> SuiteResult:
     """As `evaluate_sets`, for data sets that are all opened and measured alike.
 
     Args:
         opened: takes a source.
-        measure: takes a data set's display name, and the data set.
-        settings: what else the results depend on, as JSON values.
+        measure: the suite.
+        read: what else the results depend on besides the options: calibrations, fingerprints, tensors.
     """
 
-    def prepare(name: str, source: str) -> Prepared:
+    def prepare(_: str, source: str) -> Prepared:
         data = opened(source)
-        return {"data": data.fingerprint, "lists": data[2:4], **settings}, partial(measure, name, data)
+        return [data.fingerprint, data.classnames, data.templates, *read], partial(measure, model, data, options)
 
-    return evaluate_sets(suite, model, name_sources(sources), cache, prepare, needs_csd)
+    return evaluate_sets(suite, model, options, name_sources(sources), cache, prepare, needs_variances)
 
 
 def _check_data(options: SuiteOptions) -> None:

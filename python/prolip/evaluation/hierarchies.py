@@ -20,7 +20,7 @@ from prolip.errors import UserError
 from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
 from prolip.evaluation.datasets import embed_set, find_named, open_images, read_levels
 from prolip.evaluation.evaluate import Prepared, evaluate_sets
-from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.inference.model import Model
 from prolip.inference.preprocess import square
@@ -90,51 +90,43 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
     return _run("HierarImgs", model, options, cache, names, embed, draw)
 
 
-def walk_rows(name: str, data: Hierarchies, walk: TraversalConfig | None = None, *, with_var: bool = True) -> list[Row]:
+def walk_rows(data: Hierarchies, walk: TraversalConfig | None = None, *, with_var: bool = True) -> list[Row]:
     """Precision, recall and any-recall of the walks to every root; with variances, `level_rows` too.
 
     The main walk is that of the paper's Table 2; without variances, the one to the root.
     """
     kinds: list[tuple[str, Root, InclusionForm]] = [
-        ("root and including item (official, as in Table 2)", "both", "official"),
-        ("root and including item (exact)", "both", "exact"),
-        ("including item (official)", "inclusion", "official"),
-        ("including item (exact)", "inclusion", "exact"),
+        ("both_official", "both", "official"),
+        ("both_exact", "both", "exact"),
+        ("inclusion_official", "inclusion", "official"),
+        ("inclusion_exact", "inclusion", "exact"),
         ("root", "text", "official"),
     ]
     rows: list[Row] = []  # precision and recall of the first walk are the main figures
-    for end, root, form in kinds if with_var else kinds[-1:]:
+    for kind, root, form in kinds if with_var else kinds[-1:]:
         config = dataclasses.replace(walk or TraversalConfig(), root=root, inclusion=form)
         including = None if root == "text" else including_items(data.queries, data.items.flatten(), form)
         found = traverse(data.queries, data.items, data.ids, data.root, config, including=including)
         for figure, share in found._asdict().items():
-            metric = f"{figure.replace('_', ' ')}, to the {end}"
-            rows.append(row_of_items(name, metric, share, main=len(rows) < 2))
-    return rows + level_rows(name, data) if with_var else rows
+            rows.append(row_of_items(RowId(f"walk_{figure}", by=kind), share, main=len(rows) < 2))
+    return rows + level_rows(data) if with_var else rows
 
 
-def level_rows(name: str, data: Hierarchies) -> list[Row]:
+def level_rows(data: Hierarchies) -> list[Row]:
     """How often queries lie inside their own item of each level; whether uncertainty falls from level to level; PEP."""
     rows = []
     for level in range(data.items.mean.shape[1]):
         own = Gaussian(data.items.mean[:, level], data.items.log_var[:, level])
-        inside = (inclusion_score(data.queries, own).double().sum(dim=1) > 0).double()
-        rows.append(row_of_items(name, f"lies in its level {level} (0 is the most general)", inside))
+        inside = inclusion_score(data.queries, own).double().sum(dim=1) > 0
+        rows.append(row_of_items(RowId("level_inclusion", at=level), inside))
     uncertainty = data.items.total_var.double()
-    falls = (uncertainty[:, :-1] > uncertainty[:, 1:]).all(dim=1).double()
-    rows.append(row_of_items(name, "uncertainty falls at every level", falls))
+    falls = (uncertainty[:, :-1] > uncertainty[:, 1:]).all(dim=1)
+    rows.append(row_of_items(RowId("uncertainty_falls"), falls))
     generality = -torch.arange(uncertainty.shape[1]).double().expand_as(uncertainty)
-    rows.append(
-        Row(
-            title=name,
-            metric="rank correlation of uncertainty with generality",
-            value=spearman(uncertainty.flatten(), generality.flatten()),
-            num_items=len(uncertainty),
-            unit="number",
-        )
-    )
-    for figure, value in entailment(data.items, data.ids).items():
-        rows.append(Row(title=name, metric=f"entailment (PEP), {figure}", value=value, num_items=len(data.ids)))
+    correlation = spearman(uncertainty.flatten(), generality.flatten())
+    rows.append(Row(id=RowId("generality_correlation"), value=correlation, num_items=len(uncertainty)))
+    for (figure, other, by), value in entailment(data.items, data.ids).items():
+        rows.append(Row(id=RowId(f"entailment_{figure}", by=by, other=other), value=value, num_items=len(data.ids)))
     return rows
 
 
@@ -160,13 +152,11 @@ def _run(
                 raise UserError(options.data, f"cannot read {min(set(distinct) - places.keys())}")
             images = found.gaussian.rows(torch.tensor([places[name] for name in names]))
             made = embed(images)
-            return TaskResult(
-                rows=walk_rows(title, made, options.walk, with_var=model.has_variances), charts=draw(made)
-            )
+            return TaskResult(rows=walk_rows(made, options.walk, with_var=model.has_variances), charts=draw(made))
 
-        return {"data": data.fingerprint, "walk": dataclasses.asdict(options.walk)}, measure
+        return data.fingerprint, measure
 
-    return evaluate_sets(title.lower(), model, {title: ""}, cache, prepare, NEEDS_VARIANCES)
+    return evaluate_sets(title.lower(), model, options, {title: ""}, cache, prepare, NEEDS_VARIANCES)
 
 
 def _read_table(options: _Options, levels: str, beside: str) -> tuple[list[list[str]], list[str]]:

@@ -22,14 +22,13 @@ from prolip.evaluation.config import SETS, ImagenetOptions
 from prolip.evaluation.datasets import DataSet, find_folder, open_dataset
 from prolip.evaluation.evaluate import Prepared, evaluate_sets
 from prolip.evaluation.prompt_templates import imagenet_templates
-from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.results import Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.prompts import unweighted_classifiers
 from prolip.metrics.zero_shot import Classifier
 
-EVEN, WITH_VAR = "even prompts", "with class variances"
 NEEDS_VARIANCES = "filters and re-weighting of prompts, accuracy with class variances"
 
 
@@ -64,24 +63,16 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
             voting = opened(options.voters).fingerprint
         except (UserError, OSError):  # noted by `evaluate_set`
             voting = None
-        settings = {
-            "data": data.fingerprint,
-            "templates": templates,
-            "nearest": dataclasses.asdict(options.nearest),
-            "few_shot": dataclasses.asdict(options.few_shot),
-            "voters": voting,
-            "filters": dataclasses.asdict(options.filters),
-            "score_voters": options.score_voters,
-        }
+        read = [data.fingerprint, templates, voting]
 
         def measure() -> TaskResult:
             labelled = voters() if name == options.voters else embed(name)
             return evaluate_set(model, options, title, templates, labelled, voters)
 
-        return settings, measure
+        return read, measure
 
     sets = {title_of(name): name for name in options.sets}
-    return evaluate_sets("imagenet", model, sets, cache, prepare, NEEDS_VARIANCES)
+    return evaluate_sets("imagenet", model, options, sets, cache, prepare, NEEDS_VARIANCES)
 
 
 def title_of(name: str) -> str:
@@ -99,48 +90,51 @@ def evaluate_set(
 ) -> TaskResult:
     """Evaluate all methods on a set; `voters` embeds the set whose labelled images re-weight prompts."""
     if not model.has_variances:
-        hits = hits_by_score(build_classifier(model, data.classnames, templates), data, with_var=False)
-        return TaskResult(rows=method_rows(title, EVEN, hits, main=True))
+        hits = hits_by_measure(build_classifier(model, data.classnames, templates), data, with_var=False)
+        return TaskResult(rows=method_rows("", hits, main=True))
     total = len(templates) * len(data.classnames)
     with tqdm(total=total, desc=f"{title}, prompts", unit="prompt", file=sys.stderr, leave=False) as bar:
         prompts = embed_prompts(model, data.classnames, templates, on_progress=bar.update)
     methods = unweighted_classifiers(prompts, options.filters, (data.images.mean, data.labels))
-    even = hits_by_score(methods.pop("even weights"), data)
-    methods["BPRW, nearest"] = reweight_prompts(prompts, data.images, options.nearest).as_classifier()
-    rows = method_rows(title, EVEN, even, main=True)
+    even = hits_by_measure(methods.pop("even weights"), data)
+    methods["bprw"] = reweight_prompts(prompts, data.images, options.nearest).as_classifier()
+    rows = method_rows("", even, main=True)
     for method, classifier in methods.items():
-        rows += method_rows(title, method, hits_by_score(classifier, data), over=even)
+        rows += method_rows(method, hits_by_measure(classifier, data), over=even)
     try:
         labelled = voters()
         labels, scored = voting_labels(labelled, data, options)
         weights = reweight_prompts(prompts, labelled.images, options.few_shot, labels=labels).as_classifier()
     except (UserError, DataError, OSError) as error:
-        return TaskResult(rows=rows, notes=[f"{title}: few-shot re-weighting: {sentence(error)}"])
-    every = hits_by_score(weights, data)
-    few, rest = ({end: one[scored] for end, one in hits.items()} for hits in (every, even))
-    rows += method_rows(title, "BPRW, few-shot", few, main=options.score_voters, over=rest)
+        return TaskResult(rows=rows, notes=[f"few-shot re-weighting: {sentence(error)}"])
+    every = hits_by_measure(weights, data)
+    few, rest = ({measure: one[scored] for measure, one in hits.items()} for hits in (every, even))
+    rows += method_rows("few_shot", few, main=options.score_voters, over=rest)
     if labelled is data:
-        rows += method_rows(title, f"{EVEN}, without the few shots", rest)
+        rows += method_rows("even_without_voters", rest)
         if options.score_voters:
-            rows += method_rows(title, "BPRW, few-shot, voters scored too", every, main=True, over=even)
+            rows += method_rows("few_shot_with_voters", every, main=True, over=even)
     return TaskResult(rows=rows)
 
 
-def hits_by_score(classifier: Classifier, data: LabelledSet, *, with_var: bool = True) -> dict[str, Tensor]:
-    """Which images are right, f64 [N], by means and, `with_var`, with class variances; keys end a figure's name."""
+def hits_by_measure(classifier: Classifier, data: LabelledSet, *, with_var: bool = True) -> dict[str, Tensor]:
+    """Which images are right, f64 [N], by means and, `with_var`, with class variances."""
     found = answer(data.images, classifier, with_var=with_var)
-    best = {"": found.top, f", {WITH_VAR}": found.top_with_var}
-    return {end: (one[:, 0] == data.labels).double() for end, one in best.items() if one is not None}
+    best = {"accuracy": found.top, "accuracy_with_variances": found.top_with_var}
+    return {measure: (one[:, 0] == data.labels).double() for measure, one in best.items() if one is not None}
 
 
 def method_rows(
-    task: str, method: str, hits: Mapping[str, Tensor], *, main: bool = False, over: Mapping[str, Tensor] | None = None
+    method: str, hits: Mapping[str, Tensor], *, main: bool = False, over: Mapping[str, Tensor] | None = None
 ) -> list[Row]:
-    """Accuracy of a method from its hits (`hits_by_score`), and its gain over other hits on the same images."""
-    rows = [row_of_items(task, f"accuracy, {method}{end}", hit, main=main and not end) for end, hit in hits.items()]
-    if over is None:
-        return rows
-    return rows + [row_of_items(task, f"gain of {method} over {EVEN}{end}", hits[end] - over[end]) for end in hits]
+    """Accuracy of a method from its hits (`hits_by_measure`), and its gain over other hits on the same images."""
+    rows = []
+    for measure, hit in hits.items():
+        id = RowId(measure, by=method)
+        rows.append(row_of_items(id, hit, main=main and measure == "accuracy"))
+        if over is not None:
+            rows.append(row_of_items(dataclasses.replace(id, minus=""), hit - over[measure]))
+    return rows
 
 
 def voting_labels(labelled: LabelledSet, data: LabelledSet, options: ImagenetOptions) -> tuple[Tensor, Tensor]:

@@ -18,16 +18,16 @@ from prolip.evaluation.config import NoiseOptions, WrongCaption
 from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.decisions import rows_by_score
 from prolip.evaluation.evaluate import evaluate_data
-from prolip.evaluation.results import Chart, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.results import Chart, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.inference.model import Model
 from prolip.metrics.uncertainty_scores import risk_curve
 from prolip.report.charts import Line, line_chart
+from prolip.report.words import spoken
 
-COSINE, DISTANCE, COMBINED = "cosine", "sampled distance", "distance and both variances"
-_VARIANCES = ("image's variance", "caption's variance")
-_MAIN = (DISTANCE, "caption's variance", COMBINED)
-"""Scores whose differences from `COSINE` are main figures."""
+_VARIANCES = ("image_variance", "caption_variance")
+_MAIN = ("csd", "caption_variance", "csd_and_variances")
+"""Scores whose differences from the cosine are main figures."""
 _NUM_FOLDS = 5
 _RIDGE = 1e-3
 
@@ -35,12 +35,11 @@ _RIDGE = 1e-3
 def run_noise(model: Model, options: NoiseOptions, cache: TaskCache) -> SuiteResult:
     """Measure every data set."""
     opened = partial(open_dataset, store=options.store, selection=options.selection)
-    settings = {"options": [options.caption_key, options.swap, options.kind, options.seed]}
-    measure = partial(find_wrong, model, options=options)
-    return evaluate_data("noise", model, options.data, cache, opened, measure, settings, "scores of variances")
+    lacks = "scores of variances"
+    return evaluate_data("noise", model, options, options.data, cache, opened, find_wrong, needs_variances=lacks)
 
 
-def find_wrong(model: Model, name: str, data: DataSet, options: NoiseOptions) -> TaskResult:
+def find_wrong(model: Model, data: DataSet, options: NoiseOptions) -> TaskResult:
     """Measure one data set, with the first caption of each image."""
     found = embed_set(model, data, options.batch_size, *caption_members(options.caption_key))
     own = [texts[0] for texts in read_captions(data, found, options.caption_key).texts]
@@ -51,19 +50,21 @@ def find_wrong(model: Model, name: str, data: DataSet, options: NoiseOptions) ->
         enough = _NUM_FOLDS <= num_wrong <= len(own) - _NUM_FOLDS
         check(enough, "swap", f"must leave {_NUM_FOLDS} wrong and {_NUM_FOLDS} right captions of {len(own)}", num_wrong)
         scores = pair_scores(model, found.gaussian, embed_captions(model, given))
-        if DISTANCE in scores:
-            features = torch.stack([scores[each] for each in (DISTANCE, *_VARIANCES)], dim=1)
-            scores[COMBINED] = combined_score(features, wrong, options.seed)
-        title, columns = f"{name}, {kind}", {each: (score, wrong) for each, score in scores.items()}
-        result.rows.extend(rows_by_score(title, "AUROC of wrong pairs", columns, "auroc", _MAIN, COSINE))
+        if "csd" in scores:
+            features = torch.stack([scores[each] for each in ("csd", *_VARIANCES)], dim=1)
+            scores["csd_and_variances"] = combined_score(features, wrong, options.seed)
+        columns = {(each, ""): (score, wrong) for each, score in scores.items()}
+        result.rows.extend(rows_by_score(RowId("wrong_pair_auroc", other=kind), columns, "auroc", _MAIN, "mean"))
         result.rows.extend(
-            row_of_items(title, f"average precision by {each}", score, wrong.long(), statistic="average_precision")
+            row_of_items(RowId("average_precision", by=each, other=kind), score, wrong, statistic="average_precision")
             for each, score in scores.items()
         )
         text = f"Wrong pairs among those kept, if the least suspect are kept. {wrong.double().mean():.1%} are wrong."
-        curves = [Line(each, *(some.tolist() for some in risk_curve(score, ~wrong))) for each, score in scores.items()]
+        curves = [
+            Line(spoken(each), *(some.tolist() for some in risk_curve(score, ~wrong))) for each, score in scores.items()
+        ]
         drawn = line_chart("Wrong pairs", text, curves, x_label="share kept", y_scale="from zero", percent=True)
-        result.charts.append(Chart(group=title, title="wrong pairs by share kept", text=text, svg=drawn))
+        result.charts.append(Chart(title=f"wrong pairs by share kept, {kind}", text=text, svg=drawn))
     return result
 
 
@@ -81,13 +82,12 @@ def make_wrong(captions: Sequence[str], kind: WrongCaption, share: float, seed: 
 def pair_scores(model: Model, images: Gaussian, captions: Gaussian) -> dict[str, Tensor]:
     """How suspect each pair of an image and a caption is, by every score of the model, f64 [N]."""
     image, caption = images.mean.double(), captions.mean.double()
-    scores = {COSINE: -(image * caption).sum(dim=1)}
+    scores = {"mean": -(image * caption).sum(dim=1)}
     if model.has_variances:
         spreads = images.total_var.double(), captions.total_var.double()
         scores |= dict(zip(_VARIANCES, spreads, strict=True))
-        if model.has_variances:
-            scores[DISTANCE] = (image - caption).square().sum(dim=1) + sum(spreads)
-            scores["inclusion"] = -inclusion_score(images, captions).double().sum(dim=1)
+        scores["csd"] = (image - caption).square().sum(dim=1) + sum(spreads)
+        scores["inclusion"] = -inclusion_score(images, captions).double().sum(dim=1)
     return scores
 
 

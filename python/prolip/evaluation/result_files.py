@@ -11,8 +11,8 @@ import msgspec
 from prolip.errors import UserError
 from prolip.evaluation.results import Compared, SuiteResult, compare
 from prolip.metrics.statistics import Interval
-from prolip.report.page import build_page
-from prolip.report.results import MAIN, RANGES, REST, result_sections, result_tables
+from prolip.report.page import Cell, build_page
+from prolip.report.results import MAIN, RANGES, REST, result_notes, result_sections, result_tables
 from prolip.store.atomic_writes import write_atomic
 
 
@@ -39,7 +39,7 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
     text = msgspec.json.format(msgspec.json.encode(found, enc_hook=str), indent=2)  # NaN becomes null
     content = json.loads(text)
     tables = {title: _markdown_table(rows) for title, rows in result_tables(content).items()}
-    remarks = [f"{result.model}: {note}" for result in results for note in result.notes]
+    remarks = result_notes(content)
     sections = tables | ({"Notes": [f"- {remark}" for remark in remarks]} if remarks else {})
     lines = [line for title, some in sections.items() for line in (f"## {title}", "", *some, "")]
     page = build_page(" beside ".join(models), result_sections(content), kicker=f"prolip eval {suite}")
@@ -49,9 +49,11 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
     return [*(tables.get(MAIN) or tables.get(REST, [])), *(["", *remarks] if remarks else [])]
 
 
-def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = [["---", "---", *["---:"] * (len(row) - 2)] for row in rows[:1]]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (*rows[:1], *rule, *rows[1:])]
+def _markdown_table(rows: Sequence[Sequence[Cell]]) -> list[str]:
+    rule = [[Cell("---"), Cell("---"), *[Cell("---:")] * (len(row) - 2)] for row in rows[:1]]
+    return [
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in (*rows[:1], *rule, *rows[1:])
+    ]
 
 
 def _figure(figure: Compared, models: Sequence[str]) -> dict[str, object]:
@@ -62,8 +64,4 @@ def _figure(figure: Compared, models: Sequence[str]) -> dict[str, object]:
     }
     columns["difference"] = columns.pop("difference_value")
     columns["verdict"] = dict(zip(models, figure.verdicts, strict=True))
-    row = {
-        name: getattr(figure.row, name)
-        for name in ("group", "title", "task", "metric", "main", "unit", "num_items", "baselines")
-    }
-    return row | columns
+    return {name: getattr(figure.row, name) for name in ("id", "main", "num_items", "baselines")} | columns

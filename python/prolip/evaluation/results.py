@@ -10,12 +10,11 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,49 +23,54 @@ from prolip.metrics.statistics import STATISTICS, Interval, percentile_interval,
 from prolip.store.atomic_writes import write_atomic
 from prolip.store.typed_tables import decode, plain
 
-Unit = Literal["share", "number"]
 _SHOWN = 100
 """Maximum number of characters of a task's name in its file's name."""
+
+
+@dataclass(frozen=True)
+class RowId:
+    """What a figure measures; `prolip.report.words` says it in words."""
+
+    measure: str
+    _: KW_ONLY
+    group: str = ""
+    """Heading of the page's section; by default the data set."""
+    data: str = ""
+    """The data set or task; `TaskResult.named` fills it in."""
+    by: str = ""
+    """A score, method or setting."""
+    way: str = ""
+    """Of a search: `text_to_image`, `image_to_text` or `image_to_image`."""
+    of: str = ""
+    """A class, group or model."""
+    other: str = ""
+    """A second class, group or set."""
+    at: int | float | None = None
+    """A rank, level, limit or share."""
+    minus: str | None = None
+    """Of a difference: `by` of the row that is subtracted, which has no `of`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One figure, with its items, so that models can be compared."""
 
-    group: str = ""
-    """Heading of the page's section; "" if the title is the heading."""
-    title: str
-    """What was measured on, such as a data set."""
-    metric: str
+    id: RowId
     value: float
     num_items: int
     main: bool = False
-    unit: Unit = "share"
-    """Shares are shown in percent."""
     items: list[float] = field(default_factory=list)
     """One number per item, whose `statistic` is `value`. Empty if the figure cannot be resampled."""
     labels: list[int] = field(default_factory=list)
     """One whole number per item, if `statistic` needs it: its class, its group, or whether the answer was right."""
     statistic: str = "mean"
     """A name in `prolip.metrics.statistics.STATISTICS`."""
-    mean_of: list[str] = field(default_factory=list)
-    """For an average over tasks: the `key` of each row in it."""
-    difference_of: list[str] = field(default_factory=list)
-    """For a difference: the metrics of two rows of the same group and title; the second minus the first."""
+    mean_of: list[RowId] = field(default_factory=list)
+    """For an average: the rows in it."""
     baselines: dict[str, float] = field(default_factory=dict)
     """Values to compare with, by name, such as that of an untrained model."""
     verdict: str = ""
     """Of a share with the baseline `promised`: "holds", "below" or "too few"; see `judged`."""
-
-    @property
-    def task(self) -> str:
-        """Group and title, as shown in tables."""
-        return f"{self.group}: {self.title}" if self.group else self.title
-
-    @property
-    def key(self) -> str:
-        """The row's name within its suite."""
-        return f"{self.task}: {self.metric}"
 
     def columns(self) -> list[Tensor]:
         """What `statistic` takes: the items, f64 [N], and the labels, i64 [N], if it needs them."""
@@ -75,28 +79,25 @@ class Row:
 
 
 def row_of_items(
-    title: str,
-    metric: str,
-    items: Tensor,
-    labels: Tensor | None = None,
-    *,
-    statistic: str = "mean",
-    main: bool = False,
-    unit: Unit = "share",
+    id: RowId, items: Tensor, labels: Tensor | None = None, *, statistic: str = "mean", main: bool = False
 ) -> Row:
     """The row of a statistic of items [N] and labels i64 [N]."""
-    columns = [items.double()] if labels is None else [items.double(), labels]
+    columns = [items.double()] if labels is None else [items.double(), labels.long()]
     return Row(
-        title=title,
-        metric=metric,
+        id=id,
         value=value_of(STATISTICS[statistic], *columns),
         num_items=len(items),
         main=main,
-        unit=unit,
-        items=[float(item) for item in items.tolist()],
-        labels=[] if labels is None else labels.tolist(),
+        items=columns[0].tolist(),
+        labels=[] if labels is None else columns[1].tolist(),
         statistic=statistic,
     )
+
+
+def difference(first: Row, other: Row, *, main: bool = False) -> Row:
+    """The second row's figure minus the first's."""
+    id = replace(other.id, minus=first.id.by)
+    return Row(id=id, value=other.value - first.value, num_items=other.num_items, main=main)
 
 
 def judged(row: Row, promised: float, num_known: float) -> Row:
@@ -114,28 +115,18 @@ def judged(row: Row, promised: float, num_known: float) -> Row:
     return replace(row, baselines={"promised": promised}, verdict=verdict)
 
 
-def broken_promises(rows: Iterable[Row]) -> list[str]:
-    """Say which of some rows are below what was promised."""
-    return [
-        f"{row.metric}: {row.value:.1%} of {row.num_items:,}, not {100 * row.baselines['promised']:g}%"
-        for row in rows
-        if row.verdict == "below"
-    ]
-
-
-def mean_row(title: str, metric: str, rows: Sequence[Row], num_items: int) -> Row:
+def mean_row(id: RowId, rows: Sequence[Row], num_items: int) -> Row:
     """The mean of other rows, a main figure."""
     value = sum(row.value for row in rows) / len(rows)
-    keys = [row.key for row in rows]
-    return Row(title=title, metric=metric, value=value, num_items=num_items, main=True, mean_of=keys)
+    return Row(id=id, value=value, num_items=num_items, main=True, mean_of=[row.id for row in rows])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
     """A chart on the results page."""
 
-    group: str
-    """Heading of its section."""
+    group: str = ""
+    """Heading of its section; `TaskResult.named` fills in the data set."""
     title: str = ""
     text: str
     svg: str
@@ -150,6 +141,16 @@ class TaskResult:
     notes: list[str] = field(default_factory=list)
     """What was left out and why, and other remarks."""
     charts: list[Chart] = field(default_factory=list)
+
+    def named(self, data: str) -> TaskResult:
+        """The results of the data set or task of this name, but for what names another."""
+
+        def named(id: RowId) -> RowId:
+            return id if id.data else replace(id, data=data)
+
+        rows = [replace(row, id=named(row.id), mean_of=list(map(named, row.mean_of))) for row in self.rows]
+        charts = [replace(chart, group=chart.group or data) for chart in self.charts]
+        return TaskResult(rows=rows, notes=[f"{data}: {note}" for note in self.notes], charts=charts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,13 +171,13 @@ class TaskCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get_or_run(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
-        """Read the result of a task that finished with these settings in this version of prolip, or run it.
+    def get_or_run(self, name: str, key: object, compute: Callable[[], TaskResult]) -> TaskResult:
+        """Read the result of a task that finished with this key in this version of prolip, or run it.
 
-        `settings` are all that the result depends on (model, data, options), as JSON values.
+        The key is all that the result depends on: options, fingerprints, tensors.
         """
-        whole = {"prolip": version("prolip"), "task": name, "settings": settings}
-        digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+        text = json.dumps([version("prolip"), name, plain(key)], default=_digest)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         path = self.folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)[:_SHOWN]}-{digest}.json"
         if path.is_file():
             try:
@@ -186,6 +187,10 @@ class TaskCache:
         result = compute()
         write_atomic(path, json.dumps(plain(result)))
         return result
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,15 +210,15 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
 
     The same items are resampled for all models, so their difficulty cancels in a difference.
     """
-    tables = [{row.key: row for row in result.rows} for result in results]
-    assert [len(table) for table in tables] == [len(result.rows) for result in results], "a key names one row"
+    tables = [{row.id: row for row in result.rows} for result in results]
+    assert [len(table) for table in tables] == [len(result.rows) for result in results], "an id names one row"
     drawn = [_draw_all(table, num_resamples, seed) for table in tables]
     compared = []
-    for key in dict.fromkeys(key for table in tables for key in table):
-        rows, draws = [table.get(key) for table in tables], [draw.get(key) for draw in drawn]
+    for id in dict.fromkeys(id for table in tables for id in table):
+        rows, draws = [table.get(id) for table in tables], [draw.get(id) for draw in drawn]
         values = [_interval_of(row, draw) for row, draw in zip(rows, draws, strict=True)]
         # Only figures of the same items are compared resample by resample.
-        items = [row and (row.num_items, row.mean_of, row.difference_of) for row in rows]
+        items = [row and (row.num_items, row.mean_of) for row in rows]
         differences = [
             _interval(
                 value.value - values[0].value,
@@ -231,23 +236,27 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
     return compared
 
 
-def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[str, Tensor]:
+def _draw_all(table: Mapping[RowId, Row], num_resamples: int, seed: int) -> dict[RowId, Tensor]:
     """On every resample, f64 [R], for rows that have items, and for means and differences of such rows."""
 
     @cache
-    def draw(key: str) -> Tensor | None:
-        row = table[key]
-        if row.items:
-            # Tasks are resampled independently, rows of a task together.
-            task_seed = (seed + zlib.crc32(row.task.encode())) % 2**64
-            return resample(STATISTICS[row.statistic], *row.columns(), num_resamples=num_resamples, seed=task_seed)
-        names = row.mean_of or [f"{row.task}: {metric}" for metric in row.difference_of]
-        drawn_rows = [drawn for name in names if (drawn := draw(name)) is not None]
-        if not names or len(drawn_rows) < len(names):
+    def draw(id: RowId) -> Tensor | None:
+        row = table.get(id)
+        if row is None:
             return None
-        return torch.stack(drawn_rows).mean(dim=0) if row.mean_of else drawn_rows[1] - drawn_rows[0]
+        if row.items:
+            # Data sets are resampled independently, rows of one together.
+            task_seed = (seed + zlib.crc32(id.data.encode())) % 2**64
+            return resample(STATISTICS[row.statistic], *row.columns(), num_resamples=num_resamples, seed=task_seed)
+        parts = row.mean_of
+        if id.minus is not None:
+            parts = [replace(id, by=id.minus, of="", minus=None), replace(id, minus=None)]
+        drawn = [found for part in parts if (found := draw(part)) is not None]
+        if not parts or len(drawn) < len(parts):
+            return None
+        return drawn[1] - drawn[0] if id.minus is not None else torch.stack(drawn).mean(dim=0)
 
-    return {key: drawn for key in table if num_resamples > 0 and (drawn := draw(key)) is not None}
+    return {id: drawn for id in table if num_resamples > 0 and (drawn := draw(id)) is not None}
 
 
 def _interval_of(row: Row | None, draws: Tensor | None) -> Interval:

@@ -23,7 +23,7 @@ from prolip.evaluation.calibrate_search import embed_pairs, find_queries, search
 from prolip.evaluation.config import RetrievalOptions
 from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.evaluate import evaluate_data
-from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
+from prolip.evaluation.results import Row, RowId, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares
@@ -32,32 +32,38 @@ from prolip.metrics.retrieval import RECALL_AT, group_ranks
 from prolip.metrics.uncertainty import uncertainty_bins
 
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
-_WAYS = {"image_to_text": "image to caption", "text_to_image": "caption to image"}
-_FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
+_WAYS = ("image_to_text", "text_to_image")
 
 
 def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:
     """Evaluate every data set."""
-    opened, measure = (
-        partial(open_dataset, store=options.store, selection=options.selection),
-        partial(retrieve_set, model, options=options),
+    opened = partial(open_dataset, store=options.store, selection=options.selection)
+    lacks = "figures by sampled distance"
+    return evaluate_data(
+        "retrieval",
+        model,
+        options,
+        options.data,
+        cache,
+        opened,
+        search_set,
+        model.search_calibration,
+        needs_variances=lacks,
     )
-    keys: dict[str, object] = {"keys": [options.caption_key, options.image_id_key, options.caption_ids_key]}
-    found = model.search_calibration
-    keys["search"] = [options.contains_right, options.max_wrong, options.absent_share, options.seed]
-    keys["fit"] = [] if found is None else [found.score, found.num_images, *map(float, map(torch.sum, found.text))]
-    return evaluate_data("retrieval", model, options.data, cache, opened, measure, keys, "figures by sampled distance")
 
 
-def retrieve_set(
-    model: Model, name: str, data: DataSet, options: RetrievalOptions, *, promises: bool = True
-) -> TaskResult:
+def search_set(model: Model, data: DataSet, options: RetrievalOptions) -> TaskResult:
+    """Recall and promises of one data set."""
+    return retrieve_set(model, data, options)
+
+
+def retrieve_set(model: Model, data: DataSet, options: RetrievalOptions, *, promises: bool = True) -> TaskResult:
     """Recall and promises, of classes promises alone; with COCO's ids, all measures of the four COCO benchmarks too."""
     scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
     if options.caption_key == "cls":
         images, classes = embed_pairs(model, data, options.batch_size, "cls")
         queries = find_queries(images, classes, partial(embed_captions, model))
-        return search_figures(name, model, images, queries, scores, options)
+        return search_figures(model, images, queries, scores, options)
     truth = None if options.image_id_key is None else load_truth()
     where = (options.caption_key, options.image_id_key, options.caption_ids_key)
     embedded = embed_set(model, data, options.batch_size, *caption_members(*where))
@@ -71,33 +77,31 @@ def retrieve_set(
         for score in scores:
             figures = coco_shares(embedded.gaussian, found.image_ids, texts, caption_ids, truth, score)
             rows += coco_rows(figures, score, main=score == scores[-1])
-    rows += recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
+    rows += recall_rows(embedded.gaussian, texts, image_of_text, scores)
     if not promises:
         return TaskResult(rows=rows)
     queries = find_queries(
         embedded.gaussian, found.texts, lambda some: texts.rows(torch.tensor([place_of[text] for text in some]))
     )
-    searched = search_figures(name, model, embedded.gaussian, queries, scores, options)
+    searched = search_figures(model, embedded.gaussian, queries, scores, options)
     return replace(searched, rows=rows + searched.rows)
 
 
-def recall_rows(
-    task: str, images: Gaussian, texts: Gaussian, image_of_text: Tensor, scores: Sequence[Score]
-) -> list[Row]:
+def recall_rows(images: Gaussian, texts: Gaussian, image_of_text: Tensor, scores: Sequence[Score]) -> list[Row]:
     """Recall at 1, 5 and 10 in both directions by every score; the main figure is the mean of R@1 by means alone.
 
     Images are [N, D], texts [M, D] with unit means; `image_of_text` is i64 [M]. The scores must include `mean`.
     """
     rows, own = [], torch.arange(len(images.mean))
     for score in scores:
-        suffix = ", by sampled distance" if score == "csd" else ""
-        for way, ranks in (
-            ("image to caption", group_ranks(images, texts, own, image_of_text, score)),
-            ("caption to image", group_ranks(texts, images, image_of_text, own, score)),
-        ):
-            rows += [row_of_items(task, f"{way} R@{k}{suffix}", (ranks < k).double()) for k in RECALL_AT]
-    firsts = [row for row in rows if row.metric in {"image to caption R@1", "caption to image R@1"}]
-    return [mean_row(task, "mean recall@1", firsts, len(images.mean)), *rows]
+        both = (
+            group_ranks(images, texts, own, image_of_text, score),
+            group_ranks(texts, images, image_of_text, own, score),
+        )
+        for way, ranks in zip(_WAYS, both, strict=True):
+            rows += [row_of_items(RowId("recall_at", way=way, by=score, at=k), (ranks < k).double()) for k in RECALL_AT]
+    firsts = [row for row in rows if (row.id.at, row.id.by) == (1, "mean")]
+    return [mean_row(RowId("mean_recall"), firsts, len(images.mean)), *rows]
 
 
 def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> list[Row]:
@@ -106,32 +110,19 @@ def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> lis
     By sampled distance also their correlation with the queries' uncertainty, over ten bins of a benchmark's queries.
     (The released code bins all images or captions of the test set.)
     """
-    suffix, rows = ", by sampled distance" if score == "csd" else "", []
-    for (which, task), (way, shown) in product(_SETS.items(), _WAYS.items()):
-        for name in (*(f"R@{k}" for k in RECALL_AT), *_FIGURES):
-            if not (figure := figures.get(f"{which}_{way}_{name}")):
+    rows = []
+    for (which, data), way in product(_SETS.items(), _WAYS):
+        for measure, at in (*(("recall_at", k) for k in RECALL_AT), ("r_precision", None), ("map_at_r", None)):
+            figure = figures.get(f"{which}_{way}_{measure if at is None else f'R@{at}'}")
+            if figure is None:
                 continue
-            first, metric = name in {"R@1", "map_at_r"}, f"{shown} {_FIGURES.get(name, name)}{suffix}"
-            rows.append(
-                row_of_items(
-                    task,
-                    metric,
-                    figure.shares,
-                    figure.folds,
-                    statistic="mean" if figure.folds is None else "mean_per_group",
-                    main=first and main,
-                )
-            )
+            id, first = RowId(measure, data=data, way=way, by=score, at=at), at == 1 or measure == "map_at_r"
+            statistic = "mean" if figure.folds is None else "mean_per_group"
+            rows.append(row_of_items(id, figure.shares, figure.folds, statistic=statistic, main=first and main))
             if first and score == "csd" and figure.uncertainty is not None:
-                rows.append(
-                    Row(
-                        title=task,
-                        metric=f"correlation of {metric} with the query's uncertainty, over bins",
-                        value=uncertainty_bins(figure.uncertainty, figure.shares).pearson,
-                        num_items=len(figure.shares),
-                        unit="number",
-                    )
-                )
+                named = "map_at_r_correlation" if at is None else "recall_correlation"
+                value = uncertainty_bins(figure.uncertainty, figure.shares).pearson
+                rows.append(Row(id=replace(id, measure=named), value=value, num_items=len(figure.shares)))
     return rows
 
 

@@ -30,7 +30,7 @@ from prolip.evaluation.datasets import (
     read_labels,
 )
 from prolip.evaluation.evaluate import evaluate_data
-from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.image_tensors import Patches
 from prolip.inference.encoder import Encoder
@@ -38,6 +38,7 @@ from prolip.inference.model import Model
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
 from prolip.report.charts import Line, line_chart
+from prolip.report.words import spoken
 
 OCCLUDED = (0.0, 0.025, 0.05, 0.075, 0.1)
 """Shares of an image that are occluded."""
@@ -54,25 +55,20 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
         UserError: the model has no variances, or no data set could be measured.
     """
     check(model.has_variances, "checkpoint", "must have variances", model.name)
-    opened, measure = (
-        partial(open_dataset, store=options.store, selection=options.selection),
-        partial(measure_set, model, options=options),
-    )
-    chosen = [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show, options.mask_id]
-    return evaluate_data("uncertainty", model, options.data, cache, opened, measure, {"options": chosen})
+    opened = partial(open_dataset, store=options.store, selection=options.selection)
+    return evaluate_data("uncertainty", model, options, options.data, cache, opened, measure_set)
 
 
-def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOptions) -> TaskResult:
+def measure_set(model: Model, data: DataSet, options: UncertaintyOptions) -> TaskResult:
     """Measure one data set."""
     occluded = {str(share): occlude(model, share) for share in OCCLUDED[1:]}
     views: dict[str, Callable[[Tensor | Patches], Gaussian]] = {
         "whole": model.encode_pixels,
-        "a blurred image": view_of(model, partial(blurred, share=options.blur)),
+        "blurred_image": view_of(model, partial(blurred, share=options.blur)),
         **occluded,
     }
     if model.prolip is not None:
-        hidden = f"an image with {1 - options.keep_ratio:.0%} of its patches hidden"
-        views[hidden] = hide_patches(model, options.keep_ratio)
+        views["hidden_patches"] = hide_patches(model, options.keep_ratio)
     labelled = bool(data.classnames and data.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
     encoder = Encoder(model=model, views=views, keep=keep, batch_size=options.batch_size)
@@ -82,23 +78,22 @@ def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOpti
     found = Embedded(whole, rows_of_views.keys, rows_of_views.members)
     steps = [whole, *(seen.pop(view) for view in occluded)]
     uncertainty = whole.total_var.double()
-    ways = ["", *(f", {share:.1%} occluded" for share in OCCLUDED[1:])]
     rows = [
-        row_of_items(name, f"mean uncertainty of images{way}", step.total_var, unit="number")
-        for way, step in zip(ways, steps, strict=True)
+        row_of_items(RowId("occluded_uncertainty", at=share), step.total_var)
+        for share, step in zip(OCCLUDED, steps, strict=True)
     ]
     order = uncertainty.argsort(stable=True).tolist()
     ends = [", ".join(found.keys[place] for place in some[: options.show]) for some in (order, order[::-1])]
-    notes = [f"{name}: most certain are {ends[0]}; least certain {ends[1]}"] if options.show else []
+    notes = [f"most certain are {ends[0]}; least certain {ends[1]}"] if options.show else []
     charts: list[Chart] = []
     curves = {"mean uncertainty": [row.value for row in rows]}
     if labelled:
         classifier, labels = build_classifier(model, data.classnames, data.templates), read_labels(data, found)
         logits = [zero_shot_logits(step.mean, classifier.weight, logit_scale=model.logit_scale) for step in steps]
-        measured = accuracy_figures(name, uncertainty, logits[0], labels, options.num_bins)
+        measured = accuracy_figures(uncertainty, logits[0], labels, options.num_bins)
         hits = [
-            row_of_items(name, f"accuracy{way}", correct_within(some, labels, 1))
-            for way, some in zip(ways, logits, strict=True)
+            row_of_items(RowId("occluded_accuracy", at=share), correct_within(some, labels, 1))
+            for share, some in zip(OCCLUDED, logits, strict=True)
         ]
         curves["accuracy"] = [row.value for row in hits]
         rows, charts = [*rows, *measured.rows, *hits[1:]], measured.charts
@@ -108,55 +103,52 @@ def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOpti
         captions = list(chain.from_iterable(texts))
         items["captions"] = own = embed_captions(model, captions)
         images = torch.tensor([place for place, some in enumerate(texts) for _ in some])
-        pairs["the caption of an image"] = whole.rows(images), own
+        pairs["caption"] = whole.rows(images), own
         spread, words = own.total_var.double(), count_words(captions)
-        ranks = "rank correlation of a caption's uncertainty with its words"
         rows += [
-            row_of_items(name, "mean uncertainty of captions", spread, unit="number"),
-            row_of_items(name, ranks, spread, words, statistic="rank_correlation", unit="number", main=True),
+            row_of_items(RowId("mean_uncertainty", of="captions"), spread),
+            row_of_items(RowId("caption_length_correlation"), spread, words, statistic="rank_correlation", main=True),
         ]
-        charts.append(length_chart(name, spread, words))
+        charts.append(length_chart(spread, words))
         pad_id = int(model.tokenize("")[0, -1])
         masked = replace(model, tokenize=lambda some: hide_tokens(model.tokenize(some), pad_id, options.mask_id))
-        pairs[f"a caption with {_MASKED:.0%} of its tokens hidden"] = own, embed_captions(masked, captions)
-    changes = change_figures(name, items, pairs)
+        pairs["hidden_tokens"] = own, embed_captions(masked, captions)
+    changes = change_figures(items, pairs)
     lines = [
         Line(kind, OCCLUDED, [value / (curve[0] or math.nan) for value in curve]) for kind, curve in curves.items()
     ]
     text = "A grey rectangle hides a share of each image. Values are relative to those of whole images."
     drawn = line_chart("Occlusion", text, lines, x_label="occluded share of an image", percent=True, marks=True)
-    charts += [Chart(group=name, title="occlusion", text=text, svg=drawn), *changes.charts]
+    charts += [Chart(title="occlusion", text=text, svg=drawn), *changes.charts]
     return TaskResult(rows=rows + changes.rows, notes=notes, charts=charts)
 
 
-def length_chart(name: str, uncertainty: Tensor, words: Tensor) -> Chart:
+def length_chart(uncertainty: Tensor, words: Tensor) -> Chart:
     """Mean uncertainty, of f64 [M], by the number of words, of i64 [M]."""
     lengths = sorted(set(words.tolist()))
     line = Line("captions", lengths, [float(uncertainty[words == length].mean()) for length in lengths])
     text = "Mean uncertainty of the captions of each number of words."
     drawn = line_chart("Uncertainty by words", text, [line], x_label="words", marks=True)
-    return Chart(group=name, title="uncertainty by words", text=text, svg=drawn)
+    return Chart(title="uncertainty by words", text=text, svg=drawn)
 
 
-def change_figures(
-    name: str, items: Mapping[str, Gaussian], pairs: Mapping[str, tuple[Gaussian, Gaussian]]
-) -> TaskResult:
+def change_figures(items: Mapping[str, Gaussian], pairs: Mapping[str, tuple[Gaussian, Gaussian]]) -> TaskResult:
     """How often the second of a pair is more uncertain, and includes the first; histograms, and a map of the items."""
     values, rows = {f"uncertainty of {kind}": some.total_var for kind, some in items.items()}, []
     for kind, (first, second) in pairs.items():
-        values[f"H of the original in {kind}"] = score = inclusion_score(first, second).double().sum(dim=1)
+        values[f"H of the original in {spoken(kind)}"] = score = inclusion_score(first, second).double().sum(dim=1)
         more = more_uncertain(second.total_var, first.total_var)
-        rows.append(row_of_items(name, f"{kind} is more uncertain", more))
-        rows.append(row_of_items(name, f"{kind} includes the original, H > 0", score > 0))
+        rows.append(row_of_items(RowId("more_uncertain", by=kind), more))
+        rows.append(row_of_items(RowId("includes", by=kind), score > 0))
     text = f"Up to {_MAPPED} Gaussians of each kind. The radii of an ellipse are standard deviations."
     axes = "first and second principal component of the means"
-    charts = [Chart(group=name, title="map", text=text, svg=line_chart("Map", text, project(items), x_label=axes))]
+    charts = [Chart(title="map", text=text, svg=line_chart("Map", text, project(items), x_label=axes))]
     for kind, some in values.items():
         counts, edges = some[some.isfinite()].float().histogram(30)
         text = "Share of the items in each of 30 bins."
         line = Line(kind, edges.unfold(0, 2, 1).mean(dim=1).tolist(), (counts / len(some)).tolist())
         drawn = line_chart(kind, text, [line], x_label=kind, y_scale="from zero", percent=True)
-        charts.append(Chart(group=name, title=f"histogram, {kind}", text=text, svg=drawn))
+        charts.append(Chart(title=f"histogram, {kind}", text=text, svg=drawn))
     return TaskResult(rows=rows, charts=charts)
 
 
@@ -172,7 +164,7 @@ def project(groups: Mapping[str, Gaussian]) -> list[Line]:
     return lines
 
 
-def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Tensor, num_bins: int) -> TaskResult:
+def accuracy_figures(uncertainty: Tensor, logits: Tensor, labels: Tensor, num_bins: int) -> TaskResult:
     """Accuracy by uncertainty: rows and a chart.
 
     `uncertainty` is f64 [N], `labels` are i64 [N]. The zero-shot `logits`, [N, C], have the model's own scale: their
@@ -182,24 +174,21 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     bins = uncertainty_bins(uncertainty, correct, num_bins)
     order = uncertainty.argsort(stable=True)
     confidence = logits.softmax(dim=1).amax(dim=1)
-    right = correct.long()
-    correlation, area = "correlation of accuracy with uncertainty, over bins", "area under risk and coverage"
-    error = "expected calibration error"
     rows = [
-        Row(title=name, metric=correlation, value=bins.pearson, num_items=len(labels), unit="number", main=True),
-        row_of_items(name, area, uncertainty, right, statistic="risk_coverage", unit="number"),
-        row_of_items(name, error, confidence, right, statistic="calibration_error", unit="number"),
-        row_of_items(name, "accuracy", correct),
+        Row(id=RowId("uncertainty_correlation"), value=bins.pearson, num_items=len(labels), main=True),
+        row_of_items(RowId("risk_coverage"), uncertainty, correct, statistic="risk_coverage"),
+        row_of_items(RowId("expected_calibration_error"), confidence, correct, statistic="calibration_error"),
+        row_of_items(RowId("accuracy"), correct),
     ]
-    for which, some in (("most", order[: bins.bin_size]), ("least", order[-bins.bin_size :])):
-        metric, chosen = f"accuracy of the {which} certain 1/{num_bins}", torch.zeros_like(right).index_fill(0, some, 1)
-        rows.append(row_of_items(name, metric, correct, chosen, statistic="mean_of_chosen"))
-    text = f"Accuracy of {name} in {num_bins} bins of equally many images, from certain to uncertain."
+    for end, some in (("most", order[: bins.bin_size]), ("least", order[-bins.bin_size :])):
+        id, chosen = RowId(f"{end}_certain_accuracy", at=num_bins), torch.zeros_like(order).index_fill(0, some, 1)
+        rows.append(row_of_items(id, correct, chosen, statistic="mean_of_chosen"))
+    text = f"Accuracy in {num_bins} bins of equally many images, from certain to uncertain."
     line = Line(name="accuracy", x=list(range(1, num_bins + 1)), y=bins.accuracy)
     drawn = line_chart(
         "Accuracy by uncertainty", text, [line], x_label="bin", y_scale="share", percent=True, marks=True
     )
-    return TaskResult(rows=rows, charts=[Chart(group=name, title="accuracy by uncertainty", text=text, svg=drawn)])
+    return TaskResult(rows=rows, charts=[Chart(title="accuracy by uncertainty", text=text, svg=drawn)])
 
 
 def hide_tokens(ids: Tensor, pad_id: int, mask_id: int | None) -> Tensor:

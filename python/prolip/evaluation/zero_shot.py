@@ -29,7 +29,7 @@ from prolip.evaluation.config import ZeroShotOptions
 from prolip.evaluation.datasets import DataSet, class_opener, embed_set, read_labels
 from prolip.evaluation.decisions import reliability_chart
 from prolip.evaluation.evaluate import evaluate_data
-from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.uncertainty import accuracy_figures
 from prolip.gaussian import Gaussian
 from prolip.inference.classify import weigh
@@ -53,50 +53,53 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
     Charts show recall, confusions, images, accuracy by uncertainty, and probabilities before and after the model's
     calibration.
     """
+    opened = class_opener(options, options.templates)
+    lacks = "figures with variances"
+    return evaluate_data(
+        "zero_shot", model, options, options.data, cache, opened, classify_set, model.calibration, needs_variances=lacks
+    )
+
+
+def classify_set(model: Model, data: DataSet, options: ZeroShotOptions) -> TaskResult:
+    """Measure one data set."""
     is_run = model.prolip is not None and (Path(model.name) / "checkpoints").is_dir()
+    classes = data.classnames
+    images = embed_set(model, data, options.batch_size, "cls")
+    labels, classifier = read_labels(data, images), build_classifier(model, classes, data.templates)
+    answers = answer(images.gaussian, classifier, with_var=model.has_variances)
+    best = answers.top[:, 0]
+    right = best == labels
+    names = [f"{label} #{place}" if classes.count(label) > 1 else label for place, label in enumerate(classes)]
+    baselines = {"largest class": float(labels.bincount().max() / len(labels))}
+    if is_run and len(labels) <= _MAX_UNTRAINED:
+        baselines = {"untrained": _accuracy(untrained(model), data, options.batch_size), **baselines}
+    accuracy, *others = accuracy_rows(answers, labels)
+    recall = class_rows(RowId("recall"), right, labels, names)
+    wrong = Counter(zip(labels[~right].tolist(), best[~right].tolist(), strict=True))
+    confusions = [
+        row_of_items(RowId("confusion", of=names[label], other=names[other]), best[labels == label] == other, main=True)
+        for (label, other), _ in wrong.most_common(NUM_SHOWN)
+    ]
+    logits = zero_shot_logits(images.gaussian.mean, classifier.weight, logit_scale=model.logit_scale)
+    probability = logits.softmax(dim=1).amax(dim=1)
+    uncertainty = images.gaussian.total_var if model.has_variances else 1 - probability
+    charts = [recall_chart(recall)]
+    if len(wrong) > 0:
+        charts.append(confusion_chart(labels, best, names))
+    confident, uncertain = (some.argsort(descending=True, stable=True) for some in (probability, uncertainty))
+    chosen = {"most confident wrong answers": confident[~right[confident]], "most uncertain images": uncertain}
 
-    def measure(name: str, data: DataSet) -> TaskResult:
-        classes = data.classnames
-        images = embed_set(model, data, options.batch_size, "cls")
-        labels, classifier = read_labels(data, images), build_classifier(model, classes, data.templates)
-        answers = answer(images.gaussian, classifier, with_var=model.has_variances)
-        best = answers.top[:, 0]
-        right = best == labels
-        names = [f"{label} #{place}" if classes.count(label) > 1 else label for place, label in enumerate(classes)]
-        baselines = {"largest class": float(labels.bincount().max() / len(labels))}
-        if is_run and len(labels) <= _MAX_UNTRAINED:
-            baselines = {"untrained": _accuracy(untrained(model), data, options.batch_size), **baselines}
-        accuracy, *others = accuracy_rows(name, answers, labels)
-        recall = class_rows(name, "recall of {}", right, labels, names)
-        wrong = Counter(zip(labels[~right].tolist(), best[~right].tolist(), strict=True))
-        confusions = [
-            row_of_items(name, f"{names[label]} taken for {names[other]}", best[labels == label] == other, main=True)
-            for (label, other), _ in wrong.most_common(NUM_SHOWN)
-        ]
-        logits = zero_shot_logits(images.gaussian.mean, classifier.weight, logit_scale=model.logit_scale)
-        probability = logits.softmax(dim=1).amax(dim=1)
-        uncertainty = images.gaussian.total_var if model.has_variances else 1 - probability
-        charts = [recall_chart(name, recall)]
-        if len(wrong) > 0:
-            charts.append(confusion_chart(name, labels, best, names))
-        confident, uncertain = (some.argsort(descending=True, stable=True) for some in (probability, uncertainty))
-        chosen = {"most confident wrong answers": confident[~right[confident]], "most uncertain images": uncertain}
+    def words(place: int) -> tuple[str, tuple[str, bool]]:
+        return names[labels[place]], (f"{names[best[place]]}, {probability[place]:.0%}", bool(right[place]))
 
-        def words(place: int) -> tuple[str, tuple[str, bool]]:
-            return names[labels[place]], (f"{names[best[place]]}, {probability[place]:.0%}", bool(right[place]))
-
-        shown = {title: places[: options.show].tolist() for title, places in chosen.items()}
-        charts += photographs(name, data, images.keys, shown, words)
-        if len(labels) >= 20:
-            bins = min(10, len(labels) // 10)
-            charts += accuracy_figures(name, uncertainty.double(), logits, labels, bins).charts
-        charts += calibration_charts(model, name, classes, images.gaussian, labels)
-        rows = [replace(accuracy, baselines=baselines), *others, *recall, *confusions]
-        return TaskResult(rows=rows, charts=charts)
-
-    opened, fitted = class_opener(options, options.templates), model.calibration
-    settings = {"calibration": fitted and [*fitted.subject, float(fitted.held.score.sum())], "show": options.show}
-    return evaluate_data("zero_shot", model, options.data, cache, opened, measure, settings, "figures with variances")
+    shown = {title: places[: options.show].tolist() for title, places in chosen.items()}
+    charts += photographs(data, images.keys, shown, words)
+    if len(labels) >= 20:
+        bins = min(10, len(labels) // 10)
+        charts += accuracy_figures(uncertainty.double(), logits, labels, bins).charts
+    charts += calibration_charts(model, classes, images.gaussian, labels)
+    rows = [replace(accuracy, baselines=baselines), *others, *recall, *confusions]
+    return TaskResult(rows=rows, charts=charts)
 
 
 def _accuracy(model: Model, data: DataSet, batch_size: int) -> float:
@@ -105,17 +108,16 @@ def _accuracy(model: Model, data: DataSet, batch_size: int) -> float:
     return float((answers.top[:, 0] == labels).double().mean())
 
 
-def recall_chart(name: str, recall: Sequence[Row]) -> Chart:
+def recall_chart(recall: Sequence[Row]) -> Chart:
     """The lowest recalls, as bars."""
     rows = [
-        Spread(row.metric.removeprefix("recall of "), *(100 * end for end in share_interval(row.value, row.num_items)))
-        for row in recall[:_DRAWN]
+        Spread(row.id.of, *(100 * end for end in share_interval(row.value, row.num_items))) for row in recall[:_DRAWN]
     ]
     text = f"Share of a class's images that are answered right, with 95 % intervals. {_of(len(rows), len(recall))}."
-    return Chart(group=name, title="recall", text=text, svg=interval_chart("Recall", text, rows, "%", bars=True))
+    return Chart(title="recall", text=text, svg=interval_chart("Recall", text, rows, "%", bars=True))
 
 
-def confusion_chart(name: str, labels: Tensor, best: Tensor, names: Sequence[str]) -> Chart:
+def confusion_chart(labels: Tensor, best: Tensor, names: Sequence[str]) -> Chart:
     """How often each class gets each answer, i64 [N] each; those that are mistaken for each other side by side."""
     present = labels.bincount(minlength=len(names)) > 0
     mistakes = sum(some[labels != best].bincount(minlength=len(names)) for some in (labels, best)) * present
@@ -131,13 +133,10 @@ def confusion_chart(name: str, labels: Tensor, best: Tensor, names: Sequence[str
         "Rows: the class. Columns: the answer, in percent of the class's images. Classes that are mistaken for each "
         f"other are neighbours. {_of(len(drawn), int(present.sum()))}."
     )
-    return Chart(
-        group=name, title="answers by class", text=text, svg=matrix([names[k] for k in drawn[order]], percents)
-    )
+    return Chart(title="answers by class", text=text, svg=matrix([names[k] for k in drawn[order]], percents))
 
 
 def photographs(
-    name: str,
     data: DataSet,
     keys: Sequence[str],
     shown: Mapping[str, Sequence[int]],
@@ -161,13 +160,11 @@ def photographs(
                 file = (contents[key].file or key).encode(errors="replace").decode()
                 tiles.append(Tile(image, label, [said, (file.partition("/")[2] or file, False)]))
         if tiles:
-            charts.append(Chart(group=name, title=title, text=text, svg=gallery(tiles, _SIDE)))
+            charts.append(Chart(title=title, text=text, svg=gallery(tiles, _SIDE)))
     return charts
 
 
-def calibration_charts(
-    model: Model, name: str, classes: Sequence[str], images: Gaussian, labels: Tensor
-) -> list[Chart]:
+def calibration_charts(model: Model, classes: Sequence[str], images: Gaussian, labels: Tensor) -> list[Chart]:
     """Accuracy by confidence before and after the model's calibration, if it has one for these classes."""
     calibration = model.calibration
     places = class_places(classes, calibration.labels) if calibration else [-1]
@@ -177,7 +174,7 @@ def calibration_charts(
     before = weigh(images, embed_prompts(model, subject.labels, subject.templates), None, model.similarity)
     after = calibration.with_prior(before).logits / calibration.temperature
     pairs = {name: (some, some.argmax(dim=1) == truth) for name, some in (("before", before.logits), ("after", after))}
-    chart = reliability_chart(name, pairs)
+    chart = reliability_chart(pairs)
     return [replace(chart, title="calibration: accuracy by confidence")]
 
 

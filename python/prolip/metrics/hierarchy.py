@@ -99,8 +99,8 @@ def items_on_walk(queries: Tensor, items: Tensor, ends: Tensor, config: Traversa
     return visited_items(dot_products(start, items), dot_products(ends, items), config)
 
 
-def entailment(items: Gaussian, item_ids: Tensor) -> dict[str, float]:
-    """AUC and average precision of entailed pairs, in [0, 1], by other pairs and by score.
+def entailment(items: Gaussian, item_ids: Tensor) -> dict[tuple[str, str, str], float]:
+    """AUC (`auroc`) and `average_precision` of entailed pairs, in [0, 1], by figure, other pairs and score.
 
     After ARGENT's probabilistic entailment protocol (PEP, arXiv:2603.23311). Its abstract names the two figures; pairs
     and scores are ours. Of two levels of a hierarchy, the specific item entails the general one. Other pairs are these
@@ -117,7 +117,7 @@ def entailment(items: Gaussian, item_ids: Tensor) -> dict[str, float]:
         distance = (a.mean - b.mean).square().sum(-1) + (a.total_var + b.total_var)
         return torch.stack([inclusion_score(a, b).sum(-1), b.total_var - a.total_var, -distance])
 
-    names = ("inclusion", "uncertainty", "sampled distance")
+    names = ("inclusion", "uncertainty", "csd")
     general, specific = torch.triu_indices(item_ids.shape[1], item_ids.shape[1], 1)
     inner, outer = (items.to(torch.float64).rows(levels).flatten() for levels in (specific, general))
     ids, half = item_ids[:, general], len(item_ids) // 2
@@ -130,8 +130,8 @@ def entailment(items: Gaussian, item_ids: Tensor) -> dict[str, float]:
         both = torch.cat([entailed, scores], dim=1)
         positive = torch.arange(both.shape[1]) < entailed.shape[1]
         for name, column in zip(names, both, strict=True):
-            found[f"AUC against {kind} by {name}"] = value_of(auroc, column, positive)
-            found[f"average precision against {kind} by {name}"] = value_of(average_precision, column, positive)
+            found["auroc", kind, name] = value_of(auroc, column, positive)
+            found["average_precision", kind, name] = value_of(average_precision, column, positive)
     return found
 
 

@@ -22,7 +22,7 @@ _BLOCK = 2**24
 def logit_scores(logits: Tensor) -> dict[str, Tensor]:
     """Scores from logits [N, C], each f64 [N].
 
-    - `max probability`: 1 - largest probability (arXiv:1610.02136).
+    - `max_probability`: 1 - largest probability (arXiv:1610.02136).
     - `margin`: 1 - (largest - second largest probability).
     - `entropy` of the probabilities, in nats.
     - `energy`: -ln sum exp(logit) (arXiv:2010.03759).
@@ -31,7 +31,7 @@ def logit_scores(logits: Tensor) -> dict[str, Tensor]:
     probabilities = logits.softmax(dim=1)
     best, second = F.pad(probabilities, (0, 1)).topk(2, dim=1).values.unbind(1)
     return {
-        "max probability": 1 - best,
+        "max_probability": 1 - best,
         "margin": 1 - (best - second),
         "entropy": torch.special.entr(probabilities).sum(dim=1),
         "energy": -logits.logsumexp(dim=1),

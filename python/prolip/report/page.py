@@ -24,6 +24,17 @@ class Card(NamedTuple):
     """Shares to compare with, by name; the first is drawn as a ring on the bar, the others as lines."""
 
 
+class Cell(NamedTuple):
+    """A cell of a table."""
+
+    text: str
+    range: str = ""
+    """Shown below it."""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.range})" if self.range else self.text
+
+
 class Figure(NamedTuple):
     """A chart or a gallery of images."""
 
@@ -39,8 +50,8 @@ class Section(NamedTuple):
     title: str
     text: str = ""
     cards: Sequence[Card] = ()
-    table: Sequence[Sequence[str]] = ()
-    """Rows of cells, the header first; what is in brackets at the end of a cell goes below it."""
+    table: Sequence[Sequence[Cell]] = ()
+    """Rows, the header first."""
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
     source: str = ""

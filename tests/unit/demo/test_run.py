@@ -26,7 +26,8 @@ def test_the_number_of_processes_fits_cores_and_gpus(gpus, cores, expected, monk
 
 
 def test_headlines_are_printed_as_a_table():
-    figure = {"task": "Group", "main": True, "value": {"m": 0.5711}, "baselines": {"untrained": 0.08, "largest": 0.2}}
+    figure = {"id": {"data": "Group"}, "main": True, "value": {"m": 0.5711}}
+    figure["baselines"] = {"untrained": 0.08, "largest": 0.2}
     lines = demo.headline_lines({"models": {"m": ""}, "figures": [figure, figure | {"main": False}]})
     assert len(lines) == 2
     assert lines[1].split() == ["Group", "57.1%", "8.0%", "20.0%", "(largest)"]

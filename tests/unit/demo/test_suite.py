@@ -36,14 +36,14 @@ def test_order_counts_pairs_of_captions_and_those_that_are_not_longer():
     log_var = torch.tensor([*texts.values()]).log()[:, None]
     tokens = torch.tensor([len(text.split()) for text in texts]).double()
     captions = Captions({text: n for n, text in enumerate(texts)}, Gaussian(torch.ones(5, 1), log_var), tokens)
-    rows = order_rows("", [sample("apple"), sample("red plum"), sample("apple")], captions)
-    assert {row.metric: row.value for row in rows} == {
-        "group over name": 0.5,
-        "group over name, name not longer": 1.0,
-        "subgroup over name": 0.5,
-        "subgroup over name, name not longer": 1.0,
-        "group over subgroup": 1.0,
-        "group over subgroup, subgroup not longer": 1.0,
+    rows = order_rows([sample("apple"), sample("red plum"), sample("apple")], captions)
+    assert {row.id.measure: row.value for row in rows} == {
+        "group_over_name": 0.5,
+        "group_over_name_not_longer": 1.0,
+        "subgroup_over_name": 0.5,
+        "subgroup_over_name_not_longer": 1.0,
+        "group_over_subgroup": 1.0,
+        "group_over_subgroup_not_longer": 1.0,
     }
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.flags import latest
 from tests.support.refusals import refusal_of
+from tests.support.suite_results import values
 
 import prolip
 from prolip.calibration import load_calibration
@@ -25,6 +26,7 @@ from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.decisions import reliability_chart
+from prolip.evaluation.results import RowId
 from prolip.evaluation.zero_shot import calibration_charts
 from prolip.inference.model import Model
 from prolip.metrics.reliability import measure_pairs, measure_reliability
@@ -84,11 +86,11 @@ def test_zero_shot_shows_probabilities_before_and_after(lab, model, calibrated):
     images, truth = embed_labelled(model, open_classes(str(lab / "mine"), StoreConfig(), ()), 128)
     logits = calibrated.evidence.logits
     sides = {"before": logits, "after": (logits + torch.tensor([0.7, 0.2, 0.1]).log()) / 1.7}
-    expected = reliability_chart("t", {name: (some, some.argmax(1) == truth) for name, some in sides.items()})
+    expected = reliability_chart({name: (some, some.argmax(1) == truth) for name, some in sides.items()})
     known = dataclasses.replace(model, calibration=chosen)
-    (found,) = calibration_charts(known, "t", LABELS[::-1], images, 2 - truth)
+    (found,) = calibration_charts(known, LABELS[::-1], images, 2 - truth)
     assert found.svg == expected.svg
-    assert calibration_charts(known, "t", ["animals", "food", "tea"], images, truth) == []
+    assert calibration_charts(known, ["animals", "food", "tea"], images, truth) == []
 
 
 def test_calibrate_passes_its_settings_on(lab, model):
@@ -132,11 +134,10 @@ def test_classify_decides_by_the_calibration(lab, tmp_path, calibrated):
     assert float(others.usual.max()) < 0.05 < float(found.usual.median())
 
 
-def measured(lab: Path, data: Path, *words: str) -> dict[str, float]:
+def measured(lab: Path, data: Path, *words: str):
     given = f"--checkpoint {lab}/run --device cpu --num_resamples 0 --out {data}/out".split()
     assert main(["eval", "calibration", *given, "--data", str(data / "mine"), *words]) == 0
-    figures = json.loads((data / "out" / "results.json").read_text())["figures"]
-    return {row["metric"]: next(iter(row["value"].values())) for row in figures}
+    return values(json.loads((data / "out" / "results.json").read_text()))
 
 
 def link(lab: Path, folder: Path, **counts: tuple[str, int]) -> None:
@@ -150,28 +151,28 @@ def link(lab: Path, folder: Path, **counts: tuple[str, int]) -> None:
 def test_a_calibration_is_measured_on_new_images(lab, model, tmp_path, capsys):
     found = measured(lab, lab, "--max_error", "0.5")
     assert "warning" not in capsys.readouterr().out
-    for title, per_label in (("guarantee 0.9", False), ("guarantee 0.9 per label", True)):
-        sets = model.classify(lab / "mine", LABELS, guarantee=0.9, per_label=per_label, progress=False).label_sets
+    for by in ("", "per_label"):
+        sets = model.classify(lab / "mine", LABELS, guarantee=0.9, per_label=by != "", progress=False).label_sets
         inside = [LABELS[place // 40] in some for place, some in enumerate(sets)]
-        assert found[f"{title}: sets contain the label"] == pytest.approx(np.mean(inside))
+        id = RowId("set_coverage", by=by, at=0.9)
+        assert found[id] == pytest.approx(np.mean(inside))
         for place, label in enumerate(LABELS):
-            own = inside[40 * place : 40 * place + 40]
-            assert found[f"{title}: sets contain the label, for {label}"] == pytest.approx(np.mean(own))
+            assert found[dataclasses.replace(id, of=label)] == pytest.approx(np.mean(inside[40 * place :][:40]))
     answers = model.classify(lab / "mine", LABELS, max_error=0.5, progress=False).answers
     right = [answer == LABELS[place // 40] for place, answer in enumerate(answers) if answer is not None]
     assert 0 < len(right) < 120, "the test would see nothing"
-    assert found["max_error 0.5: don't know"] == pytest.approx(1 - len(right) / 120)
-    assert found["max_error 0.5: right among the answered"] == pytest.approx(np.mean(right))
+    assert found[RowId("dont_know", at=0.5)] == pytest.approx(1 - len(right) / 120)
+    assert found[RowId("right_answers", at=0.5)] == pytest.approx(np.mean(right))
     # Other shares of the labels, of which one is missing; then also other images than the label's.
     link(lab, tmp_path / "shifted", animals=("animals", 40), travel=("travel", 5))
     measured(lab, tmp_path / "shifted", "--guarantee", "0.8")
-    assert "animals is more frequent by 5" in capsys.readouterr().out
+    assert "animals" in capsys.readouterr().out.partition("warning")[2]
     link(lab, tmp_path / "wrong", animals=("travel", 40), food=("animals", 40), travel=("food", 40))
     measured(lab, tmp_path / "wrong", "--guarantee", "0.6")
-    said = capsys.readouterr().out
-    assert "warning: guarantee 0.6: sets contain the label: " in said
-    assert re.search(r"guarantee 0\.6: sets contain the label \| 60\.00 \| .* \| below \| 120 \|", said)
-    assert "not as frequent" not in said
+    figures = json.loads((tmp_path / "wrong" / "out" / "results.json").read_text())["figures"]
+    (row,) = (row for row in figures if RowId(**row["id"]) == RowId("set_coverage", data="mine", at=0.6))
+    assert [*row["verdict"].values()] == ["below"]
+    assert "warning" in capsys.readouterr().out
     link(lab, tmp_path / "other", animals=("animals", 5), unknown=("food", 5))
     for data, words in ((tmp_path / "other", ()), (lab, ("--guarantee", "90"))):
         with pytest.raises(AssertionError):

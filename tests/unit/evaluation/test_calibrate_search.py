@@ -13,6 +13,7 @@ from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.embed_options import options
 from tests.support.flags import latest
 from tests.support.random_gaussians import gaussians
+from tests.support.suite_results import values
 from tests.support.untrained_run import write_run
 
 import prolip
@@ -20,6 +21,7 @@ from prolip.calibration.search import load_search_calibration, save_search_calib
 from prolip.cli import main
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.evaluation.calibrate_search import find_queries
+from prolip.evaluation.results import RowId
 from prolip.metrics.retrieval import retrieval_scores
 from prolip.metrics.uncertainty import area_under_risk_coverage
 
@@ -105,52 +107,59 @@ def test_class_names_are_queries_and_the_model_finds_its_file(tmp_path, capsys):
     assert model.search_calibration is not None
     words = f"--checkpoint {run} --data {tmp_path}/mine --caption_key cls --contains_right 0.8 --out {tmp_path}/out"
     assert main(["eval", "retrieval", *words.split(), "--num_resamples", "0"]) == 0
-    figures = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
-    values = {row["metric"]: next(iter(row["value"].values())) for row in figures}
-    for kind, whose in (("text", ""), ("image", ", for image queries")):
+    shares = values(json.loads((tmp_path / "out" / "results.json").read_text()))
+    for kind in ("text", "image"):
         known = getattr(found, kind)
         kept = (known.right >= known.limits(0.8, None).within - 1e-6).double().mean()
-        metric = f"contains_right 0.8: a right image is shown, by cosine{whose}"
-        assert values[metric] == pytest.approx(float(kept))
+        assert shares[RowId("contained", way=f"{kind}_to_image", by="mean", at=0.8)] == pytest.approx(float(kept))
     assert calibrate(str(run), tmp_path / "mine", tmp_path / "x", "--absent_share", "2") == 2
     assert "absent_share" in capsys.readouterr().err
 
 
-def figures(world: CaptionedWorld, *words: str) -> tuple[dict[str, float], list[str]]:
+def figures(world: CaptionedWorld, *words: str):
+    """What is measured of caption queries by sampled distance."""
     found = world.run("retrieval", "--data", str(world.pairs), *words, models=[world.ours])
-    return world.values(found, world.ours), found["notes"][world.ours]
+    of_queries = {
+        (id.measure, id.at): value
+        for id, value in values(found).items()
+        if id.way == "text_to_image" and id.by in {"csd", ""}
+    }
+    return of_queries, found
 
 
 def test_promises_of_a_calibrated_search_are_measured(world, tmp_path):
     file = tmp_path / "search"
     assert calibrate(world.ours, world.pairs, file, "--score", "csd") == 0
     right, wrong = expected_of(world)
-    values, notes = figures(world, *f"--calibration {file} --contains_right 0.8 --max_wrong 0.3".split())
+    shares, found = figures(world, *f"--calibration {file} --contains_right 0.8 --max_wrong 0.3".split())
     limits = load_search_calibration(file).text.limits(0.8, 0.3)
     best = np.maximum(right, wrong)
-    for metric, expected in (
-        ("contains_right 0.8: a right image is shown", right >= limits.within - 1e-6),
-        ("max_wrong 0.3: nothing is shown if none is right", wrong <= limits.shown + 1e-6),
-        ("max_wrong 0.3: something is shown if one is right", best > limits.shown + 1e-6),
-        ("both: a right image is shown", (best > limits.shown + 1e-6) & (right >= limits.within - 1e-6)),
+    for id, expected in (
+        (("contained", 0.8), right >= limits.within - 1e-6),
+        (("nothing_in_vain", 0.3), wrong <= limits.shown + 1e-6),
+        (("shown_if_right", 0.3), best > limits.shown + 1e-6),
+        (("contained_within_limits", None), (best > limits.shown + 1e-6) & (right >= limits.within - 1e-6)),
     ):
-        assert values[f"{metric}, by sampled distance"] == pytest.approx(expected.mean()), metric
-    there = values["AUROC of whether a right image is there, by sampled distance"]
+        assert shares[id] == pytest.approx(expected.mean()), id
+    there = shares["right_is_there_auroc", None]
     assert there == pytest.approx((best[:, None] > wrong).mean() + (best[:, None] == wrong).mean() / 2, abs=0.02)
-    assert values["contains_right 0.8: images shown, by sampled distance"] <= COUNT
-    assert not any("warning" in note for note in notes)
+    assert shares["contained_images", 0.8] <= COUNT
     known = load_search_calibration(file)
     moved = known.text._replace(right=known.text.right + 1)
     save_search_calibration(dataclasses.replace(known, text=moved), file)
-    _, notes = figures(world, "--calibration", str(file))
-    assert any("warning: contains_right 0.9: a right image is shown" in note for note in notes)
+    _, changed = figures(world, "--calibration", str(file))
+    verdicts = [
+        [row["verdict"][world.ours] for row in some["figures"] if row["id"]["measure"] == "contained" and row["main"]]
+        for some in (found, changed)
+    ]
+    assert verdicts[0] != verdicts[1] == ["below"]
 
 
 def test_without_a_calibration_halves_calibrate_each_other(world):
     right, wrong = expected_of(world)
     best, hit = np.maximum(right, wrong), right > wrong
-    values, _ = figures(world, "--contains_right", "0.6")
-    halves = [values[f"text to image R@1 of the {word} certain half"] for word in ("more", "less")]
+    shares, _ = figures(world, "--contains_right", "0.6")
+    halves = [shares[f"{word}_half_recall", None] for word in ("certain", "uncertain")]
     assert min(halves) <= hit.mean() <= max(halves)
     absent, order = torch.rand(2, len(right), generator=torch.Generator().manual_seed(0)).numpy()
     first = order.argsort().argsort() < len(right) // 2
@@ -159,8 +168,7 @@ def test_without_a_calibration_halves_calibrate_each_other(world):
         others, count = np.sort(right[~half]), (~half).sum()
         limit = others[int(count - np.ceil((count + 1) * 0.6))]
         kept += [score >= limit - 1e-6 for score in right[half]]
-    assert values["contains_right 0.6: a right image is shown, by sampled distance"] == pytest.approx(np.mean(kept))
+    assert shares["contained", 0.6] == pytest.approx(np.mean(kept))
     chosen = torch.tensor(np.where(absent < 0.5, wrong, best))
     area = area_under_risk_coverage(-chosen, torch.tensor(hit & (absent >= 0.5)))
-    assert values["risk-coverage, 50% without a right image, by sampled distance"] == pytest.approx(area, abs=1e-3)
-    assert {metric for metric in values if metric.endswith("images shown, by cosine")}
+    assert shares["search_risk_coverage", 0.5] == pytest.approx(area, abs=1e-3)

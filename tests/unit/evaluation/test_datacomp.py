@@ -1,6 +1,7 @@
 """DataComp's evaluation: every task on a small set in its layout, its metric computed in another way."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from sklearn import metrics as theirs
 from tests.support.datacomp_reference import Theirs, expected
 from tests.support.datacomp_sets import FACES, TASKS, write_open_clip, write_task
 from tests.support.flags import latest
+from tests.support.suite_results import values
 
 from prolip.cli import main
 from prolip.evaluation.datacomp import jaccard, with_article
+from prolip.evaluation.results import RowId
 
 
 class World:
@@ -27,16 +30,10 @@ class World:
         self.theirs = Theirs(self.source)
         self.run()
         self.results = json.loads((self.out / "results.json").read_text())
-        self.figures = {(row["task"], row["metric"]): row for row in self.results["figures"]}
 
     def run(self, *words: str) -> None:
         given = ["--checkpoint", self.source, *f"--data {self.data} --out {self.out}".split()]
         assert main(latest(["eval", "datacomp", *given, "--num_resamples", "20", *words])) == 0
-
-    def value(self, task: str, metric: str) -> float:
-        value = self.figures[task, metric]["value"][self.source]
-        assert isinstance(value, float)
-        return value
 
 
 @pytest.fixture(scope="module")
@@ -45,37 +42,35 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 MAIN = {
-    "recall": "mean per-class recall",
-    "f1": "F1-macro",
-    "worst_region": "worst-region accuracy",
-    "worst_group": "worst-group accuracy",
-    "worst_group_top5": "worst-group top-5 accuracy",
-    "retrieval": "mean recall@1",
-    "associations": "Jaccard, 10 and 12 candidates",
-    "faces": "race (white or not) accuracy",
+    "accuracy": RowId("accuracy"),
+    "recall": RowId("class_recall"),
+    "f1": RowId("f1_macro"),
+    "worst_region": RowId("worst_region_accuracy"),
+    "worst_group": RowId("worst_group_accuracy"),
+    "worst_group_top5": RowId("worst_group_top5_accuracy"),
+    "retrieval": RowId("mean_recall"),
+    "associations": RowId("jaccard", by="many_candidates"),
+    "faces": RowId("attribute_accuracy", of="race (white or not)"),
 }
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.key)
 def test_a_task_is_judged_by_its_own_metric(task, world):
     figures = expected(task, world.data / task.folders[0], world.theirs)
-    (judged,) = (row for row in world.results["figures"] if row["task"] == task.name and row["main"])
-    assert judged["metric"] == MAIN.get(task.metric, "accuracy")
-    found = {metric: world.value(name, metric) for name, metric in world.figures if name == task.name}
-    for metric, value in found.items():
-        if metric in figures:
-            assert value == pytest.approx(float(figures[metric]), abs=1e-9), metric
-    # Rows without a counterpart are other groups' rates.
-    assert {metric for metric in found if metric not in figures} <= {
-        f"taken for {name}, {race}" for name in ("crime", "non-human") for race in FACES["race"]
-    }
+    (judged,) = (row for row in world.results["figures"] if row["id"]["data"] == task.name and row["main"])
+    assert RowId(**judged["id"]) == replace(MAIN[task.metric], data=task.name)
+    found = values(world.results, data=task.name)
+    for id, value in found.items():
+        # Rows without a counterpart are other groups' rates.
+        assert id in figures or (id.measure == "taken_for" and id.of in FACES["race"])
+        assert value == pytest.approx(float(figures.get(id, value)), abs=1e-9), id
     assert judged["low"][world.source] <= judged["high"][world.source]
 
 
 def test_a_model_without_variances_gets_a_note(world):
     (notes,) = world.results["notes"].values()
     assert "figures with variances: the model has no variances" in notes
-    assert not any("variances" in metric or "sampled distance" in metric for _, metric in world.figures)
+    assert not any("variances" in id.measure or id.by == "csd" for id in values(world.results))
 
 
 def test_finished_tasks_are_not_run_again(world, monkeypatch):
@@ -100,8 +95,9 @@ def test_absent_small_and_damaged_sets_are_noted(tmp_path, world, capsys):
     words = ["--checkpoint", world.source, *f"--data {data} --out {tmp_path}/out".split()]
     assert main(["eval", "datacomp", *words, "--num_resamples", "0"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {row["task"] for row in results["figures"]} == {"Average", "CIFAR-10"}
-    assert results["figures"][0]["metric"] == "38 tasks (1 of 38 tasks)"
+    assert {row["id"]["data"] for row in results["figures"]} == {"Average", "CIFAR-10"}
+    average = results["figures"][0]
+    assert (average["id"]["at"], average["num_items"]) == (38, 1)
     (notes,) = results["notes"].values()
     for said in (f"not in {data}: Caltech-101", "CIFAR-10: smaller", "GTSRB: ", "FMoW: "):
         assert any(said in note for note in notes), said

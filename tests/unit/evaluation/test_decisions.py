@@ -1,6 +1,7 @@
 """`prolip eval decisions` against the functions behind it; no fold uses its own labels."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from prolip.data import StoreConfig
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.decisions import Answered, answer_images, decide, fold_scores, set_rows
+from prolip.evaluation.results import RowId
 from prolip.inference.model import Model
 from prolip.metrics import aggregate_prompts, logit_scores
 from prolip.metrics.config import DEFAULT_TEMPLATES
@@ -44,14 +46,14 @@ def answered(lab: Path, model: Model) -> Answered:
 
 
 @pytest.fixture(scope="module")
-def figures(lab: Path) -> dict[str, Any]:
-    """The figures of results.json by task and metric."""
+def figures(lab: Path) -> dict[RowId, Any]:
+    """The figures of results.json."""
     words = f"--checkpoint {lab}/run --data {lab}/mine --out_of_distribution {lab}/elsewhere".split()
     words += f"--beside {lab}/run --beside {lab}/other --num_resamples 20".split()
     assert main(["eval", "decisions", *words, *f"--out {lab}/out --device cpu".split()]) == 0
     found = json.loads((lab / "out" / "results.json").read_text())
     assert "Risk and coverage" in (lab / "out" / "results.html").read_text()
-    return {f"{row['task']}: {row['metric']}": row for row in found["figures"]}
+    return {RowId(**row["id"]): row for row in found["figures"]}
 
 
 def test_decision_figures_equal_those_of_the_functions(lab, model, figures):
@@ -60,35 +62,37 @@ def test_decision_figures_equal_those_of_the_functions(lab, model, figures):
     truth = torch.arange(3).repeat_interleave(40)
     logits = model.logit_scale * (images.mean @ texts.weight.T - texts.total_var / 2)
     wrong = logits.argmax(dim=1) != truth
-    scores = {**logit_scores(logits), "image's variance": images.total_var.double()}
+    scores = {(name, ""): score for name, score in logit_scores(logits).items()}
+    scores["image_variance", ""] = images.total_var.double()
     variance = prolip.load(lab / "other", device="cpu").encode_images(lab / "mine").total_var.double()
-    scores["image's variance of other"] = variance
-    expected = {"accuracy": float((~wrong).double().mean())}
-    for name, score in scores.items():
-        expected[f"AUROC of errors by {name}"] = value_of(auroc, score, wrong)
-        expected[f"excess area under risk and coverage by {name}"] = value_of(excess_risk_coverage, score, ~wrong)
-    values = [value_of(auroc, scores[name], wrong) for name in ("energy", "max probability")]
-    expected["AUROC of errors, energy − max probability"] = values[0] - values[1]
+    scores["image_variance", "other"] = variance
+    expected = {RowId("accuracy"): float((~wrong).double().mean())}
+    for (by, of), score in scores.items():
+        expected[RowId("error_auroc", by=by, of=of)] = value_of(auroc, score, wrong)
+        expected[RowId("excess_risk_coverage", by=by, of=of)] = value_of(excess_risk_coverage, score, ~wrong)
+    energy, best = (value_of(auroc, scores[name, ""], wrong) for name in ("energy", "max_probability"))
+    expected[RowId("error_auroc", by="energy", minus="max_probability")] = energy - best
     confidence = logits.double().softmax(dim=1).amax(dim=1)
-    expected["calibration error, own scale"] = value_of(equal_mass_error, confidence, ~wrong)
-    for metric, value in expected.items():
-        row = figures[f"mine: {metric}"]
+    expected[RowId("calibration_error", by="own_scale")] = value_of(equal_mass_error, confidence, ~wrong)
+    for id, value in expected.items():
+        row = figures[replace(id, data="mine")]
         (found,), (low,) = row["value"].values(), row["low"].values()
-        assert found == pytest.approx(value, abs=2e-3), metric
-        assert low is not None, f"{metric} has an interval"
+        assert found == pytest.approx(value, abs=2e-3), id
+        assert low is not None, id
 
 
 def test_a_model_beside_itself_differs_in_nothing(figures):
-    for measure in ("AUROC of errors, max probability of run − max probability", "accuracy, by run − own"):
-        row = figures[f"mine: {measure}"]
+    best = "max_probability"
+    for id in (RowId("error_auroc", by=best, of="run", minus=best), RowId("accuracy", of="run", minus="")):
+        row = figures[replace(id, data="mine")]
         assert [*row["value"].values(), *row["low"].values(), *row["high"].values()] == pytest.approx([0, 0, 0])
-    assert "mine: label sets of other at 90% by lac: size" in figures
-    assert "mine, noise: AUROC out of distribution by image's variance of other" in figures
+    assert RowId("set_size", data="mine", by="lac", of="other", at=0.9) in figures
+    assert RowId("ood_auroc", data="mine", by="image_variance", of="other", other="noise") in figures
 
 
 def test_out_of_distribution_images_are_detected_by_mahalanobis_distance(figures):
     for other, count in (("elsewhere", 6), ("noise", 500)):
-        row = figures[f"mine, {other}: AUROC out of distribution by Mahalanobis distance"]
+        row = figures[RowId("ood_auroc", data="mine", by="mahalanobis_distance", other=other)]
         assert row["num_items"] == 120 + count
         (value,) = row["value"].values()
         assert value > 0.9
@@ -110,10 +114,10 @@ def test_a_fold_is_calibrated_on_the_others(answered):
         scores, others = fold_scores(answered, one, None), fold_scores(changed, two, None)
         for name, score in scores.items():
             torch.testing.assert_close(score[here], others[name][here], msg=name)
-        for name in ("probability and variance", "class Gaussians"):
+        for name in ("probability_and_variance", "class_gaussians"):
             assert not scores[name].equal(others[name])
-        both = (scores["max probability"] + scores["class Gaussians"].sigmoid()) / 2
-        torch.testing.assert_close(scores["probability and class Gaussians"], both)
+        both = (scores["max_probability"] + scores["class_gaussians"].sigmoid()) / 2
+        torch.testing.assert_close(scores["probability_and_class_gaussians"], both)
 
 
 def test_label_frequencies_of_the_other_folds_make_more_answers_right(answered):
@@ -125,10 +129,10 @@ def test_label_frequencies_of_the_other_folds_make_more_answers_right(answered):
     even, frequent = (decide(answered, prior, [("lac", 0.9)]) for prior in ("even", "labelled"))
     own, known = (float((one.logits.argmax(dim=1) == truth).double().mean()) for one in (even, frequent))
     assert known > own + 0.1
-    rows = {row.metric: row.value for row in set_rows("task", frequent, truth, truth == 0)}
+    rows = {row.id: row.value for row in set_rows(frequent, truth, truth == 0)}
     sizes = frequent.sets["lac", 0.9].sum(dim=1).double()
-    assert rows["label sets at 90% by lac: size"] == float(sizes.mean())
-    assert rows["at most 20% wrong: answered"] == float(frequent.answered[0.2].double().mean()) > 0
+    assert rows[RowId("set_size", by="lac", at=0.9)] == float(sizes.mean())
+    assert rows[RowId("answered", at=0.2)] == float(frequent.answered[0.2].double().mean()) > 0
 
 
 def test_unusable_data_and_options_are_refused(lab, tmp_path, answered):

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 from tests.support.captioned_world import CaptionedWorld, evaluate
-from tests.support.suite_results import hits, result, row_of_items
+from tests.support.suite_results import hits, result, row, row_of_items
 
 from prolip.cli import main
 from prolip.errors import UserError
 from prolip.evaluation.config import SuiteOptions, ZeroShotOptions
 from prolip.evaluation.datasets import FolderMissing
 from prolip.evaluation.evaluate import evaluate_sets, run_suite
-from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
+from prolip.evaluation.results import RowId, SuiteResult, TaskCache, TaskResult
 from prolip.store.selection import Chosen, write_selection
 
 
 def run_toy(model: Any, _: SuiteOptions, cache: TaskCache) -> SuiteResult:
     assert cache.folder.name == "tasks"
-    return result(model.name, row_of_items("t", "m", 2 * hits(0.5)))
+    return result(model.name, row("m", "t", 2 * hits(0.5)))
 
 
 def test_output_folder_and_resample_options_reach_the_result_files(tmp_path, monkeypatch):
@@ -89,6 +89,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path, monkeypatch):
 
 def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path):
     model = SimpleNamespace(name="m", fingerprint=lambda: "f", has_variances=True)
+    options = SuiteOptions(checkpoint=("m",))
     errors = {"wrong": UserError("data", "it has no shard"), "gone": FileNotFoundError("no such folder")}
 
     def prepare(name: str, source: str) -> tuple[dict[str, Any], Any]:
@@ -97,15 +98,15 @@ def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path):
             raise errors[name]
         if name.startswith("missing"):
             raise FolderMissing(name, "data")
-        return {}, lambda: TaskResult(rows=[row_of_items(name, "m", torch.ones(2))], notes=[f"{name}: small"])
+        return {}, lambda: TaskResult(rows=[row_of_items(RowId("m"), torch.ones(2))], notes=["small"])
 
     def found(*names: str) -> SuiteResult:
         return evaluate_sets(
-            "toy", model, {name: f"a/{name}" for name in names}, TaskCache(tmp_path / "tasks"), prepare
+            "toy", model, options, {name: f"a/{name}" for name in names}, TaskCache(tmp_path / "tasks"), prepare
         )
 
     some = found("one", "wrong", "missing 1", "gone", "missing 2", "two")
-    assert [row.task for row in some.rows] == ["one", "two"]
+    assert [row.id.data for row in some.rows] == ["one", "two"]
     failed = ["wrong: data: it has no shard", "gone: no such folder"]
     assert some.notes == ["not in data: missing 1, missing 2", "one: small", *failed, "two: small"]
     with pytest.raises(UserError, match="; ".join(failed)):
@@ -127,7 +128,7 @@ def test_sets_of_equal_names_both_have_rows_and_damaged_ones_are_noted(suite, wo
     given = [word for source in (*good, *bad, good[0]) for word in ("--data", source)]
     words = ["--num_bins", "3", "--show", "0"] if suite == "uncertainty" else []
     found = evaluate(suite, world.ours, tmp_path / "out", *given, *words)
-    assert {row["task"] for row in found["figures"]} == set(good)
+    assert {row["id"]["data"] for row in found["figures"]} == set(good)
     notes = found["notes"][world.ours]
     assert [note.split(":")[0] for note in notes] == ["empty", "pipe", "absent.tar"]
 

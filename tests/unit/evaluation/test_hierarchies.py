@@ -9,22 +9,24 @@ import torch
 from tests.support.captioned_sets import caption, write_hierarchies
 from tests.support.captioned_world import mean_ranks
 from tests.support.random_gaussians import gaussians
+from tests.support.suite_results import values
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.datasets import embed_set, open_images, read_levels
 from prolip.evaluation.hierarchies import NEEDS_VARIANCES, Hierarchies, level_rows, walk_rows
+from prolip.evaluation.results import RowId
 from prolip.gaussian import Gaussian
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
 from prolip.metrics.hierarchy import items_on_walk, mean_root, string_ids, traverse
 
 KINDS: dict[str, tuple[Root, InclusionForm]] = {
     "root": ("text", "official"),
-    "including item (official)": ("inclusion", "official"),
-    "including item (exact)": ("inclusion", "exact"),
-    "root and including item (official, as in Table 2)": ("both", "official"),
-    "root and including item (exact)": ("both", "exact"),
+    "inclusion_official": ("inclusion", "official"),
+    "inclusion_exact": ("inclusion", "exact"),
+    "both_official": ("both", "official"),
+    "both_exact": ("both", "exact"),
 }
 
 
@@ -43,7 +45,7 @@ def test_a_suite_walks_from_each_query_through_its_own_items(suite, packed, worl
     assert main(["eval", suite, *words, *f"--data {folder} --out {out}".split()]) == 0
     found = json.loads((out / "results.json").read_text())
     assert found["notes"] == {world.ours: [], world.theirs: [f"{NEEDS_VARIANCES}: the model has no variances"]}
-    assert "precision, to the root" in world.values(found, world.theirs)
+    assert RowId("walk_precision", by="root") in values(found, 1)
     names = [f"h{number}" for number in (range(2, 8) if suite == "hierarcaps" else range(8))]
     images = embed_set(world.model, open_images(folder, names), 128).gaussian
     if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
@@ -55,8 +57,8 @@ def test_a_suite_walks_from_each_query_through_its_own_items(suite, packed, worl
         ids = torch.tensor([[place["h0"], place[f"h{1 + row % 2}"], place[f"h{2 + row}"]] for row in range(6)])
         texts = embed_captions(world.model, [caption(row, 1) for row in range(6)])
         data = Hierarchies(texts, images[ids], ids, mean_root(images[ids]))
-    expected = {row.metric: row.value for row in walk_rows("any", data)}
-    assert world.values(found, world.ours) == pytest.approx(expected, rel=1e-4)
+    expected = {row.id: row.value for row in walk_rows(data)}
+    assert values(found) == pytest.approx(expected, rel=1e-4)
     _, *charts = found["charts"][world.ours] or [None]
     assert [chart["title"] for chart in charts] == [
         caption(row, 1) for row in ([] if suite == "hierarcaps" else [0, 2, 4])
@@ -73,14 +75,14 @@ def test_there_is_a_walk_to_every_root():
     data = Hierarchies(
         gaussians(20, 6, seed=0), gaussians(20, 3, 6, seed=1), torch.arange(60).reshape(20, 3), torch.ones(6).double()
     )
-    rows = {row.metric: row for row in walk_rows("set", data, TraversalConfig(num_steps=9))}
-    for said, (root, form) in KINDS.items():
+    rows = {row.id: row for row in walk_rows(data, TraversalConfig(num_steps=9))}
+    for kind, (root, form) in KINDS.items():
         config = TraversalConfig(root=root, inclusion=form, num_steps=9)
         for figure, share in traverse(*data, config)._asdict().items():
-            assert rows[f"{figure.replace('_', ' ')}, to the {said}"].items == share.tolist()
-    table = "to the root and including item (official, as in Table 2)"
-    assert [name for name, row in rows.items() if row.main] == [f"precision, {table}", f"recall, {table}"]
-    assert [row.main for row in walk_rows("set", data, with_var=False)] == [True, True, False]
+            assert rows[RowId(f"walk_{figure}", by=kind)].items == share.tolist()
+    mains = [RowId(f"walk_{figure}", by="both_official") for figure in ("precision", "recall")]
+    assert [id for id, row in rows.items() if row.main] == mains, "the walk of the paper's Table 2"
+    assert [row.main for row in walk_rows(data, with_var=False)] == [True, True, False]
 
 
 def test_level_figures_of_a_hand_made_example():
@@ -88,18 +90,16 @@ def test_level_figures_of_a_hand_made_example():
     totals = torch.tensor([[4.0, 2.0, 1.0], [1.0, 2.0, 4.0], [4.0, 4.0, 1.0], [4.0, 1.0, 2.0]])
     items = Gaussian(torch.zeros(4, 3, 2), (totals / 2).log()[..., None].expand(4, 3, 2))
     queries = Gaussian(torch.zeros(4, 2), torch.full((4, 2), 0.5).log())  # of total variance 1
-    found = {
-        row.metric: row
-        for row in level_rows("set", Hierarchies(queries, items, torch.arange(12).reshape(4, 3), totals))
-    }
-    assert found["uncertainty falls at every level"].items == [1.0, 0.0, 0.0, 0.0]
+    rows = level_rows(Hierarchies(queries, items, torch.arange(12).reshape(4, 3), totals))
+    found = {row.id: row for row in rows}
+    assert found[RowId("uncertainty_falls")].items == [1.0, 0.0, 0.0, 0.0]
     # Among means that are equal the wider one includes; equally wide ones do not include each other.
-    assert found["lies in its level 0 (0 is the most general)"].items == [1.0, 0.0, 1.0, 1.0]
-    assert found["lies in its level 2 (0 is the most general)"].items == [0.0, 1.0, 0.0, 1.0]
+    assert found[RowId("level_inclusion", at=0)].items == [1.0, 0.0, 1.0, 1.0]
+    assert found[RowId("level_inclusion", at=2)].items == [0.0, 1.0, 0.0, 1.0]
     general = torch.tensor([[2.0, 1.0, 0.0]]).expand(4, 3)
     ranks = torch.corrcoef(torch.stack([mean_ranks(totals.flatten()), mean_ranks(general.flatten())]))
-    assert found["rank correlation of uncertainty with generality"].value == pytest.approx(float(ranks[0, 1]))
-    assert "entailment (PEP), AUC against reversed pairs by uncertainty" in found
+    assert found[RowId("generality_correlation")].value == pytest.approx(float(ranks[0, 1]))
+    assert RowId("entailment_auroc", by="uncertainty", other="reversed pairs") in found
 
 
 FAULTS = {

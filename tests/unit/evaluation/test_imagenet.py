@@ -16,6 +16,7 @@ from tests.support.imagenet_world import (
     share,
     write_set,
 )
+from tests.support.suite_results import values
 
 from prolip.errors import UserError
 from prolip.evaluation import imagenet_classnames, imagenet_templates
@@ -32,17 +33,15 @@ from prolip.metrics.zero_shot import aggregate_prompts
 def test_each_methods_accuracy_equals_its_functions(name, task, imagenet):
     labelled, prompts = labelled_set(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
     nearest = reweight_prompts(prompts, labelled.images, BprwConfig(num_neighbors=4)).as_classifier()
-    methods = unweighted_classifiers(prompts) | {"BPRW, nearest": nearest}
-    methods["even prompts"] = methods.pop("even weights")
-    for suffix, with_var in (("", False), (", with class variances", True)):
+    methods = unweighted_classifiers(prompts) | {"bprw": nearest}
+    methods[""] = methods.pop("even weights")
+    for measure, with_var in (("accuracy", False), ("accuracy_with_variances", True)):
         shares = {name: share(labelled, classifier, with_var=with_var) for name, classifier in methods.items()}
-        even = shares["even prompts"]
         for method, value in shares.items():
-            assert imagenet.value(task, f"accuracy, {method}{suffix}") == value
-            if method != "even prompts":
-                gain = imagenet.value(task, f"gain of {method} over even prompts{suffix}")
-                assert gain == pytest.approx(value - even)
-    assert imagenet.figure(task, "accuracy, even prompts")["main"]
+            assert imagenet.value(task, measure, by=method) == value
+            if method:
+                assert imagenet.value(task, measure, by=method, minus="") == pytest.approx(value - shares[""])
+    assert imagenet.figure(task, "accuracy")["main"]
 
 
 def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet):
@@ -51,35 +50,29 @@ def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet):
         prompts_of(imagenet.model, CLASSES), labelled.images, RULE, labels=labelled.labels
     ).as_classifier()
     others = torch.arange(len(labelled.labels)) >= 2 * len(CLASSES)  # the first two of each class vote
-    method = "BPRW, few-shot"
-    assert imagenet.figure("ImageNet", f"accuracy, {method}")["num_items"] == int(others.sum()) == 16
+    assert imagenet.figure("ImageNet", "accuracy", by="few_shot")["num_items"] == int(others.sum()) == 16
     even = aggregate_prompts(prompts_of(imagenet.model, CLASSES))
-    for suffix, with_var in (("", False), (", with class variances", True)):
+    for measure, with_var in (("accuracy", False), ("accuracy_with_variances", True)):
         few, before = (share(labelled, one, with_var=with_var, rows=others) for one in (weights, even))
-        assert imagenet.value("ImageNet", f"accuracy, {method}{suffix}") == few
-        gain = imagenet.value("ImageNet", f"gain of {method} over even prompts{suffix}")
-        assert gain == pytest.approx(few - before)
-    assert imagenet.value("ImageNet", "accuracy, even prompts, without the few shots") == share(
-        labelled, even, rows=others
-    )
+        assert imagenet.value("ImageNet", measure, by="few_shot") == few
+        assert imagenet.value("ImageNet", measure, by="few_shot", minus="") == pytest.approx(few - before)
+        assert imagenet.value("ImageNet", measure, by="even_without_voters") == before
 
 
 def test_voters_can_be_scored_too_and_further_filters_evaluated(imagenet, tmp_path):
     words = f"--data {imagenet.data} --sets imagenet1k --score_voters --filters.by_ranking 1".split()
     words += ["--filters.by_ranking_classwise", *"1111", "--nearest.num_neighbors", "4"]
     words += ["--few_shot.num_neighbors", "2", "--few_shot.num_draws", "3"]
-    found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words)["figures"]
-    values = {row["metric"]: row["value"][imagenet.names[0]] for row in found}
-    assert [row["metric"] for row in found if row["main"]][1:] == [
-        few := "accuracy, BPRW, few-shot",
-        every := f"{few}, voters scored too",
-    ]
+    found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words)
+    shares = {id.by: value for id, value in values(found).items() if (id.measure, id.minus) == ("accuracy", None)}
+    mains = [row["id"]["by"] for row in found["figures"] if row["main"]]
+    assert mains == ["", few := "few_shot", every := "few_shot_with_voters"]
     labelled, prompts = labelled_set(imagenet, "imagenet1k"), prompts_of(imagenet.model, CLASSES)
     weights = reweight_prompts(prompts, labelled.images, RULE, labels=labelled.labels).as_classifier()
-    assert values[every] == share(labelled, weights)
-    assert values[few] == imagenet.value("ImageNet", few)
+    assert shares[every] == share(labelled, weights)
+    assert shares[few] == imagenet.value("ImageNet", "accuracy", by=few)
     expected = share(labelled, filter_prompts(prompts, smallest(prompts.total_var, 1)))
-    assert values["accuracy, by_ranking 1"] == values["accuracy, by_ranking_classwise"] == expected
+    assert shares["by_ranking 1"] == shares["by_ranking_classwise"] == expected
 
 
 def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet):
@@ -88,14 +81,14 @@ def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet):
     options = ImagenetOptions(checkpoint=("x",), data=("y",))
     assert voting_labels(voters, labelled, options)[0].tolist() == labels.tolist()
     weights = reweight_prompts(prompts_of(imagenet.model, SETS["imagenet-a"][0]), voters.images, RULE, labels=labels)
-    assert imagenet.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(labelled, weights.as_classifier())
-    assert imagenet.figure("ImageNet-A", "accuracy, BPRW, few-shot")["num_items"] == 10
+    assert imagenet.value("ImageNet-A", "accuracy", by="few_shot") == share(labelled, weights.as_classifier())
+    assert imagenet.figure("ImageNet-A", "accuracy", by="few_shot")["num_items"] == 10
 
 
 def test_a_model_without_variances_has_its_accuracy(imagenet):
     clip = load(imagenet.names[1], device="cpu")
     expected = share(labelled_set(imagenet, "imagenet1k", clip), aggregate_prompts(prompts_of(clip, CLASSES)))
-    assert imagenet.value("ImageNet", "accuracy, even prompts", model=1) == expected
+    assert imagenet.value("ImageNet", "accuracy", model=1) == expected
 
 
 def test_notes_name_what_was_left_out(imagenet):
@@ -104,7 +97,7 @@ def test_notes_name_what_was_left_out(imagenet):
     assert "ImageNet-R: few-shot re-weighting: voters: " in ours
     assert "ImageNet-V2: few-shot" not in ours
     assert "filters and re-weighting of prompts, accuracy with class variances: the model has no variances" in theirs
-    assert {row["task"] for row in imagenet.results["figures"] if row["main"]} == {
+    assert {row["id"]["data"] for row in imagenet.results["figures"] if row["main"]} == {
         "ImageNet",
         "ImageNet-V2",
         "ImageNet-A",
@@ -118,17 +111,16 @@ def test_the_users_own_sets_and_voters_are_evaluated(tmp_path, imagenet):
         (tmp_path / "data" / f"wds_{own}_test").symlink_to(imagenet.data / f"wds_{name}_test")
     words = f"--data {tmp_path}/data --sets mine-rest mine-trained --voters mine-trained".split()
     words += ["--few_shot.num_draws", "3", "--few_shot.num_neighbors", "2", "--nearest.num_neighbors", "4"]
-    own, names = (
-        "accuracy, even prompts, without the few shots",
-        {"mine-rest": "ImageNet-A", "mine-trained": "ImageNet"},
-    )
-    found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words)["figures"]
-    values = {(names[row["task"]], row["metric"]): row["value"][imagenet.names[0]] for row in found}
-    assert values == {(task, metric): imagenet.value(task, metric) for task, metric in values}
-    assert {task for task, metric in values if metric == own} == {"ImageNet"}
+    own = "even_without_voters"
+    found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words)
+    for name, published in (("mine-rest", "ImageNet-A"), ("mine-trained", "ImageNet")):
+        assert values(found, data=name) == values(imagenet.results, data=published)
+    assert {row["id"]["data"] for row in found["figures"] if row["id"]["by"] == own} == {"mine-trained"}
     words = latest([*words, "--voters", "mine-rest"])
     found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words)["figures"]
-    assert {row["task"] for row in found if row["metric"] == own} == {"mine-rest"}, "other voters, other results"
+    assert {row["id"]["data"] for row in found if row["id"]["by"] == own} == {"mine-rest"}, (
+        "other voters, other results"
+    )
 
 
 def test_prompt_reweighting_has_the_published_settings():
@@ -151,10 +143,10 @@ def test_shifts_are_evaluated_if_imagenet_is_damaged(fault, imagenet, tmp_path):
         shutil.rmtree(folder)
     words = f"--data {tmp_path}/data --sets imagenet1k imagenet-a --nearest.num_neighbors 4".split()
     found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words, "--templates", "simple")
-    metrics = {row["metric"] for row in found["figures"]}
-    assert {row["task"] for row in found["figures"]} == {"ImageNet-A"}
-    assert "accuracy, BPRW, nearest" in metrics
-    assert "accuracy, BPRW, few-shot" not in metrics
+    methods = {row["id"]["by"] for row in found["figures"]}
+    assert {row["id"]["data"] for row in found["figures"]} == {"ImageNet-A"}
+    assert "bprw" in methods
+    assert "few_shot" not in methods
     first, second = found["notes"][imagenet.names[0]]
     assert "ImageNet" in first
     assert second.startswith("ImageNet-A: few-shot re-weighting: ")

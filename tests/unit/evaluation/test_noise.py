@@ -7,11 +7,13 @@ import torch
 from tests.support.captioned_sets import COUNT, caption
 from tests.support.captioned_world import CaptionedWorld, embedded
 from tests.support.refusals import refusal_of
+from tests.support.suite_results import values
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions
 from prolip.evaluation.config import NoiseOptions
 from prolip.evaluation.noise import combined_score, make_wrong
+from prolip.evaluation.results import RowId
 from prolip.gaussian import csd, inclusion_score
 from prolip.metrics.statistics import auroc, average_precision, value_of
 
@@ -19,33 +21,32 @@ CAPTIONS = [caption(number, 0) for number in range(COUNT)]
 
 
 def run(world: CaptionedWorld, *words: str) -> dict[str, Any]:
-    found = world.run("noise", "--data", str(world.pairs), *words)
-    return {f"{row['title']}: {row['metric']}": row["value"] for row in found["figures"]} | {"notes": found["notes"]}
+    return world.run("noise", "--data", str(world.pairs), *words)
 
 
 def test_every_score_of_a_pair_is_measured_by_the_wrong_pairs_that_it_finds(world):
-    found = run(world, "--swap", "0.5", "--kind", "swap", "generic")
+    results = run(world, "--swap", "0.5", "--kind", "swap", "generic")
+    ours, theirs = values(results), values(results, 1)
     images, _, _ = embedded(world.model, world.pairs)
-    title = f"{world.pairs.name}, swap"
     given, wrong = make_wrong(CAPTIONS, "swap", 0.5, 0)
     texts = embed_captions(world.model, given)
     scores = {
-        "cosine": -(images.mean * texts.mean).sum(1),
-        "sampled distance": csd(images, texts).diagonal(),
+        "mean": -(images.mean * texts.mean).sum(1),
+        "csd": csd(images, texts).diagonal(),
         "inclusion": -inclusion_score(images, texts).sum(1),
-        "image's variance": images.total_var,
-        "caption's variance": texts.total_var,
+        "image_variance": images.total_var,
+        "caption_variance": texts.total_var,
     }
     assert len({value_of(auroc, score, wrong) for score in scores.values()}) > 2
     for name, score in scores.items():
-        assert found[f"{title}: AUROC of wrong pairs by {name}"][world.ours] == value_of(auroc, score, wrong)
-        precision = found[f"{title}: average precision by {name}"][world.ours]
+        assert ours[RowId("wrong_pair_auroc", by=name, other="swap")] == value_of(auroc, score, wrong)
+        precision = ours[RowId("average_precision", by=name, other="swap")]
         assert precision == pytest.approx(value_of(average_precision, score, wrong))
-    combined = f"{title}: AUROC of wrong pairs by distance and both variances"
-    assert 0 <= found[combined][world.ours] <= 1
-    assert found[combined].get(world.theirs) is None
-    assert found[f"{world.pairs.name}, generic: AUROC of wrong pairs by cosine"][world.theirs] is not None
-    assert any("no variances" in note for note in found["notes"][world.theirs])
+    combined = RowId("wrong_pair_auroc", by="csd_and_variances", other="swap")
+    assert 0 <= ours[combined] <= 1
+    assert combined not in theirs
+    assert RowId("wrong_pair_auroc", by="mean", other="generic") in theirs
+    assert any("no variances" in note for note in results["notes"][world.theirs])
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])

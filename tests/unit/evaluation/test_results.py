@@ -8,21 +8,24 @@ import pytest
 import torch
 from scipy.stats import binomtest
 from tests.support.refusals import refusal_of
-from tests.support.suite_results import COUNT, hits, result, three
+from tests.support.suite_results import COUNT, hits, result, row, three
 
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import (
     Chart,
     Row,
+    RowId,
     SuiteResult,
     TaskCache,
     TaskResult,
-    broken_promises,
     compare,
+    difference,
     judged,
+    mean_row,
     row_of_items,
 )
 from prolip.metrics.statistics import STATISTICS
+from prolip.report.page import Cell
 from prolip.report.results import result_sections
 
 # ---- Intervals ------------------------------------------------------------------------------------------------------
@@ -31,7 +34,7 @@ from prolip.report.results import result_sections
 def test_an_interval_holds_95_percent_of_the_paired_resamples():
     """Of a mean about 1.96 standard errors either way; of a difference those of the items' differences."""
     first, other = hits(0.5), hits(0.8)
-    (figure,) = compare([result("a", row_of_items("t", "m", first)), result("b", row_of_items("t", "m", other))])
+    (figure,) = compare([result("a", row("m", "t", first)), result("b", row("m", "t", other))])
     for found, items in ((figure.values[0], first), (figure.differences[0], other - first)):
         error = float(items.std()) / COUNT**0.5
         assert found.value == pytest.approx(float(items.mean()))
@@ -41,16 +44,14 @@ def test_an_interval_holds_95_percent_of_the_paired_resamples():
 
 @pytest.mark.parametrize(("right", "count"), [(0, 9), (7, 9), (9, 9)])
 def test_a_share_has_wilsons_interval(right, count):
-    (figure,) = compare([result("a", row_of_items("t", "m", torch.arange(count) < right))])
+    (figure,) = compare([result("a", row("m", "t", torch.arange(count) < right))])
     expected = binomtest(right, count).proportion_ci(method="wilson")
     assert figure.values[0][1:] == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
 def test_a_model_differs_from_itself_by_exactly_zero():
     groups = torch.arange(400) % 2
-    rows = [
-        row_of_items("t", name, hits(0.5), None if name == "mean" else groups, statistic=name) for name in STATISTICS
-    ]
+    rows = [row(name, "t", hits(0.5), None if name == "mean" else groups, name) for name in STATISTICS]
     for figure in compare([result("a", *rows), result("b", *rows)], num_resamples=50):
         assert figure.differences[0] == (0.0, 0.0, 0.0)
 
@@ -59,18 +60,18 @@ def test_means_and_differences_of_rows_are_resampled_from_their_parts():
     better = hits(0.5).clone()
     better[:20] = 1.0
     rows = [
-        row_of_items("t", "one", hits(0.5)),
-        row_of_items("t", "two", better),
-        row_of_items("u", "one", hits(0.7, 1)),
+        row("share", "t", hits(0.5)),
+        row_of_items(RowId("share", data="t", by="other"), better),
+        row("share", "u", hits(0.7, 1)),
     ]
-    keys = [row.key for row in rows]
     mean, gain = (rows[0].value + rows[2].value) / 2, rows[1].value - rows[0].value
     combined = [
-        Row(title="all", metric="mean", value=mean, num_items=2, mean_of=[keys[0], keys[2]]),
-        Row(title="t", metric="gain", value=gain, num_items=COUNT, difference_of=["one", "two"]),
-        Row(title="all", metric="open", value=0.5, num_items=2, mean_of=[keys[0], "none: given"]),
-        Row(title="none", metric="given", value=0.5, num_items=9),
+        mean_row(RowId("mean", data="all"), [rows[0], rows[2]], 2),
+        difference(rows[0], rows[1]),
+        Row(id=RowId("open", data="all"), value=0.5, num_items=2, mean_of=[rows[0].id, RowId("given")]),
+        Row(id=RowId("given"), value=0.5, num_items=9),
     ]
+    assert combined[0].value == mean
     found = [figure.values[0] for figure in compare([result("a", *rows, *combined)], num_resamples=200)]
     widths = [value.high - value.low for value in found]
     assert widths[3] < min(widths[0], widths[2])
@@ -81,13 +82,12 @@ def test_means_and_differences_of_rows_are_resampled_from_their_parts():
 
 def test_figures_of_different_items_have_no_difference_interval():
     def averaged(model: str, tasks: list[str]) -> SuiteResult:
-        rows = [row_of_items(task, "m", hits(0.5)) for task in ("one", "two", "three")]
-        of = [f"{task}: m" for task in tasks]
-        return result(model, *rows, Row(title="all", metric="m", value=0.5, num_items=2, mean_of=of))
+        rows = {task: row("m", task, hits(0.5)) for task in ("one", "two", "three")}
+        return result(model, *rows.values(), mean_row(RowId("m", data="all"), [rows[task] for task in tasks], 2))
 
-    fewer = row_of_items("t", "m", hits(0.5)[1:])
+    fewer = row("m", "t", hits(0.5)[1:])
     for first, other in (
-        (result("a", row_of_items("t", "m", hits(0.5))), result("b", fewer)),
+        (result("a", row("m", "t", hits(0.5))), result("b", fewer)),
         (averaged("a", ["one", "two"]), averaged("b", ["one", "three"])),
     ):
         figure = compare([first, other], num_resamples=20)[-1]
@@ -97,7 +97,7 @@ def test_figures_of_different_items_have_no_difference_interval():
 
 
 def test_rows_of_one_task_share_resamples_and_the_seed_fixes_them():
-    rows = result("a", *(row_of_items(task, metric, 2 * hits(0.5)) for task, metric in ["xm", "xn", "ym"]))
+    rows = result("a", *(row(metric, task, 2 * hits(0.5)) for task, metric in ["xm", "xn", "ym"]))
     one, other, two = (figure.values[0] for figure in compare([rows], num_resamples=50))
     assert one == other
     assert one[1:] != two[1:]
@@ -108,10 +108,10 @@ def test_rows_of_one_task_share_resamples_and_the_seed_fixes_them():
 
 def test_rows_need_items_and_names_of_their_own():
     with pytest.raises(ValueError, match="items"):
-        row_of_items("t", "m", torch.zeros(0))
-    row = row_of_items("t", "m", hits(0.5))
-    with pytest.raises(AssertionError, match="a key names one row"):
-        compare([result("a", row, row)], num_resamples=0)
+        row("m", "t", torch.zeros(0))
+    one = row("m", "t", hits(0.5))
+    with pytest.raises(AssertionError, match="an id names one row"):
+        compare([result("a", one, one)], num_resamples=0)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,8 @@ def test_rows_need_items_and_names_of_their_own():
     ],
 )
 def test_a_promise_holds_is_broken_or_has_too_few_items(right, count, num_known, verdict):
-    found = judged(row_of_items("t", "m", torch.arange(count) < right), 0.9, num_known)
+    found = judged(row("m", "t", torch.arange(count) < right), 0.9, num_known)
     assert (found.verdict, found.baselines) == (verdict, {"promised": 0.9})
-    assert bool(broken_promises([found])) == (verdict == "below")
 
 
 # ---- Files ----------------------------------------------------------------------------------------------------------
@@ -138,18 +137,18 @@ def test_a_promise_holds_is_broken_or_has_too_few_items(right, count, num_known,
 
 def test_json_markdown_and_html_results_agree(tmp_path):
     chart = Chart(group="A curve", text="It rises.", svg='<svg class="chart"><path d="M0 0"/></svg>')
-    row = row_of_items("food <101>", "accuracy", hits(0.5), main=True)
-    number = Row(title="food <101>", metric="uncertainty", value=-0.0123456, num_items=400, unit="number")
+    one = row("accuracy", "food <101>", hits(0.5), main=True)
+    number = Row(id=RowId("mean_uncertainty", data="food <101>"), value=-0.0123456, num_items=400)
     results = [
-        result("ours", row, number, charts=(chart,)),
-        result("baseline", row, notes=("uncertainty: it has no variances",)),
+        result("ours", one, number, charts=(chart,)),
+        result("baseline", one, notes=("uncertainty: it has no variances",)),
     ]
     told = write_results(tmp_path, results, num_resamples=50, seed=0)
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["figures"][1]["value"] == {"ours": number.value, "baseline": None}
     table = (tmp_path / "results.md").read_text()
-    assert f"| food <101> | accuracy | 400 | {100 * row.value:.2f} (" in table
-    assert "| food <101> | uncertainty | 400 | −0.01235 | – | – |" in table
+    assert f"| food <101> | accuracy | 400 | {100 * one.value:.2f} (" in table
+    assert "| food <101> | mean uncertainty | 400 | −0.01235 | – | – |" in table
     assert "- baseline: uncertainty: it has no variances" in table
     assert "baseline: uncertainty: it has no variances" in told
     page = (tmp_path / "results.html").read_text()
@@ -162,9 +161,9 @@ def test_json_markdown_and_html_results_agree(tmp_path):
 
 
 def test_promises_come_first_with_a_verdict_for_each_model(tmp_path):
-    other = Row(title="t", metric="n", value=0.5, num_items=9, main=True)
+    other = Row(id=RowId("n", data="t"), value=0.5, num_items=9, main=True)
     both = [
-        result(name, judged(row_of_items("t", "m", torch.arange(100) < right, main=True), 0.9, math.inf), other)
+        result(name, judged(row("m", "t", torch.arange(100) < right, main=True), 0.9, math.inf), other)
         for name, right in (("a", 50), ("b", 99))
     ]
     assert write_results(tmp_path, both[:1], num_resamples=0, seed=0) == [
@@ -172,12 +171,14 @@ def test_promises_come_first_with_a_verdict_for_each_model(tmp_path):
         "| --- | --- | ---: | ---: | ---: | ---: |",
         "| t | m | 90.00 | 50.00 | below | 100 |",
         "| t | n | – | 50.00 | – | 9 |",
+        "",
+        "a: t: warning: m: 50.0% of 100, not 90%",
     ]
     sections = result_sections(json.loads((tmp_path / "results.json").read_text()))
-    assert "verdict" in sections[0].table[0], "the table comes first on the page, not cards"
-    head, _, row, _ = write_results(tmp_path, both, num_resamples=0, seed=0)
+    assert Cell("verdict") in sections[0].table[0], "the table comes first on the page, not cards"
+    head, _, first, *_ = write_results(tmp_path, both, num_resamples=0, seed=0)
     assert head == "| task | metric | promised | a | verdict | b | verdict | items | b − a |"
-    assert row.startswith("| t | m | 90.00 | 50.00 | below | 99.00 | holds | 100 |")
+    assert first.startswith("| t | m | 90.00 | 50.00 | below | 99.00 | holds | 100 |")
 
 
 def test_result_files_compare_three_models(tmp_path):
@@ -188,8 +189,8 @@ def test_result_files_compare_three_models(tmp_path):
     assert accuracy["difference_low"]["best"] < accuracy["difference"]["best"] < accuracy["difference_high"]["best"]
     assert recall["value"]["a last"] is recall["difference"]["a last"] is None
     table = (tmp_path / "results.md").read_text()
-    head, _, row = re.findall(r"^\|.*$", table.split("## Main figures")[1], re.MULTILINE)[:3]
-    heads, cells = ([cell.strip() for cell in re.split(r"(?<!\\)\|", some)[1:-1]] for some in (head, row))
+    head, _, first = re.findall(r"^\|.*$", table.split("## Main figures")[1], re.MULTILINE)[:3]
+    heads, cells = ([cell.strip() for cell in re.split(r"(?<!\\)\|", some)[1:-1]] for some in (head, first))
     assert heads[3:] == [r"m\|ddle", "best", "a last", r"best − m\|ddle", r"a last − m\|ddle"]
     percent = [100 * float(hits(share).mean()) for share in (0.5, 0.8, 0.2)]
     expected = [*(f"{value:.2f} (" for value in percent), *(f"{value - percent[0]:+.2f} (" for value in percent[1:])]
@@ -209,14 +210,14 @@ def test_a_finished_task_is_not_run_again(tmp_path, monkeypatch):
     def compute() -> TaskResult:
         calls.append(1)
         groups = torch.arange(400) % 3
-        return TaskResult(rows=[row_of_items("t", "m", hits(0.5), groups, statistic="worst_group")], notes=["note"])
+        return TaskResult(rows=[row("m", "t", hits(0.5), groups, "worst_group")], notes=["note"])
 
     cache, long = TaskCache(tmp_path / "tasks"), "a/long/path/" * 40
-    first = cache.get_or_run("vtab/dtd", {"model": "x", "data": 1}, compute)
-    assert cache.get_or_run("vtab/dtd", {"data": 1, "model": "x"}, compute) == first
+    first = cache.get_or_run("vtab/dtd", ["x", torch.ones(2)], compute)
+    assert cache.get_or_run("vtab/dtd", ["x", torch.ones(2)], compute) == first
     assert len(calls) == 1
-    for name, settings in (("vtab/dtd", {"model": "y", "data": 1}), (f"{long}a", {}), (f"{long}b", {}), ("pets", {})):
-        cache.get_or_run(name, settings, compute)
+    for name, key in (("vtab/dtd", ["x", torch.zeros(2)]), (f"{long}a", {}), (f"{long}b", {}), ("pets", {})):
+        cache.get_or_run(name, key, compute)
     assert len(calls) == 5
     (path,) = (tmp_path / "tasks").glob("pets-*.json")
     path.write_text("{}")  # damaged

@@ -1,15 +1,19 @@
 """`prolip eval retrieval` against the functions behind it, on small data."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.support.captioned_sets import COUNT
-from tests.support.captioned_world import WAYS, embedded
+from tests.support.captioned_world import embedded
 from tests.support.random_gaussians import gaussians
+from tests.support.suite_results import values as values_of
 from torch.profiler import ProfilerActivity, profile
 
 from prolip.cli import main
 from prolip.errors import UserError
 from prolip.evaluation.config import RetrievalOptions
+from prolip.evaluation.results import RowId
 from prolip.evaluation.retrieval import recall_rows
 from prolip.inference.load_model import load
 from prolip.metrics.coco import CocoTruth, Pairs
@@ -19,19 +23,19 @@ from prolip.metrics.uncertainty import uncertainty_bins
 
 def test_the_suite_equals_the_measures_with_and_without_variances(world):
     found = world.run("retrieval", "--data", str(world.pairs))
-    for name in (world.ours, world.theirs):
-        values = world.values(found, name)
+    for place, name in enumerate((world.ours, world.theirs)):
+        values = values_of(found, place)
         images, texts, owner = embedded(load(name, device="cpu"), world.pairs)
         correct = torch.arange(len(images.mean))[:, None] == owner
         to_text, to_image = (
             evaluate_retrieval(images, texts, correct, "mean"),
             evaluate_retrieval(texts, images, correct.T, "mean"),
         )
-        assert values["image to caption R@5"] == pytest.approx(to_text.recall_at_5)
-        assert values["caption to image R@1"] == pytest.approx(to_image.recall_at_1)
-        assert values["mean recall@1"] == pytest.approx((to_text.recall_at_1 + to_image.recall_at_1) / 2)
+        assert values[RowId("recall_at", way="image_to_text", by="mean", at=5)] == pytest.approx(to_text.recall_at_5)
+        assert values[RowId("recall_at", way="text_to_image", by="mean", at=1)] == pytest.approx(to_image.recall_at_1)
+        assert values[RowId("mean_recall")] == pytest.approx((to_text.recall_at_1 + to_image.recall_at_1) / 2)
         if name == world.ours:
-            by_distance = values["caption to image R@10, by sampled distance"]
+            by_distance = values[RowId("recall_at", way="text_to_image", by="csd", at=10)]
             assert by_distance == pytest.approx(evaluate_retrieval(texts, images, correct.T).recall_at_10)
     assert any("no variances" in note for note in found["notes"][world.theirs])
 
@@ -40,8 +44,8 @@ def test_no_matrix_of_all_images_and_captions_is_made():
     count, places = 2100, torch.arange(2100)
     images = gaussians(count, 4, seed=0)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
-        rows = recall_rows("mine", images, images, places, ["mean"])
-    assert {row.metric: row.value for row in rows}["image to caption R@1"] == 1.0
+        rows = recall_rows(images, images, places, ["mean"])
+    assert {row.id: row.value for row in rows}[RowId("recall_at", way="image_to_text", by="mean", at=1)] == 1.0
     shapes = [torch.Size(shape) for event in recorded.events() for shape in event.input_shapes if shape]
     assert max(shape.numel() for shape in shapes) == 1024 * count
 
@@ -54,22 +58,22 @@ def test_coco_ids_add_the_coco_figures(world, monkeypatch):
     monkeypatch.setattr("prolip.evaluation.retrieval.load_truth", lambda: truth)
     keys = ["--caption_key", "sentences.raw", "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
     found = world.run("retrieval", "--data", str(world.pairs), *keys, models=[world.ours])
-    tasks = {(row["task"], row["metric"]): row for row in found["figures"]}
-    for way in WAYS:
+    rows = {RowId(**row["id"]): row for row in found["figures"]}
+    for way in ("image_to_text", "text_to_image"):
         for k in (1, 5, 10):
-            metric = f"{way} R@{k}, by sampled distance"
-            values = [tasks[task, metric]["value"][world.ours] for task in (world.pairs.name, "COCO 5K")]
+            id = RowId("recall_at", way=way, by="csd", at=k)
+            values = [rows[replace(id, data=data)]["value"][world.ours] for data in (world.pairs.name, "COCO 5K")]
             assert values[0] == pytest.approx(values[1])
-            assert ("COCO 1K", metric) in tasks
-        assert [tasks["ECCV Caption", f"{way} mAP@R{end}"]["main"] for end in ("", ", by sampled distance")] == [0, 1]
-        assert not tasks["ECCV Caption", f"{way} R-precision, by sampled distance"]["main"]
+            assert replace(id, data="COCO 1K") in rows
+        id = RowId("map_at_r", data="ECCV Caption", way=way)
+        assert [rows[replace(id, by=by)]["main"] for by in ("mean", "csd")] == [0, 1]
+        assert not rows[replace(id, measure="r_precision", by="csd")]["main"]
     images, texts, owner = embedded(world.model, world.pairs)
     ranks = first_ranks(texts, images, owner[:, None] == torch.arange(COUNT))
     bins = uncertainty_bins(texts.total_var, (ranks < 1).double())
-    metric = "correlation of caption to image R@1, by sampled distance with the query's uncertainty, over bins"
-    assert {task: row["value"][world.ours] for (task, name), row in tasks.items() if name == metric} == pytest.approx(
-        dict.fromkeys(["COCO 5K", "CxC", "ECCV Caption"], bins.pearson)
-    )
+    id = RowId("recall_correlation", way="text_to_image", by="csd", at=1)
+    for data in ("COCO 5K", "CxC", "ECCV Caption"):
+        assert rows[replace(id, data=data)]["value"][world.ours] == pytest.approx(bins.pearson)
 
 
 def test_coco_pairs_are_opened_before_embedding_starts(world, tmp_path, monkeypatch, capsys):

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
+from tests.support.suite_results import values
 
 from prolip.cli import main
 from prolip.errors import UserError
 from prolip.evaluation.classification import Answers
 from prolip.evaluation.datacomp import AVERAGES, TABLE, Task, average_rows, read_tasks, task_rows
-from prolip.evaluation.results import Row
+from prolip.evaluation.results import Row, RowId
 
 COLUMNS = ["key", "name", "folders", "items", "metric", "group_column", "averages"]
 GOOD = ["birds", "Garden birds", "wds_birds_test birds", "120", "worst_group", "2", "animals all"]
@@ -70,10 +71,10 @@ def test_errors_of_a_task_table_name_row_and_column(lines, column, tmp_path):
     assert error.value.field.endswith(column)
 
 
-def average(table: list[Task], shares: dict[str, float]) -> dict[str, float]:
-    rows = [Row(title=name, metric="m", value=value, num_items=1, main=True) for name, value in shares.items()]
-    rows += [Row(title=name, metric="another", value=9.0, num_items=1) for name in shares]
-    return {row.metric: row.value for row in average_rows(table, rows)}
+def average(table, shares):
+    rows = [Row(id=RowId("m", data=name), value=value, num_items=1, main=True) for name, value in shares.items()]
+    rows += [Row(id=RowId("another", data=name), value=9.0, num_items=1) for name in shares]
+    return {(row.id.of, row.num_items, row.id.at): row.value for row in average_rows(table, rows)}
 
 
 def test_averages_are_over_the_tasks_that_name_them(tmp_path):
@@ -81,9 +82,10 @@ def test_averages_are_over_the_tasks_that_name_them(tmp_path):
     lines = [[f"k{n}", f"N{n}", "f", "0", "accuracy", "-", word] for n, word in enumerate(words)]
     table = read_tasks(write(tmp_path / "mine.tsv", *lines))
     found = average(table, {"N0": 0.1, "N1": 0.3, "N2": 0.5, "N3": 0.9})
-    assert found == pytest.approx({"VTAB": 0.5, "animals": 0.3, "plants": 0.5, "2 tasks": 0.2})
-    assert list(found) == ["VTAB", "animals", "plants", "2 tasks"]
-    assert average(table, {"N0": 0.1}) == {"animals (1 of 2 tasks)": 0.1, "2 tasks (1 of 2 tasks)": 0.1}
+    expected = {("VTAB", 1, 1): 0.5, ("animals", 2, 2): 0.3, ("plants", 1, 1): 0.5, ("all", 2, 2): 0.2}
+    assert found == pytest.approx(expected)
+    assert list(found) == list(expected)
+    assert average(table, {"N0": 0.1}) == {("animals", 1, 2): 0.1, ("all", 1, 2): 0.1}
 
 
 def test_datacomps_table_has_only_the_published_averages():
@@ -106,14 +108,11 @@ def test_a_table_of_ones_own_uses_datacomps_metrics(tmp_path, capsys):
     assert main([*words, "--out", str(tmp_path / "theirs")]) == 0
     mine, theirs = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("mine", "theirs"))
     assert (mine["suite"], theirs["suite"]) == ("garden", "datacomp")
-    own, published = (
-        {(row["task"], row["metric"]): row["value"][source] for row in found["figures"] if row["task"] != "Average"}
-        for found in (mine, theirs)
-    )
-    assert {(chosen[task].name, metric): value for (task, metric), value in own.items()} == published
-    mains = [row["value"][source] for row in mine["figures"] if row["main"] and row["task"] != "Average"]
-    averages = {row["metric"]: row["value"][source] for row in mine["figures"] if row["task"] == "Average"}
-    assert averages == pytest.approx(dict.fromkeys(("mine", "5 tasks"), sum(mains) / 5))
+    for name, task in chosen.items():
+        assert values(mine, data=name) == values(theirs, data=task.name)
+    mains = [row["value"][source] for row in mine["figures"] if row["main"] and row["id"]["data"] in chosen]
+    averages = {id.of: value for id, value in values(mine, data="Average").items()}
+    assert averages == pytest.approx(dict.fromkeys(("mine", "all"), sum(mains) / 5))
     assert main([*words, *f"--table {table} --tasks cifar10 --out {tmp_path}/none".split()]) == 2
     assert "tasks" in capsys.readouterr().err
 
@@ -124,8 +123,7 @@ def test_groups_are_told_apart_by_their_numbers(tmp_path):
     labels, best = torch.zeros(6, dtype=torch.int64), torch.tensor([[0], [1], [0], [1], [1], [1]])
     for regions, alone in (([0, 0, 2**40, 2**40, 5, 5], [0.5]), ([0, 0, 2016, 2016, 7, 7], []), ([5] * 6, [])):
         rows = {
-            row.metric: row.value
-            for row in task_rows(task, Answers(best, None), labels, torch.tensor(regions)[:, None])
+            row.id: row.value for row in task_rows(task, Answers(best, None), labels, torch.tensor(regions)[:, None])
         }
-        assert rows.pop("worst-region accuracy") == (0.0 if len(set(regions)) > 1 else pytest.approx(1 / 3))
-        assert [value for metric, value in rows.items() if "without Other" in metric] == alone
+        assert rows.pop(RowId("worst_region_accuracy")) == (0.0 if len(set(regions)) > 1 else pytest.approx(1 / 3))
+        assert [value for id, value in rows.items() if id.by == "known_regions"] == alone

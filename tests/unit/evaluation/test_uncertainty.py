@@ -12,6 +12,7 @@ import torch
 from tests.support.captioned_sets import COUNT, WORDS, caption
 from tests.support.captioned_world import CaptionedWorld, embedded, mean_ranks
 from tests.support.refusals import refusal_of
+from tests.support.suite_results import values
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
@@ -19,6 +20,7 @@ from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_views
 from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.datasets import open_dataset
+from prolip.evaluation.results import RowId
 from prolip.evaluation.uncertainty import (
     OCCLUDED,
     accuracy_figures,
@@ -47,10 +49,10 @@ def found(world: CaptionedWorld) -> dict[str, Any]:
 
 
 def test_the_most_and_least_certain_images_are_named(world, found):
-    values = world.values(found, world.ours)
+    shares = values(found)
     images, texts, _ = embedded(world.model, world.pairs)
-    assert values["mean uncertainty of images"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
-    assert values["mean uncertainty of captions"] == pytest.approx(float(texts.total_var.mean()), rel=1e-5)
+    assert shares[RowId("occluded_uncertainty", at=0.0)] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
+    assert shares[RowId("mean_uncertainty", of="captions")] == pytest.approx(float(texts.total_var.mean()), rel=1e-5)
     assert "Accuracy by uncertainty" in (world.root / "uncertainty" / "results.html").read_text()
     (note,) = found["notes"][world.ours]
     order = images.total_var.argsort(stable=True).tolist()
@@ -73,7 +75,7 @@ def test_options_out_of_range_are_named(name, value):
 
 
 def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(world, found):
-    values, model = world.values(found, world.ours), world.model
+    shares, model = values(found), world.model
     images, texts, owners = embedded(model, world.pairs)
     views = {
         "hidden": hide_patches(model, 0.4),
@@ -86,43 +88,31 @@ def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(world, f
     with model.running():
         rest = model.encode_tokens(hide_tokens(model.tokenize(captions), model.require_tokenizer().pad_id, None))
     pairs = {
-        "a blurred image": (images, seen["blurred"]),
-        "an image with 60% of its patches hidden": (images, seen["hidden"]),
-        "the caption of an image": (images.rows(owners), texts),
-        "a caption with 75% of its tokens hidden": (texts, rest),
+        "blurred_image": (images, seen["blurred"]),
+        "hidden_patches": (images, seen["hidden"]),
+        "caption": (images.rows(owners), texts),
+        "hidden_tokens": (texts, rest),
     }
-    for said, (whole, changed) in pairs.items():
+    for by, (whole, changed) in pairs.items():
         more, inside = changed.total_var > whole.total_var, inclusion_score(whole, changed).sum(dim=1) > 0
-        assert values[f"{said} is more uncertain"] == pytest.approx(float(more.double().mean()))
-        assert values[f"{said} includes the original, H > 0"] == pytest.approx(float(inside.double().mean()))
-    occluded = values["mean uncertainty of images, 10.0% occluded"]
+        assert shares[RowId("more_uncertain", by=by)] == pytest.approx(float(more.double().mean()))
+        assert shares[RowId("includes", by=by)] == pytest.approx(float(inside.double().mean()))
+    occluded = shares[RowId("occluded_uncertainty", at=0.1)]
     assert occluded == pytest.approx(float(seen["occluded"].total_var.mean()), rel=1e-5)
-    assert "accuracy, 10.0% occluded" in values
-    assert len(set(values.values()) - {0.0, 0.5, 1.0}) > 6, "else a direction would not show"
-    titles = [chart["title"] for chart in found["charts"][world.ours]]
-    kinds = ["uncertainty of images", "uncertainty of captions", *(f"H of the original in {said}" for said in pairs)]
-    assert titles == [
-        "accuracy by uncertainty",
-        "uncertainty by words",
-        "occlusion",
-        "map",
-        *(f"histogram, {kind}" for kind in kinds),
-    ]
-    marks = {"occlusion": "circle[@r='4']", "map": "ellipse"}
-    drawn = {
-        title: len(ET.fromstring(f"<p>{chart['svg']}</p>").findall(f"./svg[@role]/{marks.get(title, 'polyline')}"))
-        for title, chart in zip(titles, found["charts"][world.ours], strict=True)
-    }
-    assert drawn == dict.fromkeys(titles, 1) | {"occlusion": 2 * len(OCCLUDED), "map": COUNT + 3 * COUNT}
+    assert RowId("occluded_accuracy", at=0.1) in shares
+    assert len(set(shares.values()) - {0.0, 0.5, 1.0}) > 6, "else a direction would not show"
+    marks = {"occlusion": ("circle[@r='4']", 2 * len(OCCLUDED)), "map": ("ellipse", 4 * COUNT)}
+    charts = found["charts"][world.ours]
+    assert len(charts) == 4 + 2 + len(pairs)
+    for chart in charts:
+        mark, count = marks.get(chart["title"], ("polyline", 1))
+        assert len(ET.fromstring(f"<p>{chart['svg']}</p>").findall(f"./svg[@role]/{mark}")) == count
     ranks = torch.corrcoef(torch.stack([mean_ranks(texts.total_var), mean_ranks(count_words(captions).double())]))
-    metric = "rank correlation of a caption's uncertainty with its words"
-    assert values[metric] == pytest.approx(float(ranks[0, 1]))
-    figure = next(row for row in found["figures"] if row["metric"] == metric)
-    assert figure["low"][world.ours] < values[metric] < figure["high"][world.ours]
+    assert shares[RowId("caption_length_correlation")] == pytest.approx(float(ranks[0, 1]))
 
 
 def test_accuracy_is_that_of_the_zero_shot_classes(world, found):
-    values = world.values(found, world.ours)
+    shares = values(found)
     images, _, _ = embedded(world.model, world.pairs)
     prompts = [embed_captions(world.model, [f"a picture of {name}", name]) for name in WORDS[:4]]
     classifier = aggregate_prompts(
@@ -131,13 +121,9 @@ def test_accuracy_is_that_of_the_zero_shot_classes(world, found):
     logits = zero_shot_logits(images.mean, classifier.weight, logit_scale=world.model.logit_scale)
     labels = torch.arange(COUNT) % 4
     right = (logits.argmax(dim=1) == labels).double()
-    expected = {
-        row.metric: row.value for row in accuracy_figures("any", images.total_var.double(), logits, labels, 4).rows
-    }
-    assert expected["accuracy"] == pytest.approx(float(right.mean()))
-    assert {metric: values.get(metric, math.nan) for metric in expected} == pytest.approx(
-        expected, nan_ok=True, rel=1e-4
-    )
+    expected = {row.id: row.value for row in accuracy_figures(images.total_var.double(), logits, labels, 4).rows}
+    assert expected[RowId("accuracy")] == pytest.approx(float(right.mean()))
+    assert {id: shares.get(id, math.nan) for id in expected} == pytest.approx(expected, nan_ok=True, rel=1e-4)
 
 
 def test_the_least_certain_bin_includes_the_remainder():
@@ -145,11 +131,11 @@ def test_the_least_certain_bin_includes_the_remainder():
     uncertainty = torch.tensor([0.7, 0.1, 0.4, 0.2, 0.3, 0.6, 0.5], dtype=torch.float64)
     right = torch.tensor([0, 1, 0, 1, 1, 0, 1])
     logits = torch.nn.functional.one_hot(right, 2).float()
-    found = accuracy_figures("set", uncertainty, logits, torch.ones(7, dtype=torch.int64), 3)
-    values = {row.metric: row.value for row in found.rows}
-    assert values["accuracy of the most certain 1/3"] == 1.0
-    assert values["accuracy of the least certain 1/3"] == 0.0
-    assert values["correlation of accuracy with uncertainty, over bins"] == pytest.approx(-(0.75**0.5))
+    found = accuracy_figures(uncertainty, logits, torch.ones(7, dtype=torch.int64), 3)
+    shares = {row.id.measure: row.value for row in found.rows}
+    assert shares["most_certain_accuracy"] == 1.0
+    assert shares["least_certain_accuracy"] == 0.0
+    assert shares["uncertainty_correlation"] == pytest.approx(-(0.75**0.5))
     assert [row.main for row in found.rows] == [True, *[False] * (len(found.rows) - 1)]
 
 

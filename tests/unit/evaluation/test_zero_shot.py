@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 from tests.support.random_gaussians import gaussians
 from tests.support.shards import encoded, write_tar
+from tests.support.suite_results import values
 from tests.support.untrained_run import write_run, write_run_with
 
 import prolip
 from prolip.cli import main
 from prolip.evaluation import classification, zero_shot
 from prolip.evaluation.datasets import open_dataset
+from prolip.evaluation.results import RowId
 from prolip.metrics.zero_shot import Classifier
 
 CLASSES = ["red_fox", "sea-lion", "travel"]
@@ -48,29 +50,25 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(lab: Path, out: Path, *words: str) -> dict[str, float]:
+def evaluate(lab: Path, out: Path, *words: str):
     given = f"eval zero_shot --checkpoint {lab}/run --out {out} --num_resamples 0".split()
     assert main([*given, *words]) == 0
-    found = json.loads((out / "results.json").read_text())
-    return {row["metric"]: next(iter(row["value"].values())) for row in found["figures"]}
+    return values(json.loads((out / "results.json").read_text()))
 
 
-def test_accuracy_on_class_folders_equals_the_models_answers(lab, tmp_path, capsys):
+def test_accuracy_on_class_folders_equals_the_models_answers(lab, tmp_path):
     folders = evaluate(lab, tmp_path / "folders", "--data", str(lab / "animals"), "--templates", *PROMPTS)
-    said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith(f"wrote {tmp_path}/folders/results.json")
-    assert said.endswith("in a browser")
     model = prolip.load(lab / "run", device="cpu")
     words = ["red fox", "sea lion", "travel"]
     answers = model.classify(lab / "animals", words, templates=PROMPTS).labels
     right = [name for name, count in zip(words, COUNTS, strict=True) for _ in range(count)]
     hits = [answer == name for answer, name in zip(answers, right, strict=True)]
     assert 0 < sum(hits) < len(hits), "the test would see nothing"
-    assert folders["accuracy"] == pytest.approx(sum(hits) / len(hits))
+    assert folders[RowId("accuracy")] == pytest.approx(sum(hits) / len(hits))
     for own, other in itertools.product(words, words):
         share = [answer == other for answer, name in zip(answers, right, strict=True) if name == own]
-        metric = f"recall of {own}" if own == other else f"{own} taken for {other}"
-        assert folders.get(metric, 0) == pytest.approx(sum(share) / len(share))
+        id = RowId("recall", of=own) if own == other else RowId("confusion", of=own, other=other)
+        assert folders.get(id, 0) == pytest.approx(sum(share) / len(share))
     # The published layout brings names and prompts of its own.
     assert evaluate(lab, tmp_path / "layout", "--data", str(lab / "wds_animals_test")) == pytest.approx(folders)
     # Names of the user's own, in the order of the folders.
@@ -79,10 +77,10 @@ def test_accuracy_on_class_folders_equals_the_models_answers(lab, tmp_path, caps
     renamed = evaluate(lab, tmp_path / "renamed", *data, "--classnames", str(tmp_path / "names.txt"))
     turned = {"red fox": "travel", "travel": "red fox"}
     hits = [turned.get(answer, answer) == name for answer, name in zip(answers, right, strict=True)]
-    assert renamed["accuracy"] == pytest.approx(sum(hits) / len(hits))
+    assert renamed[RowId("accuracy")] == pytest.approx(sum(hits) / len(hits))
     (tmp_path / "names.txt").write_text("fox\nfox\ntravel\n")
     twice = evaluate(lab, tmp_path / "twice", *data, "--classnames", str(tmp_path / "names.txt"))
-    assert {"recall of fox #0", "recall of fox #1", "recall of travel"} <= twice.keys()
+    assert {RowId("recall", of=name) for name in ("fox #0", "fox #1", "travel")} <= twice.keys()
 
 
 def test_accuracy_stands_beside_the_largest_class_and_an_untrained_model(lab, tmp_path):
@@ -91,9 +89,9 @@ def test_accuracy_stands_beside_the_largest_class_and_an_untrained_model(lab, tm
     untrained = evaluate(lab, tmp_path / "untrained", *words)
     write_run_with(tmp_path / "run", lab / "tokenizer.json", context_length=8, seed=4)
     other = evaluate(tmp_path, tmp_path / "out", *words)
-    assert other["accuracy"] != untrained["accuracy"], "the test would see nothing"
+    assert other[RowId("accuracy")] != untrained[RowId("accuracy")], "the test would see nothing"
     accuracy = json.loads((tmp_path / "out" / "results.json").read_text())["figures"][0]
-    assert accuracy["baselines"] == pytest.approx({"untrained": untrained["accuracy"], "largest class": 4 / 9})
+    assert accuracy["baselines"] == pytest.approx({"untrained": untrained[RowId("accuracy")], "largest class": 4 / 9})
 
 
 def test_classes_that_are_mistaken_for_each_other_are_neighbours():
@@ -101,7 +99,7 @@ def test_classes_that_are_mistaken_for_each_other_are_neighbours():
     best = torch.where(torch.arange(24) % 4 == 0, (labels + 3) % 6, labels)
     best[-3:] = 6  # a class without images
     names = ["<a>", *"bcdefg"]
-    drawn = ET.fromstring(zero_shot.confusion_chart("t", labels, best, names).svg)
+    drawn = ET.fromstring(zero_shot.confusion_chart(labels, best, names).svg)
     heads = [one.text for one in drawn.findall(".//thead//span")]
     assert heads.index("<a>") < 3
     assert {*map(frozenset, zip(heads[::2], heads[1::2], strict=True))} == {*map(frozenset, (["<a>", "d"], "be", "cf"))}
@@ -136,7 +134,7 @@ def test_images_are_shown_only_if_asked_and_named_without_doubt(lab, tmp_path):
     data = open_dataset(str(lab / "animals"))
 
     def shown(*keys):
-        found = zero_shot.photographs("t", data, keys, {"all": range(len(keys))}, lambda place: ("<b>", ("<i>", True)))
+        found = zero_shot.photographs(data, keys, {"all": range(len(keys))}, lambda place: ("<b>", ("<i>", True)))
         return [len(ET.fromstring(chart.svg)) for chart in found]
 
     assert shown("travel/0.png", "travel/1.png", "travel/absent.png") == [2]
@@ -146,7 +144,7 @@ def test_images_are_shown_only_if_asked_and_named_without_doubt(lab, tmp_path):
 def test_the_ten_lowest_classes_are_main_figures():
     labels = torch.arange(12).repeat_interleave(12)
     right = torch.arange(12).repeat(12) < (labels * 5) % 12
-    rows = classification.class_rows("t", "recall of {}", right, labels, [str(place) for place in range(12)])
+    rows = classification.class_rows(RowId("recall"), right, labels, [str(place) for place in range(12)])
     assert [row.value * 12 for row in rows] == pytest.approx(range(12))
     assert [row.main for row in rows] == [True] * 10 + [False] * 2
 

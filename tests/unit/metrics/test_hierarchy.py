@@ -39,13 +39,13 @@ def test_variances_tell_the_direction_of_entailment_and_distances_tell_the_hiera
     expected = {
         ("reversed pairs", "inclusion"): (1, 1),
         ("reversed pairs", "uncertainty"): (1, 1),
-        ("reversed pairs", "sampled distance"): (0.5, 0.5),
+        ("reversed pairs", "csd"): (0.5, 0.5),
         ("other hierarchies", "inclusion"): (0, 0.75),
         ("other hierarchies", "uncertainty"): (0.5, 0.75),
-        ("other hierarchies", "sampled distance"): (1, 1),
+        ("other hierarchies", "csd"): (1, 1),
     }
     for (kind, name), values in expected.items():
-        figures = [found.pop(f"{figure} against {kind} by {name}") for figure in ("AUC", "average precision")]
+        figures = [found.pop((figure, kind, name)) for figure in ("auroc", "average_precision")]
         assert figures == pytest.approx(values), (kind, name)
     assert not found
 

@@ -18,7 +18,7 @@ from prolip.metrics.uncertainty_scores import (
 def test_scores_of_hand_made_logits():
     found = logit_scores(torch.tensor([[0.0, math.log(3.0), 0.0], [5.0, 5.0, -math.inf]]))
     expected = {
-        "max probability": [0.4, 0.5],
+        "max_probability": [0.4, 0.5],
         "margin": [0.6, 1.0],
         "entropy": [-0.6 * math.log(0.6) - 0.4 * math.log(0.2), math.log(2)],
         "energy": [-math.log(5), -5 - math.log(2)],

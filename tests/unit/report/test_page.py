@@ -12,8 +12,10 @@ from hypothesis import example, given, strategies as st
 from tests.support.refusals import refusal_of
 
 from prolip.cli import main
+from prolip.evaluation.results import RowId
 from prolip.report.charts import Line, line_chart, nice_ticks, standalone, tick_label, weight_chart
 from prolip.report.results import result_sections
+from prolip.store.typed_tables import plain
 from prolip.train.logging.run_page import write_report
 
 FINITE = st.floats(-1e9, 1e9)
@@ -61,8 +63,9 @@ def test_a_chart_of_weights_is_a_file_of_its_own():
     assert texts.index("c") < texts.index("a & b"), "the largest first"
 
 
-def figure(task: str, value: float, **more: Any) -> dict[str, Any]:
-    row = {"task": task, "metric": "accuracy", "main": False, "unit": "share", "num_items": 4, "baselines": {}}
+def figure(data: str, value: float, group: str = "", measure: str = "accuracy", **more: Any) -> dict[str, Any]:
+    id = RowId(measure, group=group, data=data)
+    row = {"id": plain(id), "main": False, "num_items": 4, "baselines": {}, "verdict": {"m": ""}}
     ends = {"value": {"m": value}, "low": {"m": 0.1}, "high": {"m": None}}
     differences = {"difference": {}, "difference_low": {}, "difference_high": {}}
     return row | ends | differences | more
@@ -71,35 +74,22 @@ def figure(task: str, value: float, **more: Any) -> dict[str, Any]:
 def results(model: str = "m") -> dict[str, Any]:
     figures = [
         figure("t", 0.5, main=True, baselines={"untrained": 0.2, "coin": 0.5}),
-        figure("Head: one", 0.25, baselines={"untrained": 0.2}),
-        figure("Head: one", 0.75, metric="recall", baselines={"untrained": 0.2}),
+        figure("one", 0.25, "Head", baselines={"untrained": 0.2}),
+        figure("one", 0.75, "Head", "class_recall", baselines={"untrained": 0.2}),
     ]
-    charts = [{"title": "Head", "text": "how", "svg": ""}, {"title": "Head: two", "text": "x", "svg": "<svg></svg>"}]
+    charts = [
+        {"group": "Head", "title": "", "text": "how", "svg": ""},
+        {"group": "Head", "title": "two", "text": "x", "svg": "<svg></svg>"},
+    ]
     found = {"suite": "s", "models": {"m": "f"}, "figures": figures, "notes": {"m": ["n"]}, "charts": {"m": charts}}
     renamed = json.loads(json.dumps(found).replace('"m"', json.dumps(model)))
     return renamed
 
 
-def named(item: dict[str, Any], group: str, title: str) -> dict[str, Any]:
-    """A figure or chart as it is written now."""
-    return item | {"group": group, "title": title}
-
-
 def test_results_become_cards_tables_charts_and_notes():
-    """Also of files from before figures and charts had a group."""
-    older = results()
-    t, one, two = older["figures"]
-    head, chart = older["charts"]["m"]
-    newer = older | {
-        "figures": [named(t, "", "t"), named(one, "Head", "one"), named(two, "Head", "one")],
-        "charts": {"m": [named(head, "Head", ""), named(chart, "Head", "two")]},
-    }
-    assert result_sections(newer) == result_sections(older)
-    colon = newer | {"figures": [], "charts": {"m": [named(chart, "a: b", "c: d")]}}
-    assert [(one.title, one.figures[0].title) for one in result_sections(colon) if one.figures] == [("a: b", "c: d")]
-    main_figures, head, notes, table, rest = result_sections(older)
+    main_figures, head, notes, table, rest = result_sections(results())
     assert main_figures.cards == [("t", "accuracy", 0.5, {"untrained": 0.2, "coin": 0.5})]
-    assert table.table[1] == ["t", "accuracy", "4", "50.00", "untrained 20.00, coin 50.00"]
+    assert [*map(str, table.table[1])] == ["t", "accuracy", "4", "50.00", "untrained 20.00, coin 50.00"]
     assert (head.title, head.text) == ("Head", "how")
     assert [drawn.title for drawn in head.figures] == ["two", "one"]
     assert notes.notes == ["m: n"]
@@ -107,8 +97,9 @@ def test_results_become_cards_tables_charts_and_notes():
 
 
 def test_a_ring_has_the_name_of_its_baseline_and_a_long_label_keeps_its_ends():
-    shared = {"baselines": {"promised": 0.9}, "metric": f"{'a' * 40} of {'b' * 40} taken for fox"}
-    drawn = result_sections(results() | {"figures": [figure("Head: one", 0.5, **shared)] * 2, "charts": {}})[0].figures
+    long = figure("one", 0.5, "Head", "confusion", baselines={"promised": 0.9})
+    long["id"] |= {"of": f"{'a' * 40} of {'b' * 40}", "other": "fox"}
+    drawn = result_sections(results() | {"figures": [long] * 2, "charts": {}})[0].figures
     for text in ("</span>promised</li>", ">aaaaaaaa", "bbb taken for fox</text>"):
         assert text in drawn[0].markup
 
@@ -118,6 +109,7 @@ def test_cards_are_of_the_first_of_two_models_and_say_so():
     both["models"]["n"] = "g"
     both["figures"].append(figure("only n", None, main=True, baselines={"coin": 0.5}))
     for one in both["figures"]:
+        one["verdict"]["n"] = ""
         for key in ("value", "low", "high", "difference", "difference_low", "difference_high"):
             one[key]["n"] = 0.1
     assert [card[:3] for card in result_sections(both)[0].cards] == [("t", "accuracy · m", 0.5)]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from prolip.data import NativeConfig
 from prolip.errors import UserError, check
 from prolip.report.charts import Line, line_chart
-from prolip.report.page import Figure, Section, build_page
+from prolip.report.page import Cell, Figure, Section, build_page
 from prolip.report.text_table import align
 from prolip.store.atomic_writes import write_atomic
 from prolip.store.typed_tables import decode
@@ -59,7 +59,10 @@ def run_runs(options: RunsOptions) -> list[str]:
     if options.plot is not None:
         if len(runs) > _MAX_CURVES:
             raise UserError("plot", f"must have at most {_MAX_CURVES} runs", len(runs))
-        sections = [Section("Runs", table=rows), *curve_sections(runs, options.metrics or known)]
+        sections = [
+            Section("Runs", table=[list(map(Cell, row)) for row in rows]),
+            *curve_sections(runs, options.metrics or known),
+        ]
         write_atomic(options.plot, build_page("Runs side by side", sections))
     if options.json:
         return [json.dumps(summaries, indent=2, ensure_ascii=False)]
