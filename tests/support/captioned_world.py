@@ -11,8 +11,8 @@ from tests.support.untrained_run import write_run
 from torch import Tensor
 
 from prolip.cli import main
+from prolip.datasets.data_set import open_dataset
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.evaluation.datasets import open_dataset
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load
 from prolip.inference.model import Model

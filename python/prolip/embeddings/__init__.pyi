@@ -6,7 +6,6 @@ from .config import (
 )
 from .copy_samples import run_copy as run_copy
 from .embed import (
-    Embedded as Embedded,
     embed_captions as embed_captions,
     embed_shards as embed_shards,
 )

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from prolip.data import Members, StoreConfig, without_secrets
+from prolip.data import StoreConfig, without_secrets
 from prolip.errors import check
 from prolip.gaussian import Gaussian
 from prolip.inference.encoder import Encoded, Encoder, joined
 from prolip.inference.model import Model
-
-
-class Embedded(NamedTuple):
-    """Embedded images of shards, in their order."""
-
-    gaussian: Gaussian
-    """[N, D] on the CPU, float32."""
-    keys: list[str]
-    members: Members
 
 
 def embed_shards(
@@ -30,7 +20,7 @@ def embed_shards(
     store: StoreConfig | None = None,
     selection: str | None = None,
     on_progress: Callable[[int], object] | None = None,
-) -> Embedded:
+) -> Encoded:
     """Embed all images of some shards, in order, with the model's own preprocessing. Unreadable images are left out.
 
     Args:
@@ -42,14 +32,6 @@ def embed_shards(
         DataError: a shard is not an archive, or more than one image in a hundred is unreadable.
     """
     encoder = Encoder(model=model, keep=tuple(keep), batch_size=batch_size, on_progress=on_progress)
-    rows = embed_views(encoder, shards, store=store, selection=selection)
-    return Embedded(rows.images["image"], rows.keys, rows.members)
-
-
-def embed_views(
-    encoder: Encoder, shards: Sequence[str], *, store: StoreConfig | None = None, selection: str | None = None
-) -> Encoded:
-    """As `embed_shards`, with what an encoder makes of each sample."""
     shards = [shards] if isinstance(shards, str) else shards
     rows = joined(encoder.of_shards(shards, store=store, selection=selection))
     check(rows.keys, "shards", "must have an image", ", ".join(map(without_secrets, shards)))

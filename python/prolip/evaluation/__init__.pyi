@@ -16,7 +16,6 @@ from .config import (
     ZeroShotOptions as ZeroShotOptions,
 )
 from .datacomp import Task as Task, read_tasks as read_tasks, run_datacomp as run_datacomp
-from .datasets import read_levels as read_levels
 from .decisions import run_decisions as run_decisions
 from .evaluate import run_suite as run_suite
 from .hierarchies import (

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from prolip.calibration.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
 from prolip.data.class_names import class_places
+from prolip.datasets.data_set import DataSet, open_classes
 from prolip.errors import check_at_least
-from prolip.evaluation.classification import class_rows, embed_labelled, embed_prompts
+from prolip.evaluation.classification import class_opener, class_rows, embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
-from prolip.evaluation.datasets import DataSet, class_opener, open_classes
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import RowId, SuiteResult, TaskCache, TaskResult, judged, row_of_items
 from prolip.inference.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh

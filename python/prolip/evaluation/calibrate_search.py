@@ -15,13 +15,14 @@ from torch import Tensor
 from prolip.calibration.calibration import Subject
 from prolip.calibration.config import QueryKind
 from prolip.calibration.search import KnownQueries, SearchCalibration, fit_queries, save_search_calibration
+from prolip.datasets.data_set import DataSet, embed_set, open_dataset
+from prolip.datasets.labels import caption_members, read_captions
 from prolip.embeddings.embed import embed_captions
 from prolip.embeddings.search import nearest
 from prolip.embeddings.storage import Part, complete_parts
 from prolip.errors import check
 from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateSearchOptions, RetrievalOptions
-from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.results import Chart, RowId, TaskResult, judged, row_of_items
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load

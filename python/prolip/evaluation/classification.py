@@ -13,8 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prolip.datasets.data_set import DataSet, embed_set, open_classes
+from prolip.datasets.labels import read_labels
 from prolip.embeddings.embed import embed_captions
-from prolip.evaluation.datasets import DataSet, embed_set, read_labels
+from prolip.evaluation.config import ClassSuiteOptions
 from prolip.evaluation.results import Row, RowId, row_of_items
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
@@ -32,6 +34,17 @@ def embed_labelled(model: Model, data: DataSet, batch_size: int) -> tuple[Gaussi
     """Gaussians [N, D] of a data set's images, and their classes, i64 [N]."""
     images = embed_set(model, data, batch_size, "cls")
     return images.gaussian, read_labels(data, images)
+
+
+def class_opener(options: ClassSuiteOptions, templates: Sequence[str]) -> Callable[[str], DataSet]:
+    """`open_classes` with the options of a suite."""
+    return partial(
+        open_classes,
+        store=options.store,
+        templates=templates,
+        classnames=options.classnames,
+        selection=options.selection,
+    )
 
 
 class Answers(NamedTuple):

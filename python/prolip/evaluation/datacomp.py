@@ -15,20 +15,12 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from prolip.datasets.data_set import Association, DataSet, embed_set, find_folder, open_associations, open_dataset
+from prolip.datasets.labels import read_labels, read_metadata
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError, check
 from prolip.evaluation.classification import Answers, accuracy_rows, answer, build_classifier, hits_of
 from prolip.evaluation.config import DatacompOptions, RetrievalOptions
-from prolip.evaluation.datasets import (
-    Association,
-    DataSet,
-    embed_set,
-    find_folder,
-    open_associations,
-    open_dataset,
-    read_labels,
-    read_metadata,
-)
 from prolip.evaluation.evaluate import Prepared, evaluate_sets
 from prolip.evaluation.results import Row, RowId, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.retrieval import retrieve_set

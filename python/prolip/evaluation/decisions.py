@@ -17,10 +17,10 @@ from torch import Tensor
 from prolip.calibration.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.calibration.config import Prior, Score
 from prolip.calibration.fitting import class_densities, fit_logistic
+from prolip.datasets.data_set import DataSet, name_sources, open_dataset
 from prolip.errors import UserError
-from prolip.evaluation.classification import embed_labelled, embed_prompts
+from prolip.evaluation.classification import class_opener, embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
-from prolip.evaluation.datasets import DataSet, class_opener, name_sources, open_dataset
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, difference, row_of_items
 from prolip.gaussian import Gaussian

@@ -11,9 +11,9 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from prolip.data import DataError
+from prolip.datasets.data_set import DataSet, FolderMissing, is_path, name_sources
 from prolip.errors import UserError, check, check_at_least, check_seed, printable, sentence
 from prolip.evaluation.config import SuiteOptions
-from prolip.evaluation.datasets import DataSet, FolderMissing, is_path, name_sources
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
 from prolip.inference.load_model import load

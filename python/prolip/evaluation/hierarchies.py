@@ -15,10 +15,10 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
+from prolip.datasets.data_set import embed_set, find_named, open_images, read_levels
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
-from prolip.evaluation.datasets import embed_set, find_named, open_images, read_levels
 from prolip.evaluation.evaluate import Prepared, evaluate_sets
 from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian, inclusion_score

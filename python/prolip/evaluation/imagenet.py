@@ -16,10 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data import DataError
+from prolip.datasets.data_set import DataSet, find_folder, open_dataset
 from prolip.errors import UserError, check, sentence
 from prolip.evaluation.classification import answer, build_classifier, embed_labelled, embed_prompts
 from prolip.evaluation.config import SETS, ImagenetOptions
-from prolip.evaluation.datasets import DataSet, find_folder, open_dataset
 from prolip.evaluation.evaluate import Prepared, evaluate_sets
 from prolip.evaluation.prompt_templates import imagenet_templates
 from prolip.evaluation.results import Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items

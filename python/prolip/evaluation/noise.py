@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from prolip.calibration.fitting import fit_logistic
+from prolip.datasets.data_set import DataSet, embed_set, open_dataset
+from prolip.datasets.labels import caption_members, read_captions
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import check
 from prolip.evaluation.config import NoiseOptions, WrongCaption
-from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.decisions import rows_by_score
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, RowId, SuiteResult, TaskCache, TaskResult, row_of_items

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prolip.datasets.data_set import DataSet, embed_set, open_dataset
+from prolip.datasets.labels import caption_members, read_captions
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.calibrate_search import embed_pairs, find_queries, search_figures
 from prolip.evaluation.config import RetrievalOptions
-from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Row, RowId, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.gaussian import Gaussian

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from prolip.data import expand_shards
 from prolip.data.class_names import class_places, listed
 from prolip.data.samples import read_label
-from prolip.embeddings.embed import Embedded, embed_shards
+from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError, check_at_least
 from prolip.evaluation.classification import answer, embed_prompts
 from prolip.evaluation.config import ReweightOptions
@@ -29,6 +29,7 @@ from prolip.evaluation.prompt_templates import (
     imagenet_templates,
 )
 from prolip.gaussian import Gaussian
+from prolip.inference.encoder import Encoded
 from prolip.inference.load_model import load
 from prolip.metrics.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.metrics.prompts import fill_templates, unweighted_classifiers
@@ -105,7 +106,7 @@ def _named_lines(source: str, field: str, known: Mapping[str, Callable[[], list[
 
 
 def find_classes(
-    class_key: str | None, classnames: list[str] | None, images: Embedded
+    class_key: str | None, classnames: list[str] | None, images: Encoded
 ) -> tuple[list[str], Tensor | None]:
     """C class names, by default the distinct values of `class_key`; and labels from the images' json, i64 [N].
 

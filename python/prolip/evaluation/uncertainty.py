@@ -17,18 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.embeddings.embed import Embedded, embed_captions
+from prolip.datasets.data_set import DataSet, embed_set_views, open_dataset
+from prolip.datasets.labels import caption_members, read_captions, read_labels
+from prolip.embeddings.embed import embed_captions
 from prolip.errors import check
 from prolip.evaluation.classification import build_classifier
 from prolip.evaluation.config import UncertaintyOptions
-from prolip.evaluation.datasets import (
-    DataSet,
-    caption_members,
-    embed_set_views,
-    open_dataset,
-    read_captions,
-    read_labels,
-)
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian, inclusion_score
@@ -72,10 +66,9 @@ def measure_set(model: Model, data: DataSet, options: UncertaintyOptions) -> Tas
     labelled = bool(data.classnames and data.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
     encoder = Encoder(model=model, views=views, keep=keep, batch_size=options.batch_size)
-    rows_of_views = embed_set_views(encoder, data)
-    seen = dict(rows_of_views.images)
+    found = embed_set_views(encoder, data)
+    seen = dict(found.images)
     whole = seen.pop("whole")
-    found = Embedded(whole, rows_of_views.keys, rows_of_views.members)
     steps = [whole, *(seen.pop(view) for view in occluded)]
     uncertainty = whole.total_var.double()
     rows = [

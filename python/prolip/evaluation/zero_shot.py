@@ -15,18 +15,20 @@ import torch
 from torch import Tensor
 
 from prolip.data.class_names import class_places
+from prolip.datasets.data_set import DataSet, embed_set
+from prolip.datasets.labels import read_labels
 from prolip.embeddings.row_contents import fetch
 from prolip.evaluation.classification import (
     NUM_SHOWN,
     accuracy_rows,
     answer,
     build_classifier,
+    class_opener,
     class_rows,
     embed_labelled,
     embed_prompts,
 )
 from prolip.evaluation.config import ZeroShotOptions
-from prolip.evaluation.datasets import DataSet, class_opener, embed_set, read_labels
 from prolip.evaluation.decisions import reliability_chart
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items

@@ -84,6 +84,11 @@ class Encoded(NamedTuple):
     wait_seconds: float = 0.0
     """How long the model waited for the batch."""
 
+    @property
+    def gaussian(self) -> Gaussian:
+        """The images as the model encodes them, [B, D]."""
+        return self.images["image"]
+
 
 class _Prepared(NamedTuple):
     rows: Encoded

@@ -6,7 +6,7 @@ from tests.support.captioned_sets import write_annotations
 from tests.support.refusals import refusal_of
 
 from prolip.build.hierarimgs import build_hierarimgs
-from prolip.evaluation.datasets import read_levels
+from prolip.datasets.data_set import read_levels
 
 
 def test_the_categories_of_a_rows_images_are_nested_and_its_own_comes_last(tmp_path):

@@ -20,11 +20,11 @@ from prolip.calibration.calibration import Subject, fit_calibration, save_calibr
 from prolip.calibration.fitting import PairScale
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig
+from prolip.datasets.data_set import open_classes
 from prolip.errors import UserError
 from prolip.evaluation.calibrate import Calibrated, calibrate, report_lines
 from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateOptions
-from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.decisions import reliability_chart
 from prolip.evaluation.results import RowId
 from prolip.evaluation.zero_shot import calibration_charts

@@ -15,8 +15,8 @@ from tests.support.untrained_run import write_run_with
 import prolip
 from prolip.cli import main
 from prolip.data import StoreConfig
+from prolip.datasets.data_set import open_classes
 from prolip.evaluation.config import DecisionsOptions
-from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.decisions import Answered, answer_images, decide, fold_scores, set_rows
 from prolip.evaluation.results import RowId
 from prolip.inference.model import Model

@@ -15,9 +15,9 @@ from tests.support.captioned_world import CaptionedWorld, evaluate
 from tests.support.suite_results import hits, result, row, row_of_items
 
 from prolip.cli import main
+from prolip.datasets.data_set import FolderMissing
 from prolip.errors import UserError
 from prolip.evaluation.config import SuiteOptions, ZeroShotOptions
-from prolip.evaluation.datasets import FolderMissing
 from prolip.evaluation.evaluate import evaluate_sets, run_suite
 from prolip.evaluation.results import RowId, SuiteResult, TaskCache, TaskResult
 from prolip.store.selection import Chosen, write_selection

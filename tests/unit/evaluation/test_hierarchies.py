@@ -12,9 +12,9 @@ from tests.support.random_gaussians import gaussians
 from tests.support.suite_results import values
 
 from prolip.cli import main
+from prolip.datasets.data_set import embed_set, open_images, read_levels
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
-from prolip.evaluation.datasets import embed_set, open_images, read_levels
 from prolip.evaluation.hierarchies import NEEDS_VARIANCES, Hierarchies, level_rows, walk_rows
 from prolip.evaluation.results import RowId
 from prolip.gaussian import Gaussian

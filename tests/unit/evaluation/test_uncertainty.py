@@ -17,9 +17,9 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from prolip.cli import main
-from prolip.embeddings.embed import embed_captions, embed_views
+from prolip.datasets.data_set import embed_set_views, open_dataset
+from prolip.embeddings.embed import embed_captions
 from prolip.evaluation.config import UncertaintyOptions
-from prolip.evaluation.datasets import open_dataset
 from prolip.evaluation.results import RowId
 from prolip.evaluation.uncertainty import (
     OCCLUDED,
@@ -83,7 +83,7 @@ def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(world, f
         "occluded": occlude(model, 0.1),
     }
     encoder = Encoder(model=model, views=views)
-    seen = embed_views(encoder, open_dataset(str(world.pairs)).shards).images
+    seen = embed_set_views(encoder, open_dataset(str(world.pairs))).images
     captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
     with model.running():
         rest = model.encode_tokens(hide_tokens(model.tokenize(captions), model.require_tokenizer().pad_id, None))

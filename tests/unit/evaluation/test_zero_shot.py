@@ -20,8 +20,8 @@ from tests.support.untrained_run import write_run, write_run_with
 
 import prolip
 from prolip.cli import main
+from prolip.datasets.data_set import open_dataset
 from prolip.evaluation import classification, zero_shot
-from prolip.evaluation.datasets import open_dataset
 from prolip.evaluation.results import RowId
 from prolip.metrics.zero_shot import Classifier
 

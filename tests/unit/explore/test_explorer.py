@@ -21,12 +21,12 @@ from prolip.calibration.calibration import Subject
 from prolip.calibration.search import KnownQueries, SearchCalibration, save_search_calibration
 from prolip.data import DataError, StoreConfig
 from prolip.data.class_names import class_text
+from prolip.datasets.data_set import open_classes
 from prolip.embeddings.config import EmbedOptions, SearchOptions
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.search import run_search
 from prolip.evaluation.calibrate import calibrate
 from prolip.evaluation.config import CalibrateOptions
-from prolip.evaluation.datasets import open_classes
 from prolip.explore.answer import Answer, Bar, Range
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import EVERYDAY, MAX_PROMPTS, NO_CAPTION, PER_PAGE, Explorer

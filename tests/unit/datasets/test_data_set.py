@@ -16,28 +16,17 @@ from tests.support.hub import serving
 from tests.support.refusals import refusal_of
 
 from prolip.data import BatchLoader, DataError, LoaderConfig
-from prolip.embeddings.embed import Embedded
+from prolip.datasets.data_set import DataSet, FolderMissing, find_folder, open_associations, open_dataset, open_images
+from prolip.datasets.labels import caption_members, read_captions, read_labels, read_metadata
 from prolip.errors import UserError
-from prolip.evaluation.datasets import (
-    DataSet,
-    FolderMissing,
-    caption_members,
-    find_folder,
-    open_associations,
-    open_dataset,
-    open_images,
-    read_captions,
-    read_labels,
-    read_metadata,
-)
-from prolip.gaussian import Gaussian
+from prolip.inference.encoder import Encoded
 from prolip.inference.samples import Sample
 
 DTD = TASKS["vtab/dtd"]
 ROWS = [["filename", "raw"], ["0.jpg", '["a"]'], ["2.jpg", '["b"]']]
 
 
-def found_in(data: DataSet) -> Embedded:
+def found_in(data: DataSet) -> Encoded:
     """A data set's images with their members, by our loader; their Gaussians are left out."""
     keys = []
     members = {"cls": [], "npy": [], "txt": []}
@@ -56,8 +45,7 @@ def found_in(data: DataSet) -> Embedded:
             keys += batch.keys
             for extension, some in batch.members.items():
                 members[extension] += some
-    nothing = torch.zeros(len(keys), 0)
-    return Embedded(Gaussian(nothing, nothing), keys, members)
+    return Encoded(keys, [], [], members)
 
 
 def samples_of(data: DataSet) -> list[Sample]:
@@ -191,8 +179,8 @@ IDS = ("captions.text", "id", "captions.id")
 RECORD = {"captions": [{"text": "a", "id": 3}, {"text": "b", "id": 4}], "id": 7}
 
 
-def one(extension: str, member: bytes | None) -> Embedded:
-    return Embedded(Gaussian.point(torch.ones(1, 2)), ["k"], {extension: [member]})
+def one(extension: str, member: bytes | None) -> Encoded:
+    return Encoded(["k"], [0], [(0, 0)], {extension: [member]})
 
 
 @pytest.mark.parametrize(
@@ -243,9 +231,7 @@ def test_a_table_names_images_and_their_captions(packed, tmp_path):
         (tmp_path / "set" / "images.zip").unlink()
     first = open_dataset(str(tmp_path / "set"))
     images = samples_of(first)
-    found = Embedded(
-        Gaussian.point(torch.ones(2, 2)), [one.key for one in images], {"txt": [one.members["txt"] for one in images]}
-    )
+    found = Encoded([one.key for one in images], [], [], {"txt": [one.members["txt"] for one in images]})
     assert [(one.key, one.place) for one in images] == [("0", 0), ("1", 1)]
     assert read_captions(first, found).texts == [['a "cat"', "two lines"], ["it's"]]
     assert open_dataset(str(tmp_path / "set")).fingerprint == first.fingerprint

@@ -1,4 +1,4 @@
-"""Open the data sets of all suites, and read the labels, metadata and captions of their images.
+"""Open data sets of images with labels or captions: folders, shards, tables, here and on servers; and embed them.
 
 The published layout (clip_benchmark's) has `classnames.txt` and `zeroshot_classification_templates.txt`, one entry per
 line. Shards `0.tar`, `1.tar`, … and their number, `nshards.txt`, are in the folder or its subfolder `test`. A sample is
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
-import io
 import re
 import urllib.request
 import zipfile
@@ -20,20 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import torch
 from huggingface_hub import constants
-from torch import Tensor
 
 from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
 from prolip.data.class_names import class_text
 from prolip.data.image_files import find_images
-from prolip.data.samples import values_at
-from prolip.embeddings.embed import Embedded, embed_views
 from prolip.errors import UserError, check
-from prolip.evaluation.config import ClassSuiteOptions
 from prolip.inference.encoder import MAX_BAD_FRACTION, Encoded, Encoder, in_batches, joined
 from prolip.inference.model import Model
 from prolip.inference.samples import Sample
@@ -162,17 +155,6 @@ def open_classes(
     if templates:
         fill_templates(templates, names)
     return data._replace(classnames=names, templates=list(templates) or data.templates or list(DEFAULT_TEMPLATES))
-
-
-def class_opener(options: ClassSuiteOptions, templates: Sequence[str]) -> Callable[[str], DataSet]:
-    """`open_classes` with the options of a suite."""
-    return partial(
-        open_classes,
-        store=options.store,
-        templates=templates,
-        classnames=options.classnames,
-        selection=options.selection,
-    )
 
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:
@@ -401,22 +383,12 @@ def _digest(content: object) -> str:
     return hashlib.sha256(repr(content).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-# ---- Members of embedded images -------------------------------------------------------------------------------------
+# ---- Embed ----------------------------------------------------------------------------------------------------------
 
 
-class Captions(NamedTuple):
-    """Captions and ids of images, in the order of the images."""
-
-    texts: list[list[str]]
-    """The captions of each image, at least one."""
-    image_ids: list[int]
-    caption_ids: list[list[int]]
-
-
-def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embedded:
-    """With the members of these extensions."""
-    rows = embed_set_views(Encoder(model=model, keep=keep, batch_size=batch_size), data)
-    return Embedded(rows.images["image"], rows.keys, rows.members)
+def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Encoded:
+    """Embed a data set's images, and keep their members with these extensions. Errors as for `embed_set_views`."""
+    return embed_set_views(Encoder(model=model, keep=keep, batch_size=batch_size), data)
 
 
 def embed_set_views(encoder: Encoder, data: DataSet) -> Encoded:
@@ -426,84 +398,11 @@ def embed_set_views(encoder: Encoder, data: DataSet) -> Encoded:
         DataError: more are unreadable, or a shard is not an archive.
     """
     if data.samples is None:
-        return embed_views(encoder, data.shards, store=data.store, selection=data.selection)
+        rows = joined(encoder.of_shards(data.shards, store=data.store, selection=data.selection))
+        check(rows.keys, "shards", "must have an image", data.source)
+        return rows
     rows = joined(encoder.of_samples(in_batches(data.samples(), encoder.batch_size)))
     total = len(rows.keys) + len(rows.bad)
     if len(rows.bad) > MAX_BAD_FRACTION * total:
         raise DataError(f"{len(rows.bad)} of {total} images are unreadable: {rows.bad[0].error}", data.source)
     return rows
-
-
-def members_of(data: DataSet, found: Embedded, extension: str) -> list[bytes]:
-    """The member with this extension of every image; DataError if one has none."""
-    members = [member for member in found.members[extension] if member is not None]
-    if len(members) < len(found.keys):
-        key = found.keys[found.members[extension].index(None)]
-        raise DataError("must be there", data.source, key, extension)
-    return members
-
-
-def read_labels(data: DataSet, found: Embedded) -> Tensor:
-    """The class of every image, i64 [N], from its `.cls`."""
-    labels = [int(text) if text.strip().isdigit() else -1 for text in members_of(data, found, "cls")]
-    for key, label in zip(found.keys, labels, strict=True):
-        if not 0 <= label < len(data.classnames):
-            raise DataError(
-                f"must be a class from 0 to {len(data.classnames) - 1} (got {label})", data.source, key, "cls"
-            )
-    return torch.tensor(labels)
-
-
-def read_metadata(data: DataSet, found: Embedded, num_columns: int = 1) -> Tensor:
-    """The metadata of every image, i64 [N, M], from its `.npy`."""
-    try:
-        rows = [np.load(io.BytesIO(member), allow_pickle=False) for member in members_of(data, found, "npy")]
-        metadata = torch.from_numpy(np.stack(rows).astype(np.int64, casting="same_kind"))
-    except (ValueError, EOFError, TypeError) as error:
-        raise DataError(f"cannot be read: {error}", data.source, member="npy") from error
-    if metadata.ndim != 2 or metadata.shape[1] < num_columns or bool((metadata[:, :num_columns] < 0).any()):
-        raise DataError(f"must be vectors of at least {num_columns} whole numbers from 0", data.source, member="npy")
-    return metadata
-
-
-def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:
-    """What `read_captions` needs for these keys."""
-    in_json = caption_key != "txt" or any(id_keys)
-    return (*(("txt",) if caption_key == "txt" else ()), *(("json",) if in_json else ()))
-
-
-def read_captions(
-    data: DataSet,
-    found: Embedded,
-    caption_key: str = "txt",
-    image_id_key: str | None = None,
-    caption_ids_key: str | None = None,
-) -> Captions:
-    """The captions of every image, and ids if requested, by the keys of `RetrievalOptions`."""
-    members = {
-        extension: members_of(data, found, extension)
-        for extension in caption_members(caption_key, image_id_key, caption_ids_key)
-    }
-    captions = Captions([], [], [])
-    for place, key in enumerate(found.keys):
-        record = members["json"][place] if "json" in members else None
-        if caption_key == "txt":
-            lines = members["txt"][place].decode("utf-8", "replace").splitlines()
-            texts: list[Any] = [line for line in lines if line.strip()]
-        else:
-            texts = values_at(key, record, caption_key)
-        image_ids, caption_ids = (
-            [] if path is None else values_at(key, record, path) for path in (image_id_key, caption_ids_key)
-        )
-        fits = all(isinstance(text, str) for text in texts) and len(texts) > 0
-        fits &= all(type(number) is int for number in (*image_ids, *caption_ids))
-        if (
-            not fits
-            or len(image_ids) != (image_id_key is not None)
-            or len(caption_ids) != (caption_ids_key is not None) * len(texts)
-        ):
-            raise DataError("must have captions (texts), and ids if named (numbers)", data.source, key)
-        captions.texts.append([text.strip() for text in texts])
-        captions.image_ids.extend(image_ids)
-        captions.caption_ids.append(caption_ids)
-    return captions
