@@ -30,7 +30,7 @@ def write_scores(folder: Path, parts: Iterable[Sequence[float]]) -> None:
         rows = np.arange(above, above + 2 * size, 2, dtype=np.uint32)
         keys = [f"k{place}" for place in range(count, count + size)]
         total_var = np.asarray(scores, np.float32)
-        notes = PartNotes(number=number, kind="image", source=source, stamp="7", rows=size)
+        notes = PartNotes(number=number, kind="image", source=source, stamp="7", weights="", rows=size)
         told = {b"prolip": json.dumps(dataclasses.asdict(notes))}
         found = [
             pa.DictionaryArray.from_arrays(constant, [source]),

@@ -41,7 +41,7 @@ def write_parts(
             some = gaussians(number) if callable(gaussians) else [each[here] for each in gaussians]
             mean, log_var = (each.float().numpy() for each in some)
             rows = Rows(names, np.arange(size, dtype=np.uint32), mean, log_var, np.zeros((size, 2), np.int32))
-            notes = PartNotes(number=number, kind=kind, source=f"{number}.tar", stamp="", rows=size)
+            notes = PartNotes(number=number, kind=kind, source=f"{number}.tar", stamp="", weights="", rows=size)
             files[write_part(Folder(str(folder)), rows, notes, dtype, log_var=True).name] = size
     Manifest(
         checkpoint="model",

@@ -15,13 +15,14 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shard_regions, without_secrets
 from prolip.embeddings.config import CopyOptions
 from prolip.embeddings.inputs import plan_inputs
 from prolip.errors import UserError, check
-from prolip.store.atomic_writes import atomic_file, check_own_folder, write_atomic
-from prolip.store.folder import claimed
+from prolip.store.atomic_writes import atomic_file, check_own_folder
+from prolip.store.folder import Folder
 from prolip.store.selection import Chosen, read_selection
 
 RECORD = "copy.json"
@@ -35,11 +36,6 @@ def run_copy(options: CopyOptions) -> list[str]:
         UserError: the selection is empty, a shard is not in it, or `out` holds another copy.
         DataError: a shard or folder is damaged, or has changed since its samples were chosen; the message names it.
     """
-    with claimed(str(options.out / RECORD)):
-        return _copy(options)
-
-
-def _copy(options: CopyOptions) -> list[str]:
     digest, sources = hashlib.sha256(), dict[str, str]()
     for one in read_selection(options.selection):
         sources[one.source] = one.source
@@ -47,14 +43,13 @@ def _copy(options: CopyOptions) -> list[str]:
     addresses = _addresses(options, sources)
     places = _places(list(addresses), options.out)
     check_own_folder(options.out, RECORD)
-    record, text = options.out / RECORD, json.dumps({"digest": digest.hexdigest(), "shards": [*addresses]}, indent=1)
+    record = json.dumps({"digest": digest.hexdigest(), "shards": [*addresses]}, indent=1).encode()
     check(
-        not record.is_file() or record.read_text(encoding="utf-8") == text,
+        Folder(str(options.out)).create(RECORD, record) == record,
         "out",
         "must hold a copy of the same selection; use another folder",
         options.out,
     )
-    write_atomic(record, text)
     samples, copied = 0, {"shards": 0, "images": 0}
     for one in read_selection(options.selection):
         if (target := places.get(one.source)) is None:
@@ -134,12 +129,10 @@ def _plain_file(address: str, target: Path, store: StoreConfig) -> Iterator[Path
         yield Path(address)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    fetched = target.with_name(f".{target.name}.fetched")
-    try:
+    with TemporaryDirectory(prefix=".fetched-", dir=target.parent) as folder:
+        fetched = Path(folder, target.name)
         fetch_shard(address, fetched, store)
         yield fetched
-    finally:
-        fetched.unlink(missing_ok=True)
 
 
 def copy_samples(chosen: Chosen, shard: Path, target: Path, store: StoreConfig) -> None:

@@ -28,7 +28,7 @@ from prolip.embeddings.storage import Manifest, Part, complete_parts
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least
 from prolip.store.atomic_writes import check_writable, write_atomic
-from prolip.store.folder import Folder, claimed
+from prolip.store.folder import Folder, check_out
 from prolip.store.selection import Chosen, combine, read_selection, write_selection
 
 Array = NDArray[Any]
@@ -131,7 +131,8 @@ def run_dedupe(options: DedupeOptions) -> list[str]:
     check_at_least(0, clusters=options.clusters)
     if options.sheet is not None:
         check_writable(options.sheet)
-    with claimed(options.out), TemporaryDirectory(dir=options.scratch.absolute()) as scratch:
+    check_out(options.out)
+    with TemporaryDirectory(dir=options.scratch.absolute()) as scratch:
         return _dedupe(options, Path(scratch))
 
 

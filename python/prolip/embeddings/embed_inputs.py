@@ -6,6 +6,7 @@ embedded again. D dimensions.
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from prolip.inference.model import Model, weights_digest
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import has_bf16
 from prolip.pretrained.sources import absolute_source
-from prolip.store.folder import Folder, claimed
+from prolip.store.folder import Folder
 
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 _MOST_NAMED = 1000
@@ -158,11 +159,6 @@ def run_embed(options: EmbedOptions) -> list[str]:
     inputs = plan_inputs(
         options.shards, options.images, options.lines, options.rows_per_part, options.store, options.selection
     )
-    with claimed(Folder(options.out).at(MANIFEST)):
-        return _embed(options, inputs)
-
-
-def _embed(options: EmbedOptions, inputs: Sequence[Input]) -> list[str]:
     out = Folder(options.out)
     out.check_own(MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
@@ -177,6 +173,7 @@ def _embed(options: EmbedOptions, inputs: Sequence[Input]) -> list[str]:
         for (number, names), source in zip(parts.items(), inputs, strict=True)
         if not there.issuperset(names)
     ]
+    random.shuffle(units)  # other commands with this plan may be at work
     begun, samples, busy, waited = time.perf_counter(), 0, 0.0, 0.0
     for place, made in run_units(
         units,
@@ -193,6 +190,7 @@ def _embed(options: EmbedOptions, inputs: Sequence[Input]) -> list[str]:
     if units:
         share = waited / max(busy, 1e-9)
         manifest = replace(manifest, run={"samples": samples, "seconds": seconds, "wait_share": share})
+    _check_same(options, Manifest.read(out), manifest)  # in a store two may have created it
     manifest = _finish(out, manifest, parts, inputs)
     lines = [
         f"{options.out}: {', '.join(f'{kind} rows: {rows:,}' for kind, rows in manifest.rows.items())}, parts: "
@@ -215,9 +213,9 @@ def _start(options: EmbedOptions, model: Model, weights: str, report: Report) ->
 
 
 def _prepare(maker: PartMaker, inputs: Sequence[Input]) -> tuple[Manifest, dict[int, list[str]], set[str]]:
-    """Write the manifest, and return it, the names of the inputs' parts by the inputs' numbers, and the files there.
+    """Create the manifest, and return it, the names of the inputs' parts by the inputs' numbers, and the files there.
 
-    An input has the number that an earlier run gave it, so that one whose part failed can be left out.
+    Another command may have created it, with the same inputs; one whose part failed can be left out.
     """
     options, model, out = maker.options, maker.model, maker.out
     manifest = Manifest(
@@ -232,47 +230,45 @@ def _prepare(maker: PartMaker, inputs: Sequence[Input]) -> tuple[Manifest, dict[
         logit_scale=model.logit_scale,
         logit_bias=model.logit_bias,
         settings=Settings(what=options.what, caption_key=options.caption_key, precision=options.precision),
-        plan=[],
+        plan=[source.entry() for source in inputs],
     )
-    there, plan = out.list(), list[dict[str, Any]]()
-    if MANIFEST in there:
-        old = Manifest.read(out)
-        names = ["weights", "model", "dtype", "log_var", "settings"]
-        if options.what != "image" or options.lines:
-            names.append("tokenizer")
-        for name in names:
-            check(
-                getattr(old, name) == getattr(manifest, name),
-                "out",
-                f"must hold embeddings with the same {name}; name another folder",
-                options.out,
-            )
-        manifest, plan = replace(manifest, run=old.run), old.plan
-    known = defaultdict[str, deque[int]](deque)
+    created = Manifest.of_json(out, out.create(MANIFEST, manifest.to_json()))
+    _check_same(options, created, manifest)
+    known, plan = defaultdict[str, deque[int]](deque), created.plan
+    there, numbers = out.list(), list[int]()
+    absent = [there.isdisjoint(part_name(kind, number) for kind in KINDS["both"]) for number in range(len(plan))]
     for number, entry in enumerate(plan):
-        known[repr(entry)].append(number)
-    numbers = list[int]()
-    for source in inputs:
-        same = known[repr(entry := source.entry())]
-        if not same:
-            same.append(len(plan))
-            plan.append(entry)
-        numbers.append(same.popleft())
-    for number in chain(*known.values()):
-        check(
-            there.isdisjoint(part_name(kind, number) for kind in KINDS["both"]),
-            "out",
-            "must hold embeddings of the same data; name another folder, or the same unchanged "
-            "shards, folders and files, and the same rows_per_part",
-            options.out,
-        )
-    manifest = replace(manifest, plan=plan)
-    manifest.write(out)
+        known[repr(entry | {"bytes": 0} if absent[number] else entry)].append(number)
+    rule = (
+        "must hold embeddings of the same data; name another folder, or the same unchanged shards, folders and files, "
+        "and the same rows_per_part"
+    )
+    for entry in manifest.plan:
+        same = known[repr(entry)] or known[repr(entry | {"bytes": 0})]  # a file that failed may be repaired
+        check(same, "out", rule, options.out)
+        numbers.append(number := same.popleft())
+        plan[number] = entry
+    check(all(absent[number] for number in chain(*known.values())), "out", rule, options.out)
+    manifest = replace(manifest, plan=plan, run=created.run)
     parts = {
         number: [part_name(kind, number) for kind in maker.kinds(source)]
         for number, source in zip(numbers, inputs, strict=True)
     }
     return manifest, parts, there
+
+
+def _check_same(options: EmbedOptions, created: Manifest, manifest: Manifest) -> None:
+    """Check that a folder's manifest is of the same model and settings."""
+    names = ["weights", "model", "dtype", "log_var", "settings"]
+    if options.what != "image" or options.lines:
+        names.append("tokenizer")
+    for name in names:
+        check(
+            getattr(created, name) == getattr(manifest, name),
+            "out",
+            f"must hold embeddings with the same {name}; name another folder",
+            options.out,
+        )
 
 
 def _finish(out: Folder, manifest: Manifest, parts: dict[int, list[str]], inputs: Sequence[Input]) -> Manifest:
@@ -282,7 +278,7 @@ def _finish(out: Folder, manifest: Manifest, parts: dict[int, list[str]], inputs
     with ThreadPoolExecutor(_READERS) as pool:
         made = [*pool.map(lambda name: Part(out, name).notes, names)]
     for name, notes in zip(names, made, strict=True):
-        found = (notes.source, notes.weights or manifest.weights)
+        found = (notes.source, notes.weights)
         check(found == (expected[name], manifest.weights), out.at(name), "must be of this data and model", found)
     sizes, rows = {name: notes.rows for name, notes in zip(names, made, strict=True)}, Counter[str]()
     for notes in made:

@@ -28,7 +28,7 @@ from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least, printable
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.store.atomic_writes import check_writable, write_atomic
-from prolip.store.folder import Folder, claimed
+from prolip.store.folder import Folder, check_out
 from prolip.store.selection import Chosen, write_selection
 
 _ENDS: dict[By, tuple[str, str]] = {
@@ -55,7 +55,8 @@ def run_select(options: SelectOptions) -> list[str]:
     check(0 < options.keep_share <= 1, "keep_share", "must be above 0 and at most 1", options.keep_share)
     if options.sheet is not None:
         check_writable(options.sheet)
-    with claimed(options.out), TemporaryDirectory() as folder:
+    check_out(options.out)
+    with TemporaryDirectory() as folder:
         manifest, groups = _groups(options)
         return _select(options, manifest, groups, Path(folder))
 

@@ -72,8 +72,8 @@ class PartNotes:
     """The shard, folder or text file, without secrets."""
     stamp: str
     """As in `prolip.store.selection`; the same for every copy."""
-    weights: str = ""
-    """Digest of the model's tensors; "" in older parts."""
+    weights: str
+    """Digest of the model's tensors."""
     rows: int
     bad: int = 0
     named: tuple[str, ...] = ()
@@ -275,7 +275,7 @@ class Manifest:
     """Its bias; None for a model without one."""
     settings: Settings
     plan: list[dict[str, Any]]
-    """The input of each part."""
+    """The inputs that the folder holds, each with a part of each kind."""
     complete: bool = False
     parts: dict[str, int] = field(default_factory=dict)
     """Number of rows by file name; the files are sorted by kind and number."""
@@ -287,10 +287,23 @@ class Manifest:
     run: dict[str, float] = field(default_factory=dict)
     """The last run: samples, seconds, share of time waiting for data, processes."""
 
+    def to_json(self) -> bytes:
+        """The contents of manifest.json."""
+        return f"{json.dumps(asdict(self), indent=1, ensure_ascii=False)}\n".encode()
+
     def write(self, folder: Folder) -> None:
         """Write manifest.json, whole or not at all."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        folder.write(MANIFEST, f"{text}\n".encode())
+        folder.write(MANIFEST, self.to_json())
+
+    @classmethod
+    def of_json(cls, folder: Folder, text: bytes) -> Self:
+        """The manifest of a folder from its file's contents; a UserError if they are not of this version."""
+        try:
+            return decode(cls, json.loads(text))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                folder.at(MANIFEST), f"must be a manifest of this version ({error}); embed again"
+            ) from error
 
     @classmethod
     def read(cls, folder: Folder) -> Self:
@@ -299,15 +312,10 @@ class Manifest:
         Raises:
             UserError: there is none, or it is not of this version.
         """
-        path = folder.at(MANIFEST)
         try:
-            text = folder.read(MANIFEST)
+            return cls.of_json(folder, folder.read(MANIFEST))
         except FileNotFoundError as error:
             raise UserError(folder.address, f"must have the {MANIFEST} that `prolip embed` writes") from error
-        try:
-            return decode(cls, json.loads(text), drop_unknown=True)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(path, f"must be a manifest of this version ({error}); embed again") from error
 
 
 def complete_parts(

@@ -14,11 +14,11 @@ from prolip.errors import UserError
 from prolip.store.disk_full import writing
 
 TEMPORARY = ".*.????????.tmp"
-"""Names of the files of `atomic_file`, and of claims."""
+"""Names of the files of `atomic_file`."""
 
 
 @contextmanager
-def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
+def atomic_file(path: Path, size: int | None = None, *, new: bool = False) -> Iterator[Path]:
     """Yield a temporary file that replaces `path` when the block succeeds, and is deleted when it raises.
 
     It gets the usual mode of new files (umask).
@@ -26,8 +26,10 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
     Args:
         path: its folder is created.
         size: bytes that it needs, if known.
+        new: keep a file that is there; of several processes, one creates it.
 
     Raises:
+        FileExistsError: `new`, and the file is there.
         DiskFullError: the disk is full.
         OSError: the file cannot be written there; see `check_writable`.
     """
@@ -46,6 +48,8 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
             with _locked(temporary):
                 yield temporary
             temporary.chmod(mode)
+            if new:
+                path.touch(exist_ok=False)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

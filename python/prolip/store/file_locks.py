@@ -29,6 +29,9 @@ def lock_file(path: Path) -> int:
         UserError: another process has the lock; its owner is named.
     """
     deadline = time.monotonic() + LOCK_SECONDS
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    # The token tells this process from all others.
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(16)}
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -45,7 +48,7 @@ def lock_file(path: Path) -> int:
             try:
                 with writing(path):
                     os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, owner().encode(), 0)
+                    os.pwrite(descriptor, json.dumps(owner).encode(), 0)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -53,39 +56,6 @@ def lock_file(path: Path) -> int:
         holder = os.pread(descriptor, 1 << 12, 0).decode()
         os.close(descriptor)
         if time.monotonic() > deadline:
-            raise in_use(path.parent, holder)
+            rule = "in use by another command: wait for it, stop it, or choose another --out"
+            raise UserError(path.parent, rule, holder)
         time.sleep(0.1)
-
-
-def owner() -> str:
-    """This process, for others that want what it has; a token tells it from all others."""
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    own = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "among": _processes()}
-    return json.dumps(own | {"token": secrets.token_hex(16)})
-
-
-def has_ended(owner: str) -> bool:
-    """Whether an owner is known to have ended: only one of the same machine and PID namespace can be."""
-    try:
-        known = json.JSONDecoder().raw_decode(owner)[0]
-        if known["among"] is not None and known["among"] == _processes():
-            os.kill(known["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except (ValueError, TypeError, KeyError, OSError):
-        return False
-    return False
-
-
-def _processes() -> str | None:
-    """The machine since its start, and the PID namespace, of this process; None where the system does not say."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None
-
-
-def in_use(place: object, owner: str) -> UserError:
-    """The error for a place that another process writes."""
-    return UserError(place, "in use by another command: wait for it, stop it, or choose another --out", owner)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import re
-import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from pathlib import Path, PurePath
-from threading import Event, Thread
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from prolip.errors import UserError
-from prolip.store.atomic_writes import TEMPORARY, atomic_file, check_own_folder, check_writable
-from prolip.store.file_locks import has_ended, in_use, lock_file, owner
+from prolip.store.atomic_writes import atomic_file, check_own_folder, check_writable
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +27,6 @@ _ATTEMPTS = 10
 """Of a request to S3. The pauses between them grow to 20 s."""
 _RETRY_LIMIT = timedelta(minutes=2)
 """Longest time of a request to Google's store, with its retries."""
-_RENEWED = 20.0
-"""Seconds after which the owner of a claim in a store renews it."""
-_STALE = 90.0
-"""Seconds without renewal after which a claim in a store counts as that of a dead process."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +95,20 @@ class Folder:
             with atomic_file(Path(self.at(file)), content.nbytes) as temporary:
                 temporary.write_bytes(content)
 
+    def create(self, file: str, data: bytes) -> bytes:
+        """Write a small file unless it is there, and return what is there; errors as for `write`.
+
+        Of several processes, one creates a local file. pyarrow cannot tell a store to do so. There the last process
+        of those that begin within a request's time writes it: read it again before the work counts as done.
+        """
+        with suppress(FileExistsError):
+            if not self.is_remote:
+                with atomic_file(Path(self.at(file)), len(data), new=True) as temporary:
+                    temporary.write_bytes(data)
+            elif not self.exists(file):
+                self.write(file, data)
+        return self.read(file)
+
     def list(self) -> set[str]:
         """The names of the files that are directly in the folder; none if it does not exist.
 
@@ -129,7 +134,7 @@ class Folder:
         """Check that a command may write here; errors as for `check_own_folder`."""
         if not self.is_remote:
             check_own_folder(Path(self.address), *marks)
-        elif not set(marks) & (found := self.list()) and not all(PurePath(name).match(TEMPORARY) for name in found):
+        elif (found := self.list()) and found.isdisjoint(marks):
             raise UserError("out", f"must be a new or empty folder, or hold {' or '.join(marks)}", self.address)
 
     @contextmanager
@@ -151,80 +156,18 @@ def folder_of(address: str) -> tuple[Folder, str]:
     return Folder(folder), name
 
 
-@contextmanager
-def claimed(address: str) -> Iterator[None]:
-    """Claim a file that this process will write, with what belongs to it, until the block ends or the process dies.
+def check_out(address: str) -> None:
+    """Check, before long work, that a file can be written to an address; of a store, that it answers.
 
     Raises:
-        UserError: another process has claimed it, or the address is wrong.
+        UserError: the address is wrong, or its store does not answer.
         OSError: the local file cannot be written; see `check_writable`.
     """
-    folder, name = folder_of(address)
+    folder, _ = folder_of(address)
     if folder.is_remote:
-        with _claimed_in_store(folder, name):
-            yield
-        return
-    check_writable(Path(address))
-    lock = Path(folder.at(f".{name}.reserved.tmp"))  # a name of TEMPORARY
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = lock_file(lock)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-@contextmanager
-def _claimed_in_store(folder: Folder, name: str) -> Iterator[None]:
-    """Claim a file in a store by a file beside it, which a thread renews.
-
-    Who writes a claim first, and then sees no other claim, has the file: of two, at least one sees that of the other.
-    Whoever sees another one takes back its own, and tries again later, after pauses that grow: so one is alone at last.
-    """
-    mine, content, seen = f".{name}.{secrets.token_hex(4)}.tmp", owner(), dict[str, tuple[bytes, float]]()
-    pause = _RENEWED / 10
-    while True:
-        folder.write(mine, content.encode())
-        others = [one for one in folder.list() - {mine} if re.fullmatch(rf"\.{re.escape(name)}\.\w{{8}}\.tmp", one)]
-        if not others:
-            break
-        folder.delete(mine)
-        for other in others:
-            try:
-                found = folder.read(other)
-            except (FileNotFoundError, UserError):  # its owner deletes or renews it
-                continue
-            if has_ended(found.decode(errors="replace")):
-                folder.delete(other)
-                continue
-            if other not in seen:
-                log.warning("%s: waiting up to %d s to see whether its owner lives", folder.at(other), _STALE)
-            before, since = seen.setdefault(other, (found, time.monotonic()))
-            if found != before:
-                raise in_use(folder.at(name), found.decode())
-            if time.monotonic() > since + _STALE:
-                folder.delete(other)
-        time.sleep(random.uniform(0, pause))
-        pause = min(2 * pause, _RENEWED)
-    ended = Event()
-
-    def renew() -> None:
-        count = 0
-        while not ended.wait(_RENEWED):
-            count += 1
-            with suppress(UserError):  # the store may answer again
-                folder.write(mine, f"{content} renewed {count} times".encode())
-
-    thread = Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        with suppress(UserError):
-            folder.delete(mine)
+        folder.list()
+    else:
+        check_writable(Path(address))
 
 
 @cache

@@ -52,7 +52,7 @@ def parts_of(
         keys = [f"k{row}" for row in range(start, end)]
         places, sizes = np.arange(end - start, dtype=np.uint32), np.zeros((end - start, 2), np.int32)
         rows = Rows(keys, places, mean[start:end], log_var[start:end], sizes)
-        notes = PartNotes(number=number, kind="image", source="a.tar", stamp="", rows=end - start)
+        notes = PartNotes(number=number, kind="image", source="a.tar", stamp="", weights="", rows=end - start)
         parts.append(write_part(Folder(str(folder)), rows, notes, stored, log_var=True))
     return parts
 

@@ -46,7 +46,7 @@ MANIFEST = Manifest(
     settings=Settings(what="image", caption_key="txt", precision="fp32"),
     plan=[],
 )
-NOTES = PartNotes(number=0, kind="image", source="日本/1.tar", stamp="s", rows=3, bad=1, named=("one",))
+NOTES = PartNotes(number=0, kind="image", source="日本/1.tar", stamp="s", weights="", rows=3, bad=1, named=("one",))
 
 
 def written(folder: Path, rows: Rows, notes: PartNotes) -> Part:
