@@ -27,7 +27,6 @@ from prolip.cli import (
     export,
     recipes,
     report,
-    runs,
     search,
     train,
 )
@@ -55,7 +54,6 @@ COMMANDS = {
     ),
     "search": Command("find embedded images or captions by text or by image", search.run),
     "explore": Command("open a page to try a model: images, captions, their uncertainty", explore.run),
-    "runs": Command("tabulate runs side by side, and plot their curves on a page", runs.run),
     "export": Command("write a run or a checkpoint in the hub's layout, or push it to the hub", export.run),
     "bench": Command("compare the loader with others: prolip bench data", bench.run),
     "demo": Command("build its data, train, evaluate, write the report; resumes where it stopped", demo.run),

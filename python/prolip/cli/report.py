@@ -9,7 +9,7 @@ from prolip.train.config.options import ReportOptions
 def run(prog: str, arguments: list[str]) -> int:
     """Write report.html and print its path."""
     options = parse(ReportOptions, prog, arguments)
-    from prolip.train.logging.run_page import write_report
+    from prolip.train.report import write_report
 
     page = write_report(options.run)
     write_lines([f"wrote {page}; next: open {page.resolve()} in a browser"])

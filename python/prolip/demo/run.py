@@ -28,7 +28,7 @@ from prolip.evaluation.evaluate import run_suite
 from prolip.models.precision import has_bf16
 from prolip.store.atomic_writes import check_writable
 from prolip.train.config import load_config
-from prolip.train.logging.run_page import write_report
+from prolip.train.report import write_report
 
 log = logging.getLogger("prolip.demo")
 

@@ -110,10 +110,11 @@ def test_a_repeated_key_of_a_run_does_the_same():
 
 def test_characters_that_the_terminal_lacks_are_escaped(tmp_path, monkeypatch):
     (tmp_path / "läuft").mkdir()
-    (tmp_path / "läuft" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    row = {"step": 1, "samples": 8, "loss": 2.0}
+    (tmp_path / "läuft" / "metrics.jsonl").write_text(json.dumps(row))
     printed = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
-    assert main(["runs", str(tmp_path)]) == 0
+    assert main(["report", str(tmp_path / "läuft")]) == 0
     assert rb"l\xe4uft" in printed.getvalue()
 
 

@@ -16,7 +16,7 @@ from prolip.evaluation.results import RowId
 from prolip.report.charts import Line, line_chart, nice_ticks, standalone, tick_label, weight_chart
 from prolip.report.results import result_sections
 from prolip.store.typed_tables import plain
-from prolip.train.logging.run_page import write_report
+from prolip.train.report import write_report
 
 FINITE = st.floats(-1e9, 1e9)
 

@@ -1,10 +1,10 @@
-"""Options of `prolip recipes`, `prolip train --dry-run`, `prolip runs` and `prolip report`."""
+"""Options of `prolip recipes`, `prolip train --dry-run` and `prolip report`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -38,23 +38,6 @@ class DryRunOptions(Assumption):
 
     settings: bool = False
     """Also print all settings, as the run would save them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunsOptions:
-    """Compare runs in a table: progress, speed, and the last and best values of metrics."""
-
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("runs"),)
-    """Folders of runs, or folders that contain them."""
-    metrics: tuple[str, ...] = ()
-    """Metrics of metrics.jsonl, such as loss or val/NAME/top1. By default loss and the first metric of each validation
-    set; the page then plots every metric."""
-    format: Literal["text", "markdown"] = "text"
-    """Format of the table."""
-    json: bool = False
-    """Print JSON instead of the table."""
-    plot: Path | None = None
-    """File for a page of curves: one HTML file that loads nothing from elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""Logging of a run: rows of metrics, where they are written, and a line of progress."""
+"""Logging of a run: rows of metrics, and where they are written."""
 
-from prolip.train.logging.log import MetricsLog, Progress
+from prolip.train.logging.log import MetricsLog
 from prolip.train.logging.meter import Meter, seconds_at_peak
 
-__all__ = ["Meter", "MetricsLog", "Progress", "seconds_at_peak"]
+__all__ = ["Meter", "MetricsLog", "seconds_at_peak"]

@@ -1,4 +1,4 @@
-"""Write rows of metrics to metrics.jsonl, TensorBoard, Weights & Biases and a line of progress."""
+"""Write rows of metrics to metrics.jsonl, TensorBoard, Weights & Biases and a progress bar."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import tomllib
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 import numpy as np
+from tqdm import tqdm
 
 from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
-from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
 from prolip.store.atomic_writes import write_atomic
 from prolip.store.disk_full import writing
@@ -55,7 +54,13 @@ class MetricsLog:
         kept = [row for row in read_rows(self._rows) if row["step"] <= resumed_step]
         write_atomic(self._rows, "".join(f"{json.dumps(row)}\n" for row in kept))
         with self._opened as opened:
-            self._progress = opened.enter_context(Progress(config.total_steps))
+            self._bar = tqdm(
+                total=config.total_steps,
+                initial=resumed_step,
+                bar_format="step {n_fmt}/{total_fmt}, {remaining} left{postfix}",
+                mininterval=0,
+                file=sys.stderr,
+            )
             if config.log.tensorboard:
                 from torch.utils.tensorboard.writer import SummaryWriter  # slow to import
 
@@ -70,13 +75,20 @@ class MetricsLog:
         """Write a row about training, which has `step`. NaN and infinities are null in metrics.jsonl."""
         if self._leads:
             self._write(row)
-            self._progress.show(row)
+            speed = f"{row['samples_per_s']:.0f} samples/s, waiting for data {row['data_wait_share']:.0%}"
+            self._bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed}", refresh=False)
+            with suppress(OSError):  # a full disk under the standard error must not end the run
+                self._bar.update(int(row["step"]) - self._bar.n)
 
     def write_validation(self, step: int, samples: int, metrics: Mapping[str, float]) -> None:
         """Write the metrics of validation sets."""
         if self._leads:
             self._write({"step": step, "samples": samples, **metrics})
-            self._progress.show_validation(step, metrics)
+            first: dict[str, str] = {}
+            for name, value in metrics.items():
+                first.setdefault(name.rpartition("/")[0], f"{name} {value:.4g}")
+            with suppress(OSError):
+                tqdm.write(f"evaluated at step {step}: {', '.join(first.values())}", file=sys.stderr)
 
     def _write(self, row: Mapping[str, float]) -> None:
         plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
@@ -120,6 +132,9 @@ class MetricsLog:
 
     def __exit__(self, *error: object) -> None:
         self._opened.close()
+        if self._leads:
+            with suppress(OSError):
+                self._bar.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -154,57 +169,3 @@ def _open_wandb(config: TrainConfig) -> Any:
     # Don't use W&B's own counter of calls: a resumed run logs some steps twice.
     run.define_metric("*", step_metric="step")
     return run
-
-
-# ---- Progress -------------------------------------------------------------------------------------------------------
-
-
-class Progress:
-    """Writes one progress line: rewritten in place on a terminal, a new line per row elsewhere.
-
-    A line that cannot be written, such as on a full disk, does not end the run.
-    """
-
-    def __init__(self, total_steps: int, stream: TextIO = sys.stderr) -> None:
-        self._total_steps = total_steps
-        self._stream = stream
-        self._in_place = stream.isatty()
-        self._width = 0
-
-    def show(self, row: Mapping[str, float]) -> None:
-        """Write a row of metrics, with the time left at the current speed."""
-        step = int(row["step"])
-        samples_per_step = row["samples"] / step
-        seconds_left = (self._total_steps - step) * samples_per_step / max(row["samples_per_s"], 1e-9)
-        line = (
-            f"step {step}/{self._total_steps}  loss {row['loss']:.4f} "
-            f"({' '.join(f'{name} {row[name]:.3g}' for name in LossTerms._fields if name in row)})  "
-            f"{row['samples_per_s']:.0f} samples/s  waiting for data {100 * row['data_wait_share']:.0f}%  "
-            f"ETA {timedelta(seconds=round(seconds_left))}"
-        )
-        self._write(f"\r{line.ljust(self._width)}" if self._in_place else f"{line}\n")
-        self._width = len(line)
-
-    def show_validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the first metric of each validation set (`val/NAME`) on a line of its own."""
-        first: dict[str, str] = {}
-        for name, value in metrics.items():
-            first.setdefault(name.rpartition("/")[0], f"{name} {value:.4g}")
-        self._end_line()
-        self._write(f"evaluated at step {step}: {', '.join(first.values())}\n")
-
-    def _end_line(self) -> None:
-        if self._in_place and self._width:
-            self._write("\n")
-        self._width = 0
-
-    def _write(self, text: str) -> None:
-        with suppress(OSError):
-            self._stream.write(text)
-            self._stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end_line()

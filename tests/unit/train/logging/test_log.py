@@ -1,6 +1,5 @@
-"""Metrics rows: each step once, also after interruptions; the progress line in a terminal and in a log."""
+"""Metrics rows: each step once, also after interruptions; the progress bar."""
 
-import io
 import json
 import math
 from dataclasses import replace
@@ -15,7 +14,7 @@ from tests.support.refusals import refusal_of
 
 from prolip.errors import DiskFullError
 from prolip.train.config import LogConfig, TrainConfig
-from prolip.train.logging import MetricsLog, Progress
+from prolip.train.logging import MetricsLog
 
 ROW = {
     "step": 5,
@@ -103,17 +102,10 @@ def test_wandb_continues_the_same_run(tmp_path, monkeypatch):
     assert [(row["step"], row["loss/ppcl"]) for row in rows] == [(5, 3.0), (10, 3.0)]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(("stream", "begins", "ends"), [(io.StringIO(), "step 5/100", "\n"), (Terminal(), "\r", "\n")])
-def test_progress_shows_speed_waiting_terms_and_eta(stream, begins, ends):
-    with Progress(100, stream) as progress:
-        progress.show(ROW)
-    shown = stream.getvalue()
-    assert shown.startswith(begins)
-    assert shown.endswith(ends)
-    for part in ("step 5/100", "loss 3.25", "ppcl 3 ", "320 samples/s", "waiting for data 25%", "ETA 0:00:38"):
+def test_the_progress_bar_shows_speed_waiting_and_terms(tmp_path, capsys):
+    with log_of(tmp_path, 0) as log:
+        log.write(ROW)
+        log.write_validation(5, 640, {"val/emoji/top1": 0.25})
+    shown = capsys.readouterr().err
+    for part in ("5/100", "loss 3.25", "320 samples/s", "waiting for data 25%", "val/emoji/top1 0.25"):
         assert part in shown
