@@ -1,4 +1,4 @@
-"""Run open_clip's training, 3.3 or its main branch (to become 4.0), with this loader.
+"""Run open_clip's training (3.3) with this loader.
 
 `python -m prolip.interop.open_clip FLAGS` is `python -m open_clip_train.main FLAGS`, except that this loader reads
 `--train-data`. `open_clip_data` returns the data alone, for your own loop.
@@ -12,17 +12,16 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from prolip.data import AugmentConfig, LoaderConfig, NativeConfig
+from prolip.data import AugmentConfig, LoaderConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
 from prolip.interop.epochs import Epochs
 
 __all__ = ["OpenClipData", "OpenClipLoader", "get_data", "main", "open_clip_data"]
@@ -33,21 +32,6 @@ _PROBES = [
     # Long texts without repetition: a tokenizer that keeps a random part is unlikely to keep the first part of all.
     *(" ".join(map(str, range(first, first + 150))) for first in (0, 200, 400)),
 ]
-
-
-# Flags of open_clip's main branch, and the only values that this loader supports.
-_SUPPORTED: dict[str, Any] = {
-    "genlip": False,
-    "naflex_num_train_image_tokens": None,
-    "variable_text": False,
-    "length_bucketing": False,
-    "image_key": "jpg;png;jpeg;webp",
-    "text_key": "txt",
-    "json_text_key": None,
-}
-
-
-Images = Tensor | dict[str, Tensor | int]
 
 
 @dataclass
@@ -62,11 +46,7 @@ class OpenClipData:
 
 
 class OpenClipLoader:
-    """Batches as the installed open_clip takes them: normalised images [B, 3, H, W] and token ids int64 [B, L].
-    Images of a native loader are timm's dictionary.
-
-    In 3.3 a batch is the pair (images, texts), in main the dictionary {"image": images, "text": texts}.
-    """
+    """Batches as open_clip takes them: normalised images [B, 3, H, W] and token ids int64 [B, L]."""
 
     def __init__(self, epochs: Epochs):
         if epochs.num_batches is None or epochs.num_samples is None:
@@ -76,29 +56,16 @@ class OpenClipLoader:
         """Batches per epoch on this rank."""
         self.num_samples = epochs.num_samples
         """Samples per epoch over all ranks."""
-        # Releases with `open_clip.task` take dictionaries as batches.
-        self._named = find_spec("open_clip") is not None and find_spec("open_clip.task") is not None
 
     def __len__(self) -> int:
         """The batches per epoch on this rank."""
         return self.num_batches
 
-    def __iter__(self) -> Iterator[tuple[Images, Tensor] | dict[str, Images]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over one epoch."""
         for batch in self.epochs:
-            images, texts = _images(batch.images), batch.token_ids[0]
-            yield {"image": images, "text": texts} if self._named else (images, texts)
-
-
-def _images(images: Tensor | Patches) -> Images:
-    if isinstance(images, Tensor):
-        return images
-    return {
-        "patches": images.patches,
-        "patch_coord": images.coords.long(),
-        "patch_valid": images.valid,
-        "seq_len": images.valid.shape[1],
-    }
+            assert isinstance(batch.images, Tensor), "open_clip_data refuses native images"
+            yield batch.images, batch.token_ids[0]
 
 
 def open_clip_data(
@@ -131,6 +98,8 @@ def open_clip_data(
         raise UserError("captions", "open_clip takes one caption per image", f"{len(config.captions)} slots")
     if config.mask is not None:
         raise UserError("mask", "open_clip does not support masked rows")
+    if config.native is not None:
+        raise UserError("native", "open_clip 3.3 takes square images")
     epochs = Epochs(config, rank=rank, world_size=world_size, device=device, dtype=dtype, mean=mean, std=std)
     return OpenClipData(OpenClipLoader(epochs))
 
@@ -139,7 +108,6 @@ class Transform(NamedTuple):
     """The settings of a training transform of open_clip."""
 
     image_size: int
-    """With NaFlex, the side of a patch."""
     augment: AugmentConfig
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -153,11 +121,6 @@ def read_transform(transform: Any) -> Transform:
             case "RandomResizedCrop" if step.size[0] == step.size[1] and step.interpolation.value == "bicubic":
                 size = step.size[0]
                 augment = replace(augment, crop_scale=tuple(step.scale), crop_ratio=tuple(step.ratio))
-            case "RandomResizedCropToSequence" if (
-                step.patch_h == step.patch_w and step.interpolation.value == "bicubic"
-            ):
-                size = step.patch_h
-                augment = replace(augment, crop_scale=tuple(step.scale), crop_ratio=tuple(step.ratio))
             case "ColorJitter":
                 augment = replace(augment, jitter=_jitter(step), jitter_prob=1.0)
             case "color_jitter":
@@ -168,7 +131,7 @@ def read_transform(transform: Any) -> Transform:
                 mean, std = (
                     tuple(torch.as_tensor(values, dtype=torch.float64).tolist()) for values in (step.mean, step.std)
                 )
-            case "MaybeConvertMode" | "MaybeToTensor" | "ToTensor":
+            case "MaybeConvertMode" | "MaybeToTensor":
                 pass
             case _:
                 raise UserError("preprocess_fns", "the loader does not support this training transform", step)
@@ -192,12 +155,11 @@ def get_data(
     preprocess_fns: tuple[Any, Any],
     epoch: int = 0,
     tokenizer: Any = None,
-    **more: Any,
 ) -> dict[str, Any]:
     """Replace `open_clip_train.data.get_data`: this loader reads the training shards.
 
     `--workers` sets its threads. Without `--dataset-resampled` an epoch is every sample once, and `--train-num-samples`
-    is ignored. Evaluation data are read by open_clip, which gets `more`.
+    is ignored. Evaluation data are read by open_clip.
 
     Raises:
         UserError: the training data are not shards, or a flag is not supported.
@@ -206,26 +168,11 @@ def get_data(
     from open_clip_train import data as original
 
     others = argparse.Namespace(**{**vars(args), "train_data": None})
-    data: dict[str, Any] = original.get_data(others, preprocess_fns, epoch, tokenizer, **more)
+    data: dict[str, Any] = original.get_data(others, preprocess_fns, epoch, tokenizer)
     if not args.train_data:
         return data
     check(args.dataset_type in {"webdataset", "auto"}, "--dataset-type", "must be webdataset", args.dataset_type)
-    for name, supported in _SUPPORTED.items():
-        if (found := getattr(args, name, supported)) != supported:
-            raise UserError(f"--{name.replace('_', '-')}", "the loader does not support it", found)
-    preprocess, native = preprocess_fns[0], None
-    if getattr(args, "use_naflex", False):
-        naflex = more["naflex_data_config"]
-        check(not naflex.variable_patch_size, "--naflex-patch-sizes", "the loader takes one", naflex.train_patch_sizes)
-        preprocess = preprocess(naflex.train_seq_lens[0], naflex.train_patch_sizes[0])
-        native = NativeConfig(
-            patch_size=naflex.train_patch_sizes[0][0],
-            seq_lens=naflex.train_seq_lens,
-            seq_len_probs=naflex.train_seq_len_probs or (),
-            token_budget=naflex.max_tokens_per_batch,
-            batch_divisor=naflex.batch_divisor,
-        )
-    transform, resampled = read_transform(preprocess), bool(args.dataset_resampled)
+    transform, resampled = read_transform(preprocess_fns[0]), bool(args.dataset_resampled)
     config = LoaderConfig(
         shards=_split(args.train_data),
         weights=tuple(map(float, _split(args.train_data_upsampling_factors))),
@@ -233,7 +180,6 @@ def get_data(
         num_samples=args.train_num_samples,
         batch_size=args.batch_size,
         image_size=transform.image_size,
-        native=native,
         augment=transform.augment,
         tokenizer=read_tokenizer(tokenizer),
         seed=args.seed,
@@ -252,9 +198,8 @@ def get_data(
     return data
 
 
-def _split(value: str | Sequence[Any] | None) -> tuple[Any, ...]:
-    """Split a value at `::`. In open_clip's main branch, manifests of several data sets are lists already."""
-    return tuple(value.split("::") if isinstance(value, str) else value or ())
+def _split(value: str | None) -> tuple[str, ...]:
+    return tuple(value.split("::")) if value else ()
 
 
 def main(arguments: Sequence[str]) -> int:
