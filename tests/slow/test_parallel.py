@@ -62,7 +62,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any], name: str) -> None
 def test_two_processes_have_the_loss_curve_of_one_process(lab, monkeypatch):
     cases = {
         "ddp": (),
-        "ddp_parts": ("--accumulate", "3", "--loss.exchange", "all_gather"),
+        "ddp_parts": ("--accumulate", "3"),
         "fsdp": FSDP,
         "fsdp+again": FSDP,
         "parts": (*FSDP, "--accumulate", "3", "--parallel.recompute_every", "1", "--parallel.reshard", "False"),

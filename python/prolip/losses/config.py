@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from prolip.errors import UserError, check_choice
-from prolip.store.typed_tables import OPERATIONAL
 
 InclusionForm = Literal["official", "exact"]
 VibForm = Literal["official", "exact"]
 Contrast = Literal["ppcl", "siglip"]
-Exchange = Literal["auto", "ring", "all_gather"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +40,9 @@ class LossConfig:
     """In the official score, exp(inclusion_eps) scales the distance of the means. Unused by the exact score."""
     vib_form: VibForm = "official"
     """KL divergence of the bottleneck: as in the released code, or the exact one."""
-    exchange: Exchange = field(default="auto", metadata=OPERATIONAL)
-    """How texts reach the other ranks: "ring", rank by rank, or "all_gather", all in one collective, with memory for
-    all ranks' texts. "auto" gathers on GPUs (NCCL), where messages cost more than memory. All give the same loss."""
 
     def __post_init__(self) -> None:
-        kinds = {"contrast": Contrast, "inclusion_form": InclusionForm, "vib_form": VibForm, "exchange": Exchange}
+        kinds = {"contrast": Contrast, "inclusion_form": InclusionForm, "vib_form": VibForm}
         for name, kind in kinds.items():
             check_choice(f"loss.{name}", getattr(self, name), kind)
         for name in ("ppcl_weight", "siglip_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):

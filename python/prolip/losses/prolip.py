@@ -72,7 +72,6 @@ class ProlipLoss:
         self.config = config
         self.peers = peers
         self._log_units = tuple(map(math.log, variance_units))
-        self._gathers = config.exchange == "all_gather" or (config.exchange == "auto" and peers.on_nccl)
 
     def __call__(self, output: Embedded) -> LossTerms:
         """Compute the terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
@@ -115,7 +114,7 @@ class ProlipLoss:
             image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
         elif config.variance_scale is not None:
             image, text = (Gaussian(one.mean, one.log_var.detach()) for one in (image, text))
-        return ppcl(image, text, scale, bias, self.peers, gathers=self._gathers)
+        return ppcl(image, text, scale, bias, self.peers)
 
     def _variances(self, image: Gaussian, text: Gaussian, scale: float) -> Tensor:
         """The variances' own PPCL, at a fixed scale; the means are constants.
@@ -128,7 +127,7 @@ class ProlipLoss:
         )
         bias = scale - math.log(text.mean.shape[-2] * self.peers.world_size)
         constant = image.mean.new_tensor
-        return ppcl(image, text, constant(scale), constant(bias), self.peers, gathers=self._gathers)
+        return ppcl(image, text, constant(scale), constant(bias), self.peers)
 
     def _inclusion(self, specific: Gaussian, general: Gaussian) -> Tensor:
         config = self.config
