@@ -31,7 +31,6 @@ PUBLIC = (
     "prolip.train",
     "prolip.train.config",
     "prolip.train.logging",
-    "prolip.train.cost",
     "prolip.interop",
     "prolip.interop.open_clip",
     "prolip.interop.transformers",

@@ -36,7 +36,7 @@ from prolip.store.atomic_writes import write_atomic
 from prolip.train.accumulate import backward
 from prolip.train.best_metric import BestSoFar, check_metric
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
-from prolip.train.cost import count_parameters
+from prolip.train.cost import parameter_counts
 from prolip.train.logging import Meter, MetricsLog, seconds_at_peak
 from prolip.train.optim import (
     Divergence,
@@ -143,9 +143,9 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     )
     if ranks.rank == 0:
         write_atomic(config.out / "config.toml", to_toml(config))
-        of = count_parameters(model)
+        total, trained = parameter_counts(model)
         log.info(
-            f"{config.out}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
+            f"{config.out}: {trained:,} of {total:,} parameters train, steps {run.step} to "
             f"{config.total_steps}, each of {config.step_sizes}{config.epochs(run.loader.num_samples)}, "
             f"{ranks.world_size} process(es) on {ranks.device.type}, {config.precision}"
             f"{''.join(f'; {remark}' for remark in config.remarks)}"

@@ -15,8 +15,8 @@ from prolip.data.device import DeviceBatches
 from prolip.distributed import Ranks
 from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
-from prolip.train import cost
 from prolip.train.config import TrainConfig
+from prolip.train.cost import peak_flops, step_flops
 from prolip.train.optim import LossScaler
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,10 @@ def seconds_at_peak(config: TrainConfig, ranks: Ranks) -> float | None:
         peak: float | None = config.log.peak_tflops * 1e12
     else:
         on_gpu = ranks.device.type == "cuda"
-        peak = cost.peak_flops(torch.cuda.get_device_name(ranks.device), config.arithmetic) if on_gpu else None
+        peak = peak_flops(torch.cuda.get_device_name(ranks.device), config.arithmetic) if on_gpu else None
     if peak is None:
         return None
-    return cost.mean_step_flops(config, ranks.world_size).useful / peak
+    return step_flops(config, ranks.world_size).useful / peak
 
 
 class Meter:
