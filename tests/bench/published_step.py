@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from prolip.data import MaskConfig
 from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, TextConfig, VisionConfig
-from prolip.train.config.sections import OptimConfig
+from prolip.train.config.optim import OptimConfig
 from prolip.train.optim import decays
 
 Pair = dict[str, Tensor]

@@ -23,7 +23,7 @@ from prolip.data import MaskConfig
 from prolip.distributed.allocator import keep_freed_memory
 from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
-from prolip.train.config.sections import OptimConfig
+from prolip.train.config.optim import OptimConfig
 from prolip.train.loop import take_step
 from prolip.train.optim import learning_rate
 

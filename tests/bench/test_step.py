@@ -22,7 +22,7 @@ from tests.bench.step_sides import (
 from tests.support.small_step import run_of
 
 from prolip.models import ProLIP
-from prolip.train.config.sections import OptimConfig
+from prolip.train.config.optim import OptimConfig
 from prolip.train.loop import take_step
 from prolip.train.optim import learning_rate
 

@@ -28,7 +28,7 @@ from prolip.metrics.config import FilterConfig
 from prolip.models import ProLIP, ProLIPOutput
 from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
-from prolip.train.config.sections import OptimConfig
+from prolip.train.config.optim import OptimConfig
 from prolip.train.optim import (
     clamp_logit_scale,
     clip_gradients,

@@ -10,7 +10,7 @@ from tests.support.small_step import ALONE, CONFIG, gradients, step_of
 from torch.fx import GraphModule
 
 from prolip.models import ProLIP
-from prolip.train.config.sections import ParallelConfig
+from prolip.train.config.parallel import ParallelConfig
 from prolip.train.parallel import share_model
 
 DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CONFIG.text, layers=3))

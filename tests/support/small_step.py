@@ -14,7 +14,7 @@ from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import TextConfig, VisionConfig
 from prolip.train.accumulate import backward
 from prolip.train.config import TrainConfig
-from prolip.train.config.sections import OptimConfig
+from prolip.train.config.optim import OptimConfig
 from prolip.train.loop import Run
 from prolip.train.optim import Divergence, Ema, LossScaler, make_optimizer
 

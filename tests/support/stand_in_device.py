@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-from prolip.train.config.sections import EmaConfig
+from prolip.train.config.optim import EmaConfig
 from prolip.train.logging import Meter
 from prolip.train.loop import take_step
 

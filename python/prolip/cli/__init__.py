@@ -39,7 +39,7 @@ COMMANDS = {
         f"make, index and choose from WebDataset shards: prolip data {' | '.join(data.COMMANDS)}", data.run
     ),
     "train": Command("train from recipes and flags: prolip train RECIPE.toml ... --flag value [--dry-run]", train.run),
-    "recipes": Command("list the recipes and their cost, or print one in full", recipes.run),
+    "recipes": Command("list the recipes, or print one and what it costs", recipes.run),
     "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", eval.run),
     "report": Command("write one page of a run: its results, curves and configuration", report.run),
     "bprw": Command("weight the prompts of each class by its images (Bayesian prompt re-weighting)", bprw.run),

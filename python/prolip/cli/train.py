@@ -11,7 +11,7 @@ from prolip.data import NativeConfig
 from prolip.train.config import TrainConfig
 from prolip.train.config.flags import gather, list_flags
 from prolip.train.config.options import DryRunOptions
-from prolip.train.config.sections import ValidationConfig, ValidationJob
+from prolip.train.config.validation import ValidationConfig, ValidationJob
 
 _DRY_RUN = {"--dry-run", "--dry_run"}
 ABOUT = """Train from recipes and flags. A recipe is a TOML file or a name of `prolip recipes`. Every key of a recipe is

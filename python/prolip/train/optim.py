@@ -19,7 +19,7 @@ from prolip.distributed import Ranks
 from prolip.losses import LossTerms
 from prolip.models.config import Precision
 from prolip.models.freeze import LOG_VAR_HEADS
-from prolip.train.config.sections import EmaConfig, OptimConfig
+from prolip.train.config.optim import EmaConfig, OptimConfig
 from prolip.train.muon import MuonWithAdamW
 
 MAX_LOG_SCALE = math.log(100.0)

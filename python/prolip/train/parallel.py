@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from prolip.distributed import Ranks
 from prolip.losses import LossTerms
 from prolip.models import ProLIP, ProLIPOutput
-from prolip.train.config.sections import ParallelConfig
+from prolip.train.config.parallel import ParallelConfig
 
 Loss = Callable[[ProLIPOutput], LossTerms]
 

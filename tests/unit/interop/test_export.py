@@ -26,7 +26,7 @@ from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
 from prolip.models.hub import save_pretrained
 from prolip.models.official_json import to_official_json
 from prolip.train.config import TrainConfig, to_toml
-from prolip.train.config.sections import EmaConfig
+from prolip.train.config.optim import EmaConfig
 from prolip.train.optim import Ema
 
 DEMO = ARCHITECTURES["demo"]

@@ -2,24 +2,20 @@
 
 import math
 from dataclasses import fields, is_dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import torch
-from tests.support.refusals import refusal_of
 
 from prolip.data import NativeConfig
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.models.config import LockConfig
 from prolip.models.convert_siglip2 import siglip2_config
 from prolip.models.weights import fit_state
-from prolip.store.typed_tables import flatten, plain
 from prolip.train.config import TrainConfig, known_recipes, load_config
-from prolip.train.config.recipes import ADDITION
-from prolip.train.dry_run import flops_per_sample
+from prolip.train.config.recipes import recipe_text
+from prolip.train.cost import step_flops
 
 SHARDS = ("--data.shards", "a.tar")
 BASE = "vit-b16-datacomp-1b-1.28b"
@@ -47,12 +43,10 @@ def changes(name: str, base: str = BASE) -> dict[str, Any]:
     return found
 
 
-def test_every_recipe_begins_with_a_comment_and_has_short_lines():
+def test_every_recipe_begins_with_what_it_is():
+    assert len(known_recipes()) <= 22
     for name in known_recipes():
-        text = (resources.files("prolip") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
-        assert text.startswith("# "), f"{name} does not begin with what it is"
-        longest = max(map(len, text.splitlines()))
-        assert longest <= 140, f"{name} has a line of {longest} characters"
+        assert recipe_text(name).startswith("# "), name
 
 
 @pytest.mark.parametrize(
@@ -100,55 +94,33 @@ def test_the_native_recipe_costs_as_much_as_the_square_one():
     name = "vit-b16-naflex-datacomp-1b-1.28b"
     tower = {"model.vision.image_size": 256, "model.vision.pos_embed_interp_mode": "bicubic"}
     assert changes(name) == native(16_384 * 196, 256) | tower | {"architecture": "ViT-B-16-NaFlex"}
-    per_sample = [flops_per_sample(recipe(one)) for one in (name, BASE)]
+    per_sample = [step_flops(recipe(one)).total / recipe(one).samples_per_step for one in (name, BASE)]
     assert per_sample[0] == pytest.approx(per_sample[1], rel=0.02)
     assert recipe(name).total_steps == pytest.approx(recipe(BASE).total_steps, rel=0.02)
+
+
+NO_MASKS = {"data.mask.masked_fraction": 0.0, "loss.masked_inclusion_weight": 0.0}
 
 
 def test_an_addition_changes_any_recipe_alike():
     script = recipe(BASE).loss
     local = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
-    exact = {
-        "model.vision.final_norm": "once",
-        "model.text.log_var_source": "unc",
-        "data.mask.keep_ratio": 0.25,
-        "loss.inclusion_form": "exact",
-        "loss.vib_form": "exact",
-    }
     additions = {
-        "with-effective-weights": {f"loss.{name}": 32 * getattr(script, name) for name in local},
-        "with-exact": exact,
-        "with-masking-alone": {"loss.inclusion_weight": 0.0},
+        "with-effective-weights": {f"loss.{name}": pytest.approx(32 * getattr(script, name)) for name in local},
+        "with-exact": {
+            "model.vision.final_norm": "once",
+            "model.text.log_var_source": "unc",
+            "data.mask.keep_ratio": 0.25,
+            "loss.inclusion_form": "exact",
+            "loss.vib_form": "exact",
+        },
         "with-native": native(round(16_384 / (0.4 / 128 + 0.4 / 256 + 0.2 / 576)), 8),
-        "with-no-inclusion": NO_MASKS | {"loss.inclusion_weight": 0.0},
-        "with-no-masking": NO_MASKS,
         "with-resampling": {"data.mode": "resampled", "data.num_samples": 616 * 16_384},
     }
-    assert [name for name in known_recipes() if name.startswith(ADDITION)] == list(additions)
+    assert [name for name in known_recipes() if name.startswith("with-")] == list(additions)
     for name, expected in additions.items():
         for base in (BASE, "vit-h14-datacomp-1b-1.28b"):
             assert changed(recipe(base), load_config([base, name, *SHARDS])) == expected
-    assert changes(f"{BASE}-paper") == exact
-    assert changes(f"{BASE}-variance-scale") == {"loss.variance_scale": 2.0}
-
-
-def switched_off(config: TrainConfig) -> set[str]:
-    off = {key for key, value in flatten(plain(config.loss)).items() if value in (0, None)}
-    return off | ({"masking"} if config.data.masking is None else set())
-
-
-@pytest.mark.parametrize("addition", [name for name in known_recipes() if name.startswith(ADDITION)])
-def test_an_addition_leaves_a_term_that_is_off_off(addition):
-    for name in known_recipes():
-        if not name.startswith(ADDITION):
-            assert switched_off(recipe(name)) <= switched_off(load_config([name, addition, *SHARDS])), name
-
-
-def test_a_recipe_multiplies_only_numbers(tmp_path):
-    for key, value in (("loss.contrast", "2"), ("loss.vib", "2"), ("loss.vib_weight", '"2"'), ("loss", "2")):
-        (tmp_path / "more.toml").write_text(f"multiply.{key} = {value}")
-        with refusal_of(key):
-            load_config([BASE, str(tmp_path / "more.toml"), *SHARDS])
 
 
 def test_longprolip_has_the_settings_of_its_script():
@@ -167,19 +139,6 @@ def test_longprolip_has_the_settings_of_its_script():
         "optim.weight_decay": 0.01,
         "optim.warmup_steps": 200,
     }
-    longer = changes("longprolip-vit-b16-128m", "longprolip-vit-b16-24m")
-    assert longer == {"samples_seen": 128_000_000, "checkpoint_every": 2_000}
-
-
-NO_MASKS = {"data.mask.masked_fraction": 0.0, "loss.masked_inclusion_weight": 0.0}
-
-
-def test_an_ablation_changes_one_thing():
-    several = {"ablation-no-masking", "ablation-no-inclusion"}  # as the additions of these names
-    names = [name for name in known_recipes() if name.startswith("ablation-")]
-    assert several < set(names)
-    for name in names:
-        assert name in several or len(changes(name, "ablation")) == 1
 
 
 def test_ablations_have_the_papers_data():
@@ -227,18 +186,3 @@ def test_the_recipe_for_siglip_2_has_the_architecture_in_its_file():
     model = recipe("finetune-siglip2-naflex").model
     theirs = siglip2_config({"text_config": {"vocab_size": 256_000}})
     assert replace(model, text=replace(model.text, tokenizer_clean="lower")) == theirs
-
-
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
-@pytest.mark.parametrize(
-    ("form", "lock"),
-    [
-        ("locked-image", LockConfig(image=True)),
-        ("locked-text", LockConfig(text=True, text_unlocked_groups=2)),
-        ("unc-only", LockConfig(image=True, text=True)),
-    ],
-)
-def test_fine_tuning_recipes_lock_the_parts_they_name(kind, form, lock):
-    whole, config = recipe(f"finetune-{kind}-vit-b16"), recipe(f"finetune-{kind}-vit-b16-{form}")
-    assert config.lock == lock
-    assert replace(config, out=whole.out, lock=whole.lock, optim=whole.optim) == whole

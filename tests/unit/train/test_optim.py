@@ -8,7 +8,7 @@ from tests.support.small_step import ALONE, CONFIG
 from torch import nn
 
 from prolip.models import ProLIP
-from prolip.train.config.sections import OptimConfig
+from prolip.train.config.optim import OptimConfig
 from prolip.train.muon import MuonWithAdamW
 from prolip.train.optim import (
     clamp_logit_scale,

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from prolip.train.config.sections import EmaConfig
+from prolip.train.config.optim import EmaConfig
 from prolip.train.optim import Ema
 
 

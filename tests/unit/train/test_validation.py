@@ -23,7 +23,7 @@ from prolip.errors import UserError
 from prolip.models import ProLIP
 from prolip.train.best_metric import BestSoFar, check_metric
 from prolip.train.config import TrainConfig
-from prolip.train.config.sections import ValidationConfig, ValidationJob
+from prolip.train.config.validation import ValidationConfig, ValidationJob
 from prolip.train.validation import Validation, whole_model
 
 NAMES = sorted(COLOURS)

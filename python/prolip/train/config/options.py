@@ -23,7 +23,7 @@ class Assumption:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipesOptions(Assumption):
-    """List the recipes and their cost, or print one in full."""
+    """List the recipes, or print one in full and what it costs."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """The recipe to print: a name from the list, or the path of a TOML file. Of several, later ones win, as in

@@ -14,7 +14,10 @@ from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
 from prolip.store.atomic_writes import check_no_tilde
 from prolip.store.typed_tables import OPERATIONAL
-from prolip.train.config.sections import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
+from prolip.train.config.log import LogConfig
+from prolip.train.config.optim import EmaConfig, OptimConfig
+from prolip.train.config.parallel import ParallelConfig
+from prolip.train.config.validation import ValidationConfig
 
 _DAY = 24 * 60
 

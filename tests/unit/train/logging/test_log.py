@@ -78,7 +78,7 @@ def test_metrics_are_grouped_and_nan_stays_valid_json(tmp_path):
 
 
 def test_a_missing_logger_package_is_an_error_before_the_run(monkeypatch):
-    monkeypatch.setattr("prolip.train.config.sections.find_spec", lambda name: None)
+    monkeypatch.setattr("prolip.train.config.log.find_spec", lambda name: None)
     LogConfig().check()
     for name in ("wandb", "tensorboard"):
         with refusal_of(f"log.{name}"):
