@@ -15,8 +15,7 @@ from hypothesis import given, settings, strategies as st
 from tests.support.ranks import answer, asked_ranks
 from torch import Tensor
 
-from prolip.distributed import Peers, Ranks, start, stop
-from prolip.errors import UserError
+from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.losses.config import Contrast, LossConfig
@@ -219,14 +218,3 @@ def check(ranks: list[Connection], case: Case) -> None:
         averaged = torch.stack([of_rank[name] for of_rank in found]).mean()
         torch.testing.assert_close(averaged, mine[0][name].grad, rtol=1e-11, atol=1e-13)
     return [int(of_rank["moved"]) for of_rank in found]
-
-
-def test_one_process_starts_without_a_launcher(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    cpu = torch.device("cpu")
-    assert start("cpu") == Ranks(rank=0, local_rank=0, world_size=1, device=cpu)
-    assert Peers().world_size == 1
-    stop()
-    with pytest.raises(UserError):
-        start("tpu")

@@ -7,7 +7,7 @@ from tests.support.small_training import COLOURS, PLACES, SHARDED, SHORT, number
 
 from prolip.checkpoint import list_checkpoints, read_best
 
-SHOWN = ("--log.examples_every", "10", "--log.num_examples", "2")
+SHOWN = ("--log.examples_every", "10")
 
 
 def test_validation_does_not_change_the_steps_and_the_best_is_kept(lab, short, watched):
@@ -21,8 +21,8 @@ def test_validation_does_not_change_the_steps_and_the_best_is_kept(lab, short, w
     assert shown == ["step_10.jsonl", "step_10.png", "step_20.jsonl", "step_20.png"]
     lines = (watched.folder / "watched" / "examples" / "step_20.jsonl").read_text().splitlines()
     examples = [json.loads(line) for line in lines]
-    assert [one["why"] for one in examples] == ["most certain"] * 2 + ["least certain"] * 2 + ["random"] * 2
-    assert examples[0]["uncertainty"] <= examples[1]["uncertainty"] < examples[2]["uncertainty"]
+    assert [one["why"] for one in examples] == ["most certain"] * 6 + ["least certain"] * 6 + ["random"] * 6
+    assert examples[0]["uncertainty"] <= examples[1]["uncertainty"] < examples[6]["uncertainty"]
     colour, place = examples[0]["captions"][0]["text"].split()
     assert colour in COLOURS
     assert place in PLACES

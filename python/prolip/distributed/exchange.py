@@ -23,7 +23,7 @@ class Peers:
         """Every rank's tensor, [W, ...]; all have one shape. Gradients go back to their ranks, summed."""
         if self.world_size == 1:
             return own[None]
-        everyone: Tensor = _Gather.apply(own, self.world_size, self.group)  # type: ignore[no-untyped-call]
+        everyone: Tensor = _Gather.apply(own[None], self.world_size, self.group)
         return everyone
 
 
@@ -31,12 +31,12 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, world_size: int, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
-        everyone = own.new_empty(world_size, *own.shape)
+        everyone = own.new_empty(world_size, *own.shape[1:])
         dist.all_gather_into_tensor(everyone, own.contiguous(), group=group)
         return everyone
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        total = torch.empty_like(grad[0], memory_format=torch.contiguous_format)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        total = grad.new_empty(1, *grad.shape[1:])
         dist.reduce_scatter_tensor(total, grad.contiguous(), group=ctx.group)
         return total, None, None

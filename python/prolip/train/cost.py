@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -16,12 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prolip.errors import UserError, check, check_at_least
 from prolip.models import ProLIP
+from prolip.models.config import Precision
 from prolip.models.freeze import lock_parameters
 from prolip.train.config import TrainConfig
-from prolip.train.config.options import Assumption
-
-Arithmetic = Literal["fp32", "tf32", "bf16", "fp16"]
-"""The arithmetic of matrix products; "tf32" is fp32 with inputs rounded to 10 bits of mantissa."""
+from prolip.train.config.options import DryRunOptions
 
 
 class StepFlops(NamedTuple):
@@ -68,26 +66,26 @@ def _count(config: TrainConfig, items: int, recompute_every: int) -> tuple[int, 
         return forward, counter.get_total_flops() - forward
 
 
-def estimate(config: TrainConfig, assumed: Assumption) -> Iterator[str]:
+def estimate(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     """Yield lines about a run: its parameters, steps, operations and hours."""
-    check_at_least(1, gpus=assumed.gpus)
-    check(0 < assumed.mfu <= 1, "mfu", "must be above 0 and at most 1", assumed.mfu)
-    peak = peak_flops(assumed.gpu, config.arithmetic)
+    check_at_least(1, gpus=options.gpus)
+    check(0 < options.mfu <= 1, "mfu", "must be above 0 and at most 1", options.mfu)
+    peak = peak_flops(options.gpu, config.precision)
     if peak is None:
-        rule = f"must be a GPU whose peak in {config.arithmetic} is known, such as NVIDIA H100"
-        raise UserError("gpu", rule, assumed.gpu)
+        rule = f"must be a GPU whose peak in {config.precision} is known, such as NVIDIA H100"
+        raise UserError("gpu", rule, options.gpu)
     with torch.device("meta"):
         model = ProLIP(config.model)
     lock_parameters(model, config.lock)
     total, trained = parameter_counts(model)
     per_sample = step_flops(config).total / config.samples_per_step
-    hours = config.total_steps * config.samples_per_step * per_sample / (peak * assumed.mfu) / 3600
+    hours = config.total_steps * config.samples_per_step * per_sample / (peak * options.mfu) / 3600
     yield f"model      {config.architecture}, {count(total)} parameters, {count(trained)} trained"
     yield f"steps      {config.total_steps:,} of {config.step_sizes}, {count(config.samples_seen)} samples"
     yield (
-        f"compute    {per_sample / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {assumed.gpu} at "
-        f"{assumed.mfu:.0%} of its {peak / 1e12:g} TFLOPS in {config.arithmetic}, {hours / assumed.gpus:,.2f} hours on "
-        f"{assumed.gpus}"
+        f"compute    {per_sample / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {options.gpu} at "
+        f"{options.mfu:.0%} of its {peak / 1e12:g} TFLOPS in {config.precision}, {hours / options.gpus:,.2f} hours on "
+        f"{options.gpus}"
     )
 
 
@@ -109,46 +107,45 @@ def count(number: float) -> str:
 # name counts. From NVIDIA's data sheets (A100 of June 2021, H100 and H200 of 2024, L40S, L40, L4, A10, A30, A40, T4,
 # V100 of January 2020, HGX B200), with figures "with sparsity" halved, and for GeForce and workstation cards from the
 # white papers of the GA102, AD102 and GB202 chips.
-_PEAKS: tuple[tuple[str, float, float | None, float], ...] = (
-    # Words of the name, 16 bits, tf32, fp32. Cards without tf32 have no bf16 either.
-    ("b200", 2250, 1125, 75),
-    ("h200 nvl", 835.5, 417.5, 60),
-    ("h200", 989.5, 494.5, 67),
-    ("h100 nvl", 835.5, 417.5, 60),
-    ("h100 pcie", 756, 378, 51),
-    ("h100", 989.5, 494.5, 67),
-    ("a100", 312, 156, 19.5),
-    ("a40", 149.7, 74.8, 37.4),
-    ("a30", 165, 82, 10.3),
-    ("a10", 125, 62.5, 31.2),
-    ("l40s", 362.05, 183, 91.6),
-    ("l40", 181.05, 90.5, 90.5),
-    ("l4", 121, 60, 30.3),
-    ("v100 pcie", 112, None, 14),
-    ("v100", 125, None, 15.7),
-    ("t4", 65, None, 8.1),
-    ("rtx 5090", 209.5, 104.8, 104.8),
-    ("rtx 4090", 165.2, 82.6, 82.6),
-    ("rtx 3090", 71, 35.6, 35.6),
-    ("rtx 6000 ada", 364.2, 182.1, 91.1),
-    ("rtx a6000", 154.8, 77.4, 38.7),
+_PEAKS = (
+    # Words of the name, 16 bits, fp32.
+    ("b200", 2250, 75),
+    ("h200 nvl", 835.5, 60),
+    ("h200", 989.5, 67),
+    ("h100 nvl", 835.5, 60),
+    ("h100 pcie", 756, 51),
+    ("h100", 989.5, 67),
+    ("a100", 312, 19.5),
+    ("a40", 149.7, 37.4),
+    ("a30", 165, 10.3),
+    ("a10", 125, 31.2),
+    ("l40s", 362.05, 91.6),
+    ("l40", 181.05, 90.5),
+    ("l4", 121, 30.3),
+    ("v100 pcie", 112, 14),
+    ("v100", 125, 15.7),
+    ("t4", 65, 8.1),
+    ("rtx 5090", 209.5, 104.8),
+    ("rtx 4090", 165.2, 82.6),
+    ("rtx 3090", 71, 35.6),
+    ("rtx 6000 ada", 364.2, 91.1),
+    ("rtx a6000", 154.8, 38.7),
 )
+_WITHOUT_BF16 = ("v100", "t4")
 # Words in the names of other cards, or of a slice of one.
 _OTHER_CARDS = frozenset({"laptop", "ti", "super", "d", "mig", "max", "mobile"})
 
 
-def peak_flops(device_name: str, precision: Arithmetic) -> float | None:
+def peak_flops(device_name: str, precision: Precision) -> float | None:
     """A device's peak FLOPs per second; None if the table lacks the device or the precision.
 
-    Args:
-        device_name: as `torch.cuda.get_device_name` returns it.
-        precision: with `allow_tf32`, fp32 products are "tf32".
+    The name is as `torch.cuda.get_device_name` returns it.
     """
     words = set(re.split(r"[^a-z0-9]+", device_name.lower()))
     if words & _OTHER_CARDS:
         return None
-    for names, half, tf32, full in _PEAKS:
-        if words.issuperset(names.split()):
-            peak = {"fp16": half, "bf16": half if tf32 else None, "tf32": tf32, "fp32": full}[precision]
-            return None if peak is None else peak * 1e12
-    return None
+    if precision == "bf16" and words.intersection(_WITHOUT_BF16):
+        return None
+    peaks = (full if precision == "fp32" else half for names, half, full in _PEAKS if words.issuperset(names.split()))
+    peak = next(peaks, None)
+    return None if peak is None else peak * 1e12

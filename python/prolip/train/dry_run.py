@@ -19,7 +19,7 @@ from prolip.inference.tokenizer import check_same_tokenizer, inference_files
 from prolip.pretrained.sources import new_model, resolve
 from prolip.store.atomic_writes import check_writable
 from prolip.train.best_metric import check_metric
-from prolip.train.config import TrainConfig, load_config, to_toml
+from prolip.train.config import TrainConfig, load_config
 from prolip.train.config.options import DryRunOptions
 from prolip.train.cost import count, estimate
 from prolip.train.loop import find_saved
@@ -54,8 +54,6 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
             problems.append(sentence(error))
             yield f"{title:9}  wrong: {sentence(error)}"
     yield from (f"note       {remark}" for remark in config.remarks)
-    if options.settings:
-        yield to_toml(config)
     if problems:
         raise UserError("dry run", "; ".join(dict.fromkeys(problems)))  # several checks may find the same
     yield "ready"

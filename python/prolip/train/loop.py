@@ -96,7 +96,6 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     config.log.check()
     check_metric(config)
     torch.set_num_threads(config.cpu_threads or ranks.cores)  # on a GPU, too: validation computes on the host
-    torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
     preprocessing = inference_files(config.data.tokenizer, config.model)
     opened.enter_context(RunLock(config.out, ranks))

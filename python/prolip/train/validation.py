@@ -32,6 +32,7 @@ from prolip.metrics.statistics import spearman
 from prolip.metrics.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.metrics.zero_shot import aggregate_prompts, measure_zero_shot
 from prolip.models import ProLIP
+from prolip.store.file_contents import read_text
 from prolip.train.config.validation import CLASS_MEMBER, ValidationConfig, ValidationJob
 
 _NUM_BINS = 10

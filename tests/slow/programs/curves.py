@@ -110,7 +110,7 @@ def record_run(run: Run, steps: int) -> dict[str, Any]:
             if run.step == steps // 2:
                 save(run, batch.cursor)
     found = dict(zip([*LossTerms._fields, "grad_norm"], map(list, zip(*rows, strict=True)), strict=True))
-    found |= {"scale": scales, "dtypes": dtypes, "fp32_matmul": torch.get_float32_matmul_precision()}
+    found |= {"scale": scales, "dtypes": dtypes}
     found["weights"] = {name: whole(parameter) for name, parameter in run.model.named_parameters()}
     found["sharded"] = sum(isinstance(parameter, DTensor) for parameter in run.model.parameters())
     if run.ema is not None:

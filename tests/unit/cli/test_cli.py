@@ -8,19 +8,14 @@ import signal
 import subprocess
 import sys
 import tomllib
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tyro
 from tests.support.images import noise
 from tests.support.refusals import refusal_of
 from tests.support.shards import encoded, write_tar
 
 from prolip.cli import COMMANDS, main
-from prolip.cli.command import share_cores
 from prolip.cli.data import COMMANDS as DATA
 from prolip.cli.data_build import BUILDERS
 from prolip.cli.eval import SUITES
@@ -61,44 +56,6 @@ def test_the_help_of_training_has_every_key(capsys):
     assert {"data.native.seq_lens", "shards"} <= shown
 
 
-def leaves(capsys: pytest.CaptureFixture[str], *words: str) -> Iterator[tuple[str, ...]]:
-    """All commands, as the help texts name them."""
-    assert main([*words, "--help"]) == 0
-    first, _, rest = capsys.readouterr().out.partition("\n")
-    if not first.endswith(" COMMAND ..."):
-        yield words
-        return
-    for name in re.findall(r"^  (\w+) ", rest, re.MULTILINE):
-        yield from leaves(capsys, *words, name)
-
-
-def test_a_repeated_list_appends_and_any_other_repeated_option_is_an_error(capsys, monkeypatch):
-    class Parsed(BaseException):
-        pass
-
-    def parsed(options: Any, *, args: list[str], **settings: Any) -> None:
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            found = tyro.extras.get_parser(options, use_underscores=True, registry=settings["registry"])
-        raise Parsed([action for action in found._actions if action.option_strings and action.dest != "help"], args)
-
-    commands = [words for words in leaves(capsys) if words != ("train",)]
-    assert {words[0] for words in commands} == COMMANDS.keys() - {"train"}
-    monkeypatch.setattr(tyro, "cli", parsed)
-    for words in commands:
-        with pytest.raises(Parsed) as every:
-            main([*words])
-        for action in every.value.args[0]:
-            flag = action.option_strings[0]
-            twice = [*words, "place", flag, "1", "2", "--other=x", flag.replace("_", "-") + "=3", "4"]
-            if action.nargs == "*":
-                with pytest.raises(Parsed) as once:
-                    main(twice)
-                assert once.value.args[1] == ["place", flag, "1", "2", "3", "4", "--other=x"]
-            else:
-                assert main(twice) == 2
-                assert f"{flag[2:]}: must be given once" in capsys.readouterr().err
-
-
 def test_a_repeated_key_of_a_run_does_the_same():
     for key, value in flatten(plain(TrainConfig())).items():
         if not isinstance(value, list):
@@ -106,6 +63,11 @@ def test_a_repeated_key_of_a_run_does_the_same():
                 load_config(f"demo --{key} 1 --other --{key}=1".split())
     shards = ["--shards", "a", "b", "--seed", "3", "--data.shards=c", "--shards", "d"]
     assert load_config(["demo", *shards]).data.shards == ("a", "b", "c", "d")
+
+
+def test_a_repeated_option_of_a_command_is_an_error(capsys):
+    assert main(["data", "index", "--shards", "a", "--shards", "b", "--out", "c", "--out", "d"]) == 2
+    assert "out" in capsys.readouterr().err
 
 
 def test_characters_that_the_terminal_lacks_are_escaped(tmp_path, monkeypatch):
@@ -125,15 +87,6 @@ def test_a_closed_pipe_ends_quietly():
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
-
-
-@pytest.mark.parametrize(("cores", "given", "expected"), [(2, None, "2"), (64, None, None), (2, "7", "7")])
-def test_torch_has_no_more_threads_than_the_process_may_use_cores(cores, given, expected, monkeypatch):
-    monkeypatch.setattr("prolip.cli.command.usable_cores", lambda: cores)
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(os, "environ", {} if given is None else {"OMP_NUM_THREADS": given})
-    share_cores()
-    assert os.environ.get("OMP_NUM_THREADS") == expected
 
 
 @pytest.fixture

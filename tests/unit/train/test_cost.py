@@ -16,7 +16,7 @@ from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
 from prolip.train.accumulate import backward
 from prolip.train.config import ParallelConfig, TrainConfig
-from prolip.train.config.options import Assumption
+from prolip.train.config.options import DryRunOptions
 from prolip.train.cost import estimate, peak_flops, step_flops
 
 VISION = VisionConfig(image_size=24, patch_size=6, width=16, head_width=8, layers=2, embed_unc=True)
@@ -84,7 +84,7 @@ def test_flops_of_native_images_are_the_mean_over_their_kinds_of_step():
 
 def test_hours_are_operations_over_speed():
     config = replace(CONFIG, samples_seen=10**15)
-    *_, compute = estimate(config, Assumption(gpu="NVIDIA H100 80GB HBM3", mfu=0.5, gpus=4))
+    *_, compute = estimate(config, DryRunOptions(gpu="NVIDIA H100 80GB HBM3", mfu=0.5, gpus=4))
     hours = 10**15 / BATCH * step_flops(config).total / (989.5e12 / 2) / 3600
     assert f" {hours:,.2f} GPU-hours" in compute
     assert f" {hours / 4:,.2f} hours on 4" in compute
@@ -93,7 +93,7 @@ def test_hours_are_operations_over_speed():
 @pytest.mark.parametrize(
     ("name", "precision", "tflops"),
     [
-        ("NVIDIA A100-SXM4-40GB", "tf32", 156),
+        ("NVIDIA A100-SXM4-40GB", "fp32", 19.5),
         ("NVIDIA H100 80GB HBM3", "bf16", 989.5),
         ("Tesla V100-SXM2-16GB", "bf16", None),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16", None),

@@ -10,7 +10,7 @@ from tests.support.small_training import RECIPE, Lab, write_shard, write_tokeniz
 
 from prolip import cli
 from prolip.store.selection import Chosen, write_selection
-from prolip.train.config import from_toml, known_recipes, load_config
+from prolip.train.config import known_recipes, load_config
 
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
 
@@ -57,10 +57,7 @@ def rehearse(lab: Lab, *flags: str) -> int:
 
 def test_a_dry_run_prints_what_the_run_will_do(lab, capsys):
     assert rehearse(lab, "--gpus", "2", "--gpu", "H100", "--mfu", "0.3") == 0
-    figures = capsys.readouterr().out
-    assert rehearse(lab, "--settings") == 0
     told = capsys.readouterr().out
-    assert from_toml(told[told.index("\nout = ") : told.index("\nready")]) == load_config(lab.words("run"))
     for part in (
         "steps      80 of 16 samples",
         "H100 at 30% of its 67 TFLOPS in fp32",
@@ -71,7 +68,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab, capsys):
         "the run starts at step 0",
         "ready",
     ):
-        assert part in figures
+        assert part in told
 
 
 def test_a_dry_run_counts_and_reads_the_chosen_samples(lab, capsys):

@@ -3,57 +3,23 @@
 import json
 import sys
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.support import forked
-from tests.support.small_step import ALONE, model_of, run_of
+from tests.support.small_step import ALONE
 from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
 from torch import Tensor
 from torch.utils import backend_registration
 
 from prolip.checkpoint import rng_tensors, run_tensors
-from prolip.distributed import Ranks
 from prolip.train import loop as train_loop
-from prolip.train.config import TrainConfig, load_config
-from prolip.train.loop import Run, main, set_up, take_step
+from prolip.train.config import load_config
+from prolip.train.loop import Run, set_up, take_step
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def test_a_process_uses_its_share_of_cores_and_the_models_units(tmp_path, monkeypatch):
-    class SetUp(Exception): ...
-
-    found = {}
-
-    def stop(*_: object, **settings: object) -> None:
-        found.update(settings)
-        raise SetUp
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("torch.set_num_threads", lambda threads: found.update(torch=threads))
-    monkeypatch.setattr(TrainConfig, "check_vocabulary", lambda _: None)
-    monkeypatch.setattr("prolip.train.loop.BatchLoader", lambda config, **_: found.update(loader=config.num_threads))
-    monkeypatch.setattr("prolip.train.loop.ProlipLoss", stop)
-    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"), cores=4)
-    for cpu_threads in (0, 3):
-        config = run_of(model_of(), cpu_threads=cpu_threads).config
-        with ExitStack() as opened, pytest.raises(SetUp):
-            set_up(config, ranks, opened)
-        assert found == {"torch": cpu_threads or 4, "loader": 4, "variance_units": config.model.start_variances}
-
-
-def test_ranks_start_with_the_configured_device_and_timeout(monkeypatch):
-    def refuse(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
-        raise RuntimeError(f"{device}, {timeout}")
-
-    monkeypatch.setattr("prolip.train.loop.join", refuse)
-    words = ["demo", "--data.shards", "a.tar", "--device", "cuda", "--timeout_minutes", "90"]
-    with pytest.raises(RuntimeError, match=r"^cuda, 1:30:00$"):
-        main(words)
 
 
 def state_of(run: Run) -> dict[str, Any]:

@@ -27,15 +27,15 @@ GOOD_STEPS = 2
 class Poisoned:
     """The loss, of which one term is not finite in the third call."""
 
-    def __init__(self, loss: Callable[[ProLIPOutput], LossTerms], number: float = torch.nan):
-        self.loss, self.number, self.calls = loss, number, 0
+    def __init__(self, loss: Callable[[ProLIPOutput], LossTerms]):
+        self.loss, self.calls = loss, 0
 
     def __call__(self, output: ProLIPOutput) -> LossTerms:
         self.calls += 1
         terms = self.loss(output)
         if self.calls != GOOD_STEPS + 1:
             return terms
-        return terms._replace(vib=terms.vib + self.number, total=terms.total + self.number)
+        return terms._replace(vib=terms.vib + torch.nan, total=terms.total + torch.nan)
 
 
 def state_of(run: Run) -> list[Tensor]:
@@ -46,26 +46,25 @@ def state_of(run: Run) -> list[Tensor]:
     return [(one.to_local() if isinstance(one, DTensor) else one).detach().clone() for one in tensors]
 
 
-def poisoned_run(batch: Step, number: float = torch.nan, **changes: Any) -> Run:
+def poisoned_run(batch: Step, **changes: Any) -> Run:
     """A run before the step that diverges."""
     run = run_of(model_of(), **changes)
-    run.loss = Poisoned(run.loss, number)
+    run.loss = Poisoned(run.loss)
     for _ in range(GOOD_STEPS):
         take_step(run, cast(Any, batch))
     return run
 
 
-@pytest.mark.parametrize("number", [torch.nan, torch.inf])
 @pytest.mark.parametrize(
     "changes",
     [{}, {"accumulate": 3}, {"precision": "bf16", "ema": EmaConfig(decay=0.9)}, {"precision": "fp16"}],
     ids=["plain", "parts", "low", "scaled"],
 )
-def test_a_diverged_step_changes_nothing_and_is_named(changes, number):
+def test_a_diverged_step_changes_nothing_and_is_named(changes):
     batch = step_of(8, 3)
-    run = poisoned_run(batch, number, **changes)
+    run = poisoned_run(batch, **changes)
     before = state_of(run)
-    with pytest.raises(RuntimeError, match=rf"^step 3 diverged, not finite: total, vib.*\(total {number}, ppcl \d\.\d"):
+    with pytest.raises(RuntimeError, match=r"^step 3 diverged, not finite: total, vib.*\(total nan, ppcl \d\.\d"):
         take_step(run, cast(Any, batch))
     assert all(map(torch.equal, before, state_of(run)))
     assert run.step == GOOD_STEPS

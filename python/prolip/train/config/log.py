@@ -20,21 +20,15 @@ class LogConfig:
     variables apply, such as WANDB_API_KEY and WANDB_MODE=offline."""
     wandb_project: str = "prolip"
     """Project in W&B."""
-    wandb_entity: str | None = None
-    """User or team in W&B; None for the logged-in user."""
-
     examples_every: int = 0
     """Steps between two logs of example images and captions with their uncertainty, to `examples` in the run's folder
     and to TensorBoard and W&B; 0 for none."""
-    num_examples: int = 6
-    """Number of examples of each kind: most certain, least certain, random."""
     peak_tflops: float | None = None
     """Peak of a device in 10^12 FLOPs per second, for model FLOPs utilisation (`mfu`). None looks it up in a table of
     GPUs; for other devices, such as a CPU, `mfu` is not logged."""
 
     def __post_init__(self) -> None:
         check_at_least(0, **{"log.examples_every": self.examples_every})
-        check_at_least(1, **{"log.num_examples": self.num_examples})
         if self.peak_tflops is not None and not (math.isfinite(self.peak_tflops) and self.peak_tflops > 0):
             raise UserError("log.peak_tflops", "must be finite and positive", self.peak_tflops)
 

@@ -10,8 +10,8 @@ import tyro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assumption:
-    """Assumptions of the estimate of cost."""
+class DryRunOptions:
+    """Check a run and estimate its cost. Nothing is started or written."""
 
     gpu: str = "NVIDIA A100"
     """The GPU's name in CUDA, or a part of the name that identifies it, such as H100."""
@@ -22,7 +22,7 @@ class Assumption:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesOptions(Assumption):
+class RecipesOptions(DryRunOptions):
     """List the recipes, or print one in full and what it costs."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -30,14 +30,6 @@ class RecipesOptions(Assumption):
     `prolip train`."""
     gpus: int = 32
     """Number of GPUs that share the batch, as many as the published runs had."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DryRunOptions(Assumption):
-    """Check a run and estimate its cost. Nothing is started or written."""
-
-    settings: bool = False
-    """Also print all settings, as the run would save them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,8 +37,6 @@ class TrainConfig:
     """Micro-batches per process and step, to save memory. The gradient is that of the whole batch."""
     precision: Precision = "bf16"
     """Arithmetic of the towers. bf16 and fp16 use autocast, fp16 also loss scaling; the loss is computed in fp32."""
-    fp32_matmul: Literal["highest", "high"] = "highest"
-    """Precision of fp32 matrix products on a GPU: `highest` is exact, `high` uses TF32 (10 bits of mantissa)."""
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=OPERATIONAL)
     """Where to train. "auto" is a GPU if torch can use one."""
     timeout_minutes: float = field(default=30.0, metadata=OPERATIONAL)
@@ -113,11 +111,6 @@ class TrainConfig:
         if self.data.masking is not None and self.loss.masked_inclusion_weight == 0:
             found.append("data.mask: masked views cost time, and loss.masked_inclusion_weight = 0 ignores them")
         return found
-
-    @property
-    def arithmetic(self) -> Literal["fp32", "tf32", "bf16", "fp16"]:
-        """Arithmetic of the towers' matrix products on a GPU; "tf32" is fp32 with `fp32_matmul` "high"."""
-        return "tf32" if self.precision == "fp32" and self.fp32_matmul == "high" else self.precision
 
     @property
     def samples_per_step(self) -> float:

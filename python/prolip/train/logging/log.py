@@ -33,6 +33,8 @@ GROUPS = {
 }
 """Groups on the pages of TensorBoard and W&B. Names with a slash have a group already; all others are loss terms."""
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} | {"time_s": "speed", "samples": "speed"}
+_NUM_EXAMPLES = 6
+"""Examples of each kind: most certain, least certain, random."""
 
 
 class MetricsLog:
@@ -115,7 +117,7 @@ class MetricsLog:
         if not self._leads or not config.examples_every or step % config.examples_every:
             return
         self._tokenizer = self._tokenizer or Tokenizer(self._config.data.tokenizer)
-        examples = pick_examples(batch, output, self._tokenizer, config.num_examples, step)
+        examples = pick_examples(batch, output, self._tokenizer, _NUM_EXAMPLES, step)
         with writing(self._folder / "examples"):
             sheet = write_examples(self._folder / "examples", step, examples)
         if self._board is not None:
@@ -158,7 +160,6 @@ def _open_wandb(config: TrainConfig) -> Any:
         id_file.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
     run = wandb.init(
         project=config.log.wandb_project,
-        entity=config.log.wandb_entity,
         id=id_file.read_text(encoding="utf-8").strip(),
         name=config.name,
         dir=str(config.out),

@@ -31,7 +31,7 @@ def seconds_at_peak(config: TrainConfig, ranks: Ranks) -> float | None:
         peak: float | None = config.log.peak_tflops * 1e12
     else:
         on_gpu = ranks.device.type == "cuda"
-        peak = peak_flops(torch.cuda.get_device_name(ranks.device), config.arithmetic) if on_gpu else None
+        peak = peak_flops(torch.cuda.get_device_name(ranks.device), config.precision) if on_gpu else None
     if peak is None:
         return None
     return step_flops(config, ranks.world_size).useful / peak
