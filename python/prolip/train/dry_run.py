@@ -75,16 +75,18 @@ def _shards(config: TrainConfig, gpus: int) -> str:
         with BatchLoader(settings, world_size=gpus) as loader:
             total = loader.num_samples
         # A selection may have no sample of a pattern.
-        patterns = [(one,) for one in config.data.shards] if settings.selection is None else [config.data.shards]
-        found = [_first_sample(settings, some) for some in patterns]
+        patterns = (
+            [(pattern,) for pattern in config.data.shards] if settings.selection is None else [config.data.shards]
+        )
+        samples = [_first_sample(settings, each) for each in patterns]
     known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch{config.epochs(total)}"
-    return f"{known}; test read OK: {', '.join(found)}"
+    return f"{known}; test read OK: {', '.join(samples)}"
 
 
 def _first_sample(settings: LoaderConfig, patterns: tuple[str, ...]) -> str:
     shown = settings.selection or patterns[0]
     rows = 2 if settings.mask is None else math.ceil(1 / settings.mask.masked_fraction)
-    one = dataclasses.replace(
+    reading = dataclasses.replace(
         settings,
         shards=patterns,
         weights=(),
@@ -98,7 +100,7 @@ def _first_sample(settings: LoaderConfig, patterns: tuple[str, ...]) -> str:
         num_threads=1,
         prefetch_batches=1,
     )
-    with BatchLoader(one) as loader:
+    with BatchLoader(reading) as loader:
         for batch in loader:
             return f"sample {batch.keys[0]} of {shown}"
         raise UserError("shards", f"no sample of {shown} can be read: {loader.stats().bad_samples}")
@@ -118,9 +120,9 @@ def _start(config: TrainConfig) -> str:
     if source.repository is None:
         new_model(config.model, start, config.start_resize)
         return f"{start} fits"
-    found = source.architecture()
+    architecture = source.architecture()
     for name in (*_SIZES, *(_RESIZABLE if config.start_resize == "off" else ())):
-        own, size = attrgetter(name)(config.model), attrgetter(name)(found)
+        own, size = attrgetter(name)(config.model), attrgetter(name)(architecture)
         check(own == size, f"model.{name}", f"must be {size} as in {start}, or --architecture start_from", own)
     return f"{start} exists, and its sizes fit; its weights were not downloaded"
 

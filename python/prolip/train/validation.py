@@ -253,11 +253,11 @@ def _uncertainty(images: Gaussian, texts: Gaussian, token_ids: Tensor, pad_id: i
         ("text", texts, images, correct.T),
     ):
         total_var = queries.total_var.double()
-        found = first_ranks(queries, candidates, right) == 0
+        first = first_ranks(queries, candidates, right) == 0
         low, high = total_var.quantile(torch.tensor([0.1, 0.9], dtype=total_var.dtype)).tolist()
         metrics |= {f"{name}_mean": float(total_var.mean()), f"{name}_std": float(total_var.std(correction=0))}
         metrics |= {f"{name}_low": low, f"{name}_high": high}
-        metrics[f"{name}_pearson"] = uncertainty_bins(total_var, found, min(_NUM_BINS, len(total_var))).pearson
-        metrics[f"{name}_risk_coverage"] = area_under_risk_coverage(total_var, found)
+        metrics[f"{name}_pearson"] = uncertainty_bins(total_var, first, min(_NUM_BINS, len(total_var))).pearson
+        metrics[f"{name}_risk_coverage"] = area_under_risk_coverage(total_var, first)
     lengths = (token_ids != pad_id).sum(-1).flatten().double()
     return metrics | {"text_length_spearman": spearman(texts.total_var.double(), lengths)}

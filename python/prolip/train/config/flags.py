@@ -14,15 +14,15 @@ _FLAG = re.compile(r"--\w")
 
 def list_flags(options: Any) -> set[str]:
     """Names of options with several values: of a dataclass, of a function, and of dataclasses inside."""
-    found: set[str] = set()
+    lists: set[str] = set()
     for name, kind in get_type_hints(options).items():
         inner = get_args(kind)
         if Ellipsis in inner:
-            found.add(name)
-        for some in (kind, *inner):
-            if is_dataclass(some):
-                found |= list_flags(some)
-    return found
+            lists.add(name)
+        for part in (kind, *inner):
+            if is_dataclass(part):
+                lists |= list_flags(part)
+    return lists
 
 
 def gather(
@@ -36,7 +36,7 @@ def gather(
         short: short names of flags, and their full names.
     """
     words: list[str] = []
-    found = {"": words}
+    words_of = {"": words}
     for word in arguments:
         if not _FLAG.match(word):
             words.append(word)
@@ -44,11 +44,11 @@ def gather(
         flag, *value = word.split("=", 1)
         name = flag[2:].replace("-", "_")
         name = (short or {}).get(name, name)
-        if name not in found:
-            words = found[name] = [word]
+        if name not in words_of:
+            words = words_of[name] = [word]
         elif name.rpartition(".")[2] in lists:
-            words = found[name]
+            words = words_of[name]
             words += value
         else:
             raise UserError(name, "must be given once")
-    return found
+    return words_of

@@ -92,8 +92,7 @@ def to_toml(config: TrainConfig, without: Literal["derived", "operational"] = "d
 
 def differing_keys(config: TrainConfig, saved: str) -> dict[str, tuple[Any, Any]]:
     """The dotted keys that change what a run computes, with their values in the TOML `saved` and in `config`."""
-    both = from_toml(saved), config
-    old, new = (flatten(tomllib.loads(to_toml(one, without="operational"))) for one in both)
+    old, new = (flatten(tomllib.loads(to_toml(each, without="operational"))) for each in (from_toml(saved), config))
     pairs = {key: (old.get(key), new.get(key)) for key in sorted(new.keys() | old.keys())}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -143,8 +142,8 @@ def read_recipe(name: str, folder: Path = Path(), above: tuple[str, ...] = ()) -
     """
     path = folder / name
     is_file = name.endswith(".toml") or path.is_file()
-    own = str(path.resolve()) if is_file else name
-    check(own not in above, own, "a recipe must not extend itself", " extends ".join((*above, own)))
+    recipe = str(path.resolve()) if is_file else name
+    check(recipe not in above, recipe, "a recipe must not extend itself", " extends ".join((*above, recipe)))
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig") if is_file else recipe_text(name))
     except FileNotFoundError as error:
@@ -154,10 +153,10 @@ def read_recipe(name: str, folder: Path = Path(), above: tuple[str, ...] = ()) -
         raise UserError(path, f"not a TOML file: {error}") from error
     extended = table.pop("extends", [])
     names = [extended] if isinstance(extended, str) else extended
-    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
         raise UserError(path, "extends must be the name of a recipe, or a list of names", f"{extended!r}")
     inside = path.parent if is_file else Path()
-    return [*(lower for one in names for lower in read_recipe(one, inside, (*above, own))), table]
+    return [*(lower for each in names for lower in read_recipe(each, inside, (*above, recipe))), table]
 
 
 def _overlaid(below: Any, above: Any, path: str = "") -> Any:

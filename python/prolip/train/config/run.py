@@ -104,13 +104,15 @@ class TrainConfig:
     @property
     def remarks(self) -> list[str]:
         """Notes on settings that are allowed, but usually a mistake."""
-        found = []
+        remarks = []
         if self.optim.warmup_steps >= self.total_steps:
             warmup = self.optim.warmup_steps
-            found.append(f"optim.warmup_steps: {warmup:,} of {self.total_steps:,} steps, so optim.lr is never reached")
+            remarks.append(
+                f"optim.warmup_steps: {warmup:,} of {self.total_steps:,} steps, so optim.lr is never reached"
+            )
         if self.data.masking is not None and self.loss.masked_inclusion_weight == 0:
-            found.append("data.mask: masked views cost time, and loss.masked_inclusion_weight = 0 ignores them")
-        return found
+            remarks.append("data.mask: masked views cost time, and loss.masked_inclusion_weight = 0 ignores them")
+        return remarks
 
     @property
     def samples_per_step(self) -> float:

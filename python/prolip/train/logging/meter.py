@@ -115,11 +115,11 @@ class Meter:
         some_are_bad = mean.pop("bad") > 0
         row |= mean
         if some_are_bad:
-            found = self._ranks.all_gather((bad, self._bad.total(), stats.bad_samples[-1:]))
-            for rank, (of_rank, total, named) in enumerate(found):
+            of_ranks = self._ranks.all_gather((bad, self._bad.total(), stats.bad_samples[-1:]))
+            for rank, (of_rank, total, named) in enumerate(of_ranks):
                 if of_rank and self._ranks.rank == 0:  # the only one whose warnings are shown
                     log.warning("rank %d: %d unreadable samples so far, such as %s", rank, total, *named)
-            reasons = sum((of_rank for of_rank, _, _ in found), Counter())
+            reasons = sum((of_rank for of_rank, _, _ in of_ranks), Counter())
             row |= {f"bad/{reason}": count for reason, count in sorted(reasons.items())}
         if self._ranks.device.type == "cuda":
             peak = torch.tensor(torch.cuda.max_memory_allocated(self._ranks.device) / 2**30, device=self._ranks.device)
