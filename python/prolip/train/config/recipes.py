@@ -6,7 +6,7 @@ Flags are one more table, merged above those of the recipes: `--optim.lr 1e-4` i
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib import resources
@@ -46,6 +46,7 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
             rule is broken.
     """
     settings: Table = {}
+    given: set[str] = set()
     for table in _tables(arguments):
         resized = (settings | table).get("start_resize", "off") != "off"
         starts = table.get("start_from", "None") != "None" and not resized
@@ -54,12 +55,14 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
         if layer.get("architecture") == OF_START:  # what earlier tables say of a model is not said of the start
             settings.pop("model", None)
             settings.get("data", {}).pop("tokenizer", None)
+            given = set()
         settings = _overlaid(settings, layer)
-    given = flatten(settings)
-    base = _base(given)
+        given |= flatten(layer).keys()
+    keys = flatten(settings)
+    base = _base(keys)
     config = decode(TrainConfig, _overlaid(plain(base, "derived"), settings), from_text=True, drop_unknown=True)
     known = flatten(plain(config, "derived"))
-    for key in given:
+    for key in keys:
         if key not in known:
             near = get_close_matches(key, known, 1, 0.4)
             raise UserError(key, f"unknown key; did you mean {near[0]}?" if near else "unknown key")
@@ -180,12 +183,12 @@ def _overlaid(below: Any, above: Any, path: str = "") -> Any:
 # ---- Derived settings ----
 
 
-def _base(given: Mapping[str, Any]) -> TrainConfig:
+def _base(keys: Mapping[str, Any]) -> TrainConfig:
     """The defaults, with the named architecture, or with that of the start and its tokenizer unless one is named.
 
     If the run has begun earlier, both come from its saved settings: the start may be gone by now.
     """
-    start, name = given.get("start_from", "None"), given.get("architecture", TrainConfig.architecture)
+    start, name = keys.get("start_from", "None"), keys.get("architecture", TrainConfig.architecture)
     check(name in {*ARCHITECTURES, OF_START}, "architecture", f"must be one of {', '.join(ARCHITECTURES)}", name)
     for key in ("optim.lr", "optim.warmup_steps"):
         rule = (
@@ -193,7 +196,7 @@ def _base(given: Mapping[str, Any]) -> TrainConfig:
             f"{OptimConfig.warmup_steps:,} steps) would destroy trained weights. Add a recipe, such "
             "as finetune-clip-vit-b16, or write --optim.lr 1e-5 --optim.warmup_steps 1000"
         )
-        check(start == "None" or key in given, key, rule)
+        check(start == "None" or key in keys, key, rule)
     base = TrainConfig(architecture=name, model=ARCHITECTURES.get(name, TrainConfig().model))
     if name != OF_START:
         return base
@@ -203,8 +206,8 @@ def _base(given: Mapping[str, Any]) -> TrainConfig:
     from prolip.pretrained import read_config
 
     tokenizer = base.data.tokenizer
-    names_tokenizer = {key for key in given if key.startswith("data.tokenizer.")} - {"data.tokenizer.context_length"}
-    run = Path(given.get("out", base.out)) / RUN_SETTINGS
+    names_tokenizer = {key for key in keys if key.startswith("data.tokenizer.")} - {"data.tokenizer.context_length"}
+    run = Path(keys.get("out", base.out)) / RUN_SETTINGS
     if run.is_file() and (saved := from_toml(run.read_text(encoding="utf-8"))).start_from == start:
         model, of_start = saved.model, saved.data.tokenizer
     else:
@@ -215,7 +218,7 @@ def _base(given: Mapping[str, Any]) -> TrainConfig:
     return replace(base, model=model, data=replace(base.data, tokenizer=tokenizer))
 
 
-def _fill_in(config: TrainConfig, given: Iterable[str]) -> TrainConfig:
+def _fill_in(config: TrainConfig, given: set[str]) -> TrainConfig:
     """Derive the settings that were not set.
 
     - `model.text.vocab_size` of a named architecture grows to what the tokenizer needs.
@@ -223,7 +226,7 @@ def _fill_in(config: TrainConfig, given: Iterable[str]) -> TrainConfig:
     - `data.mask.text_mode` is "remove" if `mask_id` is not a free row of the token table.
     - `data.native.token_budget` is that of `batch_size` images on average.
     """
-    given, text, data = set(given), config.model.text, config.data
+    text, data = config.model.text, config.data
     tokenizer, mask, native = data.tokenizer, data.mask, data.native
     if tokenizer.path is not None and tokenizer.path.suffix == ".json" and "data.tokenizer.kind" not in given:
         tokenizer = replace(tokenizer, kind="file")
