@@ -8,13 +8,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypeVar
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 import prolip
 from prolip.data import usable_cores
@@ -78,34 +76,7 @@ def parse(options: Callable[..., Options], prog: str, arguments: list[str]) -> O
         UserError: an option that has one value is given twice.
     """
     arguments = [word for words in gather(arguments, list_flags(options)).values() for word in words]
-    return tyro.cli(options, args=arguments, prog=prog, use_underscores=True, registry=one_paragraph())
-
-
-def one_paragraph() -> ConstructorRegistry:
-    """Rules for tyro: a docstring is one paragraph, and an empty default is not shown."""
-    registry = ConstructorRegistry()
-    asking = False
-
-    def joined(field: StructFieldSpec) -> StructFieldSpec:
-        text = field.helptext() if callable(field.helptext) else field.helptext
-        kind: Any = field.type if field.default != () else Annotated[field.type, tyro.conf.arg(help_behavior_hint="")]
-        return replace(field, type=kind, helptext=None if text is None else " ".join(text.split()))
-
-    @registry.struct_rule
-    def joined_fields(info: StructTypeInfo) -> StructConstructorSpec | None:
-        nonlocal asking
-        if asking:
-            return None
-        asking = True  # so that tyro's own rules answer
-        try:
-            found = ConstructorRegistry.get_struct_spec(info)
-        finally:
-            asking = False
-        if not isinstance(found, StructConstructorSpec):
-            return None
-        return replace(found, fields=tuple(map(joined, found.fields)))
-
-    return registry
+    return tyro.cli(options, args=arguments, prog=prog, use_underscores=True)
 
 
 @contextmanager

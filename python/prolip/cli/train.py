@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import tyro
 
-from prolip.cli.command import finish, one_paragraph, share_cores
+from prolip.cli.command import finish, share_cores
 from prolip.data import NativeConfig
 from prolip.train.config import TrainConfig
 from prolip.train.config.flags import gather, list_flags
@@ -34,7 +34,6 @@ def run(prog: str, arguments: list[str]) -> int:
             prog=f"{prog} --dry-run",
             use_underscores=True,
             return_unknown_args=True,
-            registry=one_paragraph(),
         )
         share_cores()
         from prolip.train.dry_run import run_dry
@@ -54,7 +53,6 @@ def run(prog: str, arguments: list[str]) -> int:
             description=ABOUT,
             use_underscores=True,
             config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-            registry=one_paragraph(),
         )
     share_cores()
     from prolip.train.loop import main

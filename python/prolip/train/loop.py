@@ -137,7 +137,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         validation=validation,
         best=BestSoFar(config, ranks, step),
         step=step,
-        samples=0 if saved is None else saved.notes.samples or step * config.batch_size,
+        samples=0 if saved is None else saved.notes.samples,
         elapsed_s=0.0 if saved is None else saved.notes.elapsed_s,
     )
     if ranks.rank == 0:
