@@ -1,7 +1,6 @@
 """`prolip eval` on a model of open_clip beside open_clip's own zero-shot loop on the same files, to the last digit."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +11,6 @@ from PIL import Image
 from tests.support.datacomp_sets import NAMES, TASKS, TEMPLATES, write_lists, write_open_clip, write_shards
 from tests.support.images import encode
 from tests.support.suite_results import values
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
@@ -42,7 +40,7 @@ PREPROCESSES = [
 ]
 
 
-def encoded_images() -> list[tuple[str, bytes]]:
+def encoded_images():
     """Extensions and bytes, of every mode that files come in, with all that can be lost in it."""
     draw = np.random.default_rng(3)
     made = []
@@ -64,7 +62,7 @@ def encoded_images() -> list[tuple[str, bytes]]:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(tmp_path_factory):
     """The same images as shards of the published layout and as a folder of folders."""
     root = tmp_path_factory.mktemp("loop")
     folder = root / "data" / TASK.folders[0]
@@ -80,7 +78,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def accuracy(output: Tensor, target: Tensor, topk: tuple[int, ...]) -> list[float]:
+def accuracy(output, target, topk):
     """open_clip's counts of hits; its own function makes a float of an array of one number, as numpy 2.4 refuses to."""
     best = output.topk(max(topk), 1, True, True).indices
     return [float((best[:, :k] == target[:, None]).sum()) for k in topk]

@@ -7,17 +7,15 @@ import signal
 import sys
 import threading
 import time
-import types
 import warnings
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, StoreConfig
+from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, StoreConfig
 from prolip.data.config import TokenizerConfig
 
 
-def loader_threads() -> int:
+def loader_threads():
     """Threads of loaders in this process, by the names that they give themselves."""
     found = 0
     for name in Path("/proc/self/task").glob("*/comm"):
@@ -29,7 +27,7 @@ def loader_threads() -> int:
     return found
 
 
-def new_loader(draw: random.Random, shards: str) -> BatchLoader:
+def new_loader(draw, shards):
     return BatchLoader(
         LoaderConfig(
             shards=(shards,),
@@ -48,24 +46,24 @@ def new_loader(draw: random.Random, shards: str) -> BatchLoader:
     )
 
 
-def taken(batches: Iterator[Batch], most: int) -> list[Batch]:
+def taken(batches, most):
     return [batch for _, batch in zip(range(most), batches, strict=False)]
 
 
-def close(draw: random.Random, loader: BatchLoader) -> None:
+def close(draw, loader):
     batches = iter(loader)
     taken(batches, draw.randint(0, 5))
     loader.close()
 
 
-def drop(draw: random.Random, loader: BatchLoader) -> None:
+def drop(draw, loader):
     kept = taken(iter(loader), draw.randint(0, 5))
     del loader
     gc.collect()
     del kept
 
 
-def taken_until_closed(batches: Iterator[Batch], most: int) -> None:
+def taken_until_closed(batches, most):
     try:
         taken(batches, most)
     except RuntimeError as error:
@@ -73,7 +71,7 @@ def taken_until_closed(batches: Iterator[Batch], most: int) -> None:
             raise
 
 
-def close_from_another_thread(draw: random.Random, loader: BatchLoader) -> None:
+def close_from_another_thread(draw, loader):
     """While this one waits for a batch."""
     closing = threading.Timer(draw.random() * 0.05, loader.close)
     closing.start()
@@ -83,7 +81,7 @@ def close_from_another_thread(draw: random.Random, loader: BatchLoader) -> None:
     loader.close()
 
 
-def read_by_several_threads(draw: random.Random, loader: BatchLoader) -> None:
+def read_by_several_threads(draw, loader):
     """Each runs through the loader, which ends the run of the one before."""
     threads = [threading.Thread(target=taken_until_closed, args=(iter(loader), draw.randint(0, 9))) for _ in range(3)]
     for thread in threads:
@@ -94,7 +92,7 @@ def read_by_several_threads(draw: random.Random, loader: BatchLoader) -> None:
     loader.close()
 
 
-def fork(draw: random.Random, loader: BatchLoader) -> None:
+def fork(draw, loader):
     """The child may not read on, and ends; the parent reads on."""
     batches = iter(loader)
     taken(batches, draw.randint(0, 2))
@@ -122,7 +120,7 @@ def fork(draw: random.Random, loader: BatchLoader) -> None:
     loader.close()
 
 
-ENDS: list[Callable[[random.Random, BatchLoader], None]] = [
+ENDS = [
     close,
     drop,
     close_from_another_thread,
@@ -134,19 +132,19 @@ ENDS: list[Callable[[random.Random, BatchLoader], None]] = [
 class Interrupts:
     """Counts signals; where that is wanted, each raises KeyboardInterrupt, as Ctrl-C does."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.wanted = False
         self.count = 0
         signal.signal(signal.SIGINT, self)
 
-    def __call__(self, number: int, frame: types.FrameType | None) -> None:
+    def __call__(self, number, frame):
         if self.wanted:
             # One at a time, so that none is raised where nothing waits for it.
             self.wanted = False
             raise KeyboardInterrupt
 
 
-def main(kind: str, seed: int, rounds: int, shards: str) -> None:
+def main(kind, seed, rounds, shards):
     draw, interrupts = random.Random(seed), Interrupts()
     print("ready", flush=True)
     for _ in range(rounds):

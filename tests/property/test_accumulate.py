@@ -7,8 +7,6 @@ from hypothesis import given, settings, strategies as st
 from tests.support.small_step import gradients, model_of, native_step_of, step_of
 from torch import Tensor, nn
 
-from prolip.models import ProLIPOutput
-
 
 @pytest.mark.parametrize("form", ["square", "native"])
 @given(items=st.integers(1, 9), masked=st.integers(0, 9), parts=st.integers(2, 9))
@@ -32,11 +30,11 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(form, items, maske
 class Drawn(nn.Module):
     """A model with dropout on its images."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.model = model_of()
 
-    def forward(self, images: Tensor, *rest: Tensor | None) -> ProLIPOutput:
+    def forward(self, images, *rest):
         output = self.model(F.dropout(images), *rest)
         return output
 

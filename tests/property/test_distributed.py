@@ -1,10 +1,7 @@
 """The loss over W ranks is the loss of one process on the concatenated batch: values and gradients, W = 1..5."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +14,7 @@ from torch import Tensor
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
-from prolip.losses import LossTerms, ProlipLoss
+from prolip.losses import ProlipLoss
 from prolip.losses.config import Contrast, LossConfig
 from prolip.losses.ppcl import ppcl_reference
 from prolip.models import ProLIPOutput
@@ -46,7 +43,7 @@ class Case:
     variance_scale: float | None = None
 
     @property
-    def config(self) -> LossConfig:
+    def config(self):
         return LossConfig(
             contrast=self.contrast,
             variance_scale=self.variance_scale,
@@ -61,7 +58,7 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw):
     items = draw(st.integers(1, 7))
     return Case(
         world_size=draw(st.integers(1, MAX_RANKS)),
@@ -75,7 +72,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-def leaves_of(case: Case, rank: int) -> Leaves:
+def leaves_of(case, rank):
     """Outputs of one rank's towers, and the two scalars that all ranks share."""
     generator = torch.Generator().manual_seed(1000 * case.seed + rank)
     found = {}
@@ -89,12 +86,12 @@ def leaves_of(case: Case, rank: int) -> Leaves:
     return {name: value.requires_grad_() for name, value in found.items()}
 
 
-def output_of(leaves: Leaves) -> ProLIPOutput:
+def output_of(leaves):
     towers = [Gaussian(leaves[f"{tower}_mean"], leaves[f"{tower}_log_var"]) for tower in TOWERS]
     return ProLIPOutput(*towers, leaves["scale"].exp(), leaves["bias"])
 
 
-def joined(case: Case, ranks: list[Leaves]) -> Leaves:
+def joined(case, ranks):
     """All ranks' items in one batch, whose first items are those that were masked, as the loss expects."""
     whole = {name: ranks[0][name] for name in ("scale", "bias")}
     for tower in ("image", "text"):
@@ -107,7 +104,7 @@ def joined(case: Case, ranks: list[Leaves]) -> Leaves:
     return whole
 
 
-def one_process(case: Case, output: ProLIPOutput) -> LossTerms:
+def one_process(case, output):
     """The loss of the whole batch; the contrastive loss by its equation, not in tiles."""
     assert output.logit_bias is not None
     image, text = output.image, output.text
@@ -123,7 +120,7 @@ def one_process(case: Case, output: ProLIPOutput) -> LossTerms:
     return others._replace(ppcl=contrast, total=contrast + others.total)
 
 
-def variance_reference(output: ProLIPOutput, scale: float) -> Tensor:
+def variance_reference(output, scale):
     """The variances' own contrastive loss by its equation (docs/specification.md, section 3.3)."""
     image, text = output.image, output.text
     relative = image.total_var[:, None] / UNITS[0] + text.total_var[..., None, :] / UNITS[1]
@@ -133,7 +130,7 @@ def variance_reference(output: ProLIPOutput, scale: float) -> Tensor:
     return -F.logsigmoid(sign * logits).sum(-1).mean()
 
 
-def serve(rank: int, store: Path, orders: Connection) -> None:
+def serve(rank, store, orders):
     """Run a rank for the whole module: it receives a case and sends its terms and gradients."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=MAX_RANKS)
@@ -165,7 +162,7 @@ def serve(rank: int, store: Path, orders: Connection) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Connection]]:
+def ranks(tmp_path_factory):
     """Five processes in groups of one to five, each with a pipe."""
     with asked_ranks(serve, MAX_RANKS, tmp_path_factory.mktemp("ranks") / "store") as ends:
         assert [answer(end) for end in ends] == ["ready"] * MAX_RANKS
@@ -190,7 +187,7 @@ def test_ranks_exchange_a_mean_and_a_number_per_text_and_their_gradients(ranks):
     assert moved == [2 * 3 * 2 * 4 * (5 + 1) * 8] * 3
 
 
-def check(ranks: list[Connection], case: Case) -> None:
+def check(ranks, case):
     size = case.world_size
     for end in ranks[:size]:
         end.send(case)

@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from tests.support.http_servers import Request, answering, send_file
+from tests.support.http_servers import answering, send_file
 from tests.support.shards import members, write_tar
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +19,7 @@ LIMIT_S = 150
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     for shard in range(NUM_SHARDS):
         write_tar(
@@ -34,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 DRAW = random.Random(1)
 
 
-def late_file(request: Request) -> None:
+def late_file(request):
     """A file, after a while."""
     time.sleep(DRAW.random() * 0.1)
     with suppress(ConnectionError):
@@ -42,7 +41,7 @@ def late_file(request: Request) -> None:
 
 
 @contextmanager
-def supplied(supply: str, folder: Path) -> Iterator[str]:
+def supplied(supply, folder):
     """A pattern of shards."""
     if supply == "local":
         yield str(folder / "{0..4}.tar")
@@ -52,7 +51,7 @@ def supplied(supply: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def started(kind: str, seed: int, rounds: int, shards: str) -> Iterator[subprocess.Popen[str]]:
+def started(kind, seed, rounds, shards):
     """A process that ends loaders; it is killed where it does not end itself, after it has said where it stands."""
     module = [sys.executable, "-X", "faulthandler", "-m", "tests.property.random_ends"]
     command = [*module, kind, str(seed), str(rounds), shards]

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 from tests.support.images import noise
@@ -89,7 +88,7 @@ def test_a_closed_pipe_ends_quietly():
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lab(tmp_path, monkeypatch):
     """A folder with an image, class folders and a shard, in which commands run."""
     noise(1).save(tmp_path / "cat.png")
     (tmp_path / "classes" / "cats").mkdir(parents=True)
@@ -150,7 +149,7 @@ def test_a_wrong_word_is_named_before_a_model_is_opened(words, named, lab, capfd
 
 @pytest.mark.parametrize("error", [DataError("a.tar, byte 0: damaged header"), PermissionError(13, "refused", "a.tar")])
 def test_errors_of_data_and_files_are_one_line(error, capsys, monkeypatch):
-    def damaged(*_: object) -> None:
+    def damaged(*_):
         raise error
 
     monkeypatch.setattr("prolip.evaluation.evaluate.run_suite", damaged)
@@ -159,7 +158,7 @@ def test_errors_of_data_and_files_are_one_line(error, capsys, monkeypatch):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    def broken(*_: object) -> None:
+    def broken(*_):
         raise ValueError("not enough values to unpack")
 
     monkeypatch.setattr("prolip.evaluation.evaluate.run_suite", broken)

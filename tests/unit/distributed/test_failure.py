@@ -29,7 +29,7 @@ def test_an_error_of_a_single_process_is_raised_after_cleanup():
     closed = []
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
-    def fail() -> None:
+    def fail():
         with failing_at_once("prolip train", logging.getLogger("told"), alone) as opened:
             opened.callback(closed.append, "log")
             raise ZeroDivisionError

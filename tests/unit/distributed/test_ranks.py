@@ -3,10 +3,8 @@
 import itertools
 import random
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from multiprocessing.connection import Connection
 from typing import cast
 
 import pytest
@@ -25,7 +23,7 @@ def test_restarted_ranks_ignore_the_earlier_ones_in_the_same_store():
     clients = [dist.TCPStore("localhost", server.port, wait_for_workers=False) for _ in range(4)]
     moments = random.Random(0)
 
-    def begin(rank: int, after: float, world_size: int) -> str:
+    def begin(rank, after, world_size):
         time.sleep(after)
         return agree_on_name(clients[rank], rank, world_size)
 
@@ -71,7 +69,7 @@ def test_no_device_name_falls_back_to_the_cpu(monkeypatch):
         find_device("cuda")
 
 
-def serve(rank: int, port: int, answers: Connection) -> None:
+def serve(rank, port, answers):
     """A rank of two, which exchanges objects; then rank 1 keeps rank 0 waiting for too long, in every group."""
     store = dist.TCPStore("localhost", port, wait_for_workers=False)
     cpu = torch.device("cpu")
@@ -97,7 +95,7 @@ def serve(rank: int, port: int, answers: Connection) -> None:
     answers.recv()
 
 
-def seconds_to_fail(wait: Callable[[], object]) -> float:
+def seconds_to_fail(wait):
     started = time.monotonic()
     with pytest.raises(RuntimeError):
         wait()

@@ -2,7 +2,6 @@
 
 import io
 import json
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -26,7 +25,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+def shards(tmp_path_factory):
     """16 JPEG images of 40 x 32 pixels in two shards, and a model configuration beside them."""
     folder = tmp_path_factory.mktemp("shards")
     generator = np.random.default_rng(0)
@@ -41,7 +40,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "{000..001}.tar")
 
 
-def settings(shards: str, **changes: Any) -> LoaderConfig:
+def settings(shards, **changes):
     tokenizer = TokenizerConfig(context_length=12)
     return LoaderConfig(shards=(shards,), image_size=32, tokenizer=tokenizer, **({"batch_size": 4} | changes))
 

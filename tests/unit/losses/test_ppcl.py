@@ -23,10 +23,10 @@ Leaves = Sequence[Tensor]
 """Image mean, image log variance, text mean, text log variance, scale, bias."""
 
 
-def leaves_of(items: int, slots: int, dim: int, *, scale: float = 12.0, bias: float = -3.0) -> list[Tensor]:
+def leaves_of(items, slots, dim, *, scale=12.0, bias=-3.0):
     generator = torch.Generator().manual_seed(items + 100 * slots + 1000 * dim)
 
-    def normal(*shape: int) -> Tensor:
+    def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     found = [
@@ -40,15 +40,15 @@ def leaves_of(items: int, slots: int, dim: int, *, scale: float = 12.0, bias: fl
     return [leaf.requires_grad_() for leaf in found]
 
 
-def tiled_ppcl(leaves: Leaves, tile: int = 512) -> Tensor:
+def tiled_ppcl(leaves, tile=512):
     return ppcl(Gaussian(*leaves[:2]), Gaussian(*leaves[2:4]), leaves[4], leaves[5], Peers(), tile=tile)
 
 
-def reference(leaves: Leaves) -> Tensor:
+def reference(leaves):
     return ppcl_reference(Gaussian(*leaves[:2]), Gaussian(*leaves[2:4]), leaves[4], leaves[5])
 
 
-def gradients(loss: Tensor, leaves: Leaves) -> list[Tensor]:
+def gradients(loss, leaves):
     return list(torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True))
 
 

@@ -1,14 +1,12 @@
 """The loss and its terms against their definitions, and settings that are refused."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, strategies as st
 from tests.support.refusals import refusal_of
-from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from prolip.distributed import Peers
@@ -20,14 +18,14 @@ from prolip.models import ProLIPOutput
 BATCH, MASKED, SLOTS, DIM = 6, 2, 3, 5
 
 
-def gaussian(*shape: int, seed: int) -> Gaussian:
+def gaussian(*shape, seed):
     generator = torch.Generator().manual_seed(seed)
     mean = torch.randn(*shape, DIM, generator=generator, dtype=torch.float64)
     log_var = torch.randn(*shape, DIM, generator=generator, dtype=torch.float64) - 4
     return Gaussian(F.normalize(mean, dim=-1), log_var)
 
 
-def pairs(image: Gaussian, text: Gaussian, scale: float, bias: float) -> Tensor:
+def pairs(image, text, scale, bias):
     """The sigmoid loss of every pair of each slot, summed over texts, averaged over slots and images."""
     similarity = image.mean @ text.mean.mT - (image.var.sum(-1)[:, None] + text.var.sum(-1)[:, None]) / 2
     probability = (scale * similarity + bias).sigmoid()
@@ -35,7 +33,7 @@ def pairs(image: Gaussian, text: Gaussian, scale: float, bias: float) -> Tensor:
     return -probability.where(eye, 1 - probability).log().sum() / (len(text.mean) * len(image.mean))
 
 
-def included(specific: Gaussian, general: Gaussian, config: LossConfig) -> Tensor:
+def included(specific, general, config):
     a, b, square = specific.var, general.var, (specific.mean - general.mean).square()
     distance = square * (b - a) / ((a + 2 * b) * (2 * a + b))
     ratio = ((2 * a + b) / (a + 2 * b)).log()
@@ -45,7 +43,7 @@ def included(specific: Gaussian, general: Gaussian, config: LossConfig) -> Tenso
     return -(config.inclusion_scale * score).sigmoid().log().mean()
 
 
-def divergence(gaussian: Gaussian, config: LossConfig) -> Tensor:
+def divergence(gaussian, config):
     std = gaussian.var ** (0.25 if config.vib_form == "official" else 0.5)
     return kl_divergence(Normal(gaussian.mean, std), Normal(torch.zeros_like(std), 1.0)).mean()
 
@@ -101,7 +99,7 @@ def test_the_variances_own_loss_moves_no_mean_and_the_other_no_variance():
     output = ProLIPOutput(Gaussian(*leaves[:2]), Gaussian(*leaves[2:]), None, None, scale, bias)
     alone = {"inclusion_weight": 0.0, "masked_inclusion_weight": 0.0, "vib_weight": 0.0}
 
-    def gradients(**changes: Any) -> list[Tensor]:
+    def gradients(**changes):
         total = ProlipLoss(LossConfig(**(alone | changes)), Peers())(output).total
         return list(torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True))
 

@@ -14,7 +14,7 @@ from tests.support.untrained_run import write_run, write_words
 from prolip.data import DataConfig
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
-from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
+from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.train.config import differing_keys, from_toml, known_recipes, load_config, to_toml
 
@@ -219,7 +219,7 @@ RATES = ("--optim.lr", "1e-5", "--optim.warmup_steps", "0")
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> tuple[str, ModelConfig]:
+def start(tmp_path):
     """A small model to start from, and its configuration."""
     demo = ARCHITECTURES["demo"]
     small = replace(demo, vision=replace(demo.vision, layers=1, width=32), text=replace(demo.text, vocab_size=49408))

@@ -3,7 +3,6 @@
 import math
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import pytest
@@ -13,7 +12,7 @@ from prolip.data import NativeConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.convert_siglip2 import siglip2_config
 from prolip.models.weights import fit_state
-from prolip.train.config import TrainConfig, known_recipes, load_config
+from prolip.train.config import known_recipes, load_config
 from prolip.train.config.recipes import recipe_text
 from prolip.train.cost import step_flops
 
@@ -21,11 +20,11 @@ SHARDS = ("--data.shards", "a.tar")
 BASE = "vit-b16-datacomp-1b-1.28b"
 
 
-def recipe(name: str) -> TrainConfig:
+def recipe(name):
     return load_config([name, *SHARDS])
 
 
-def changed(one: Any, other: Any, prefix: str = "") -> dict[str, Any]:
+def changed(one, other, prefix=""):
     """The settings of `other` that differ from those of `one`, by dotted key."""
     found = {}
     for field in fields(one):
@@ -37,7 +36,7 @@ def changed(one: Any, other: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def changes(name: str, base: str = BASE) -> dict[str, Any]:
+def changes(name, base=BASE):
     found = changed(recipe(base), recipe(name))
     assert found.pop("out") == Path("runs") / name
     return found
@@ -79,7 +78,7 @@ def test_the_larger_fine_tuned_models_start_in_the_released_architecture(start, 
     }
 
 
-def native(token_budget: int, batch_divisor: int) -> dict[str, Any]:
+def native(token_budget, batch_divisor):
     """What "with-native" changes."""
     config = NativeConfig(
         seq_lens=(128, 256, 576),

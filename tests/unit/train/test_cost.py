@@ -31,12 +31,12 @@ DATA = replace(
 CONFIG = TrainConfig(samples_seen=96, batch_size=BATCH, model=MODEL, data=DATA)
 
 
-def of_the_loss(items: int) -> int:
+def of_the_loss(items):
     """The similarity of all pairs, and its gradients for both means."""
     return 6 * SLOTS * items * items * MODEL.embed_dim
 
 
-def counted(config: TrainConfig, items: int = BATCH, columns: int = 4) -> int:
+def counted(config, items=BATCH, columns=4):
     """What torch counts in the towers of a step on images of four rows of patches; it cannot look into the loss."""
     model = ProLIP(config.model)
     lock_parameters(model, config.lock)

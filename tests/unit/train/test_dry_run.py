@@ -1,7 +1,6 @@
 """`prolip recipes` and `prolip train --dry-run`."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,14 +40,14 @@ def test_unknown_gpus_recipes_and_invalid_shares_are_named(words, capsys):
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
+def lab(tmp_path):
     write_shard(tmp_path / "train.tar")
     write_tokenizer(tmp_path / "tokenizer.json")
     (tmp_path / "recipe.toml").write_text(RECIPE.format(folder=tmp_path))
     return Lab(tmp_path)
 
 
-def rehearse(lab: Lab, *flags: str) -> int:
+def rehearse(lab, *flags):
     before = sorted(lab.folder.rglob("*"))
     status = cli.main(["train", *lab.words("run", *flags), "--dry-run"])
     assert sorted(lab.folder.rglob("*")) == before, "a rehearsal writes nothing"

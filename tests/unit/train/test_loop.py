@@ -4,7 +4,6 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,23 +16,23 @@ from torch.utils import backend_registration
 from prolip.checkpoint import rng_tensors, run_tensors
 from prolip.train import loop as train_loop
 from prolip.train.config import load_config
-from prolip.train.loop import Run, set_up, take_step
+from prolip.train.loop import set_up, take_step
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def state_of(run: Run) -> dict[str, Any]:
+def state_of(run):
     """Copies of all that the next steps depend on."""
     tensors = run_tensors(run.model, run.optimizer, run.ema) | rng_tensors(run.ranks)
     numbers = {"scaler": run.scaler.state_dict(), "samples": run.samples, "step": run.step, "best": run.best._value}
     return {name: tensor.clone() for name, tensor in tensors.items()} | numbers
 
 
-def train_on(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> list[tuple[dict[str, Any], list[str]]]:
+def train_on(folder, monkeypatch, *flags):
     """The state before each step with the step's samples, and the state at the end."""
     found = []
 
-    def recorded(run: Run, batch: Any) -> Any:
+    def recorded(run, batch):
         found.append((state_of(run), batch.keys))
         torch.rand(1)  # as a model with dropout would
         return take_step(run, batch)
@@ -75,7 +74,7 @@ def test_a_resumed_run_has_every_state_of_the_run_that_went_on(tmp_path, monkeyp
                 assert same, (step, name)
 
 
-STEPS: list[dict[str, Any]] = [
+STEPS = [
     {"precision": "fp32"},
     {"precision": "bf16"},
     {"precision": "bf16", "accumulate": 3},

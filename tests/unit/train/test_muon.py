@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, strategies as st
 from tests.support.small_step import ALONE
 from tests.support.threaded_ranks import Group
-from torch import Tensor, nn
+from torch import nn
 
 from prolip.distributed import Ranks
 from prolip.train.muon import MuonWithAdamW, orthogonalize
@@ -13,26 +13,24 @@ from prolip.train.muon import MuonWithAdamW, orthogonalize
 SHAPES = ((12, 4), (4, 12), (6, 6), (5, 9), (9, 9))
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
+def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def optimizer_of(
-    matrices: list[nn.Parameter],
-    others: list[nn.Parameter],
-    ranks: Ranks = ALONE,
-    parts: int = 1,
-    dtype: torch.dtype = torch.float32,
-) -> MuonWithAdamW:
+    matrices,
+    others,
+    ranks=ALONE,
+    parts=1,
+    dtype=torch.float32,
+):
     groups = [{"params": matrices, "muon": parts}]
     if others:
         groups.append({"params": others, "muon": 0})
     return MuonWithAdamW(groups, ranks, dtype, lr=0.1, weight_decay=0.3, betas=(0.9, 0.98), fused=True)
 
 
-def moved(
-    shapes: tuple[tuple[int, int], ...], ranks: Ranks = ALONE, dtype: torch.dtype = torch.float32, steps: int = 3
-) -> list[Tensor]:
+def moved(shapes, ranks=ALONE, dtype=torch.float32, steps=3):
     """Matrices after some steps with gradients that depend on nothing but their place."""
     matrices = [nn.Parameter(normal(*shape, seed=place)) for place, shape in enumerate(shapes)]
     optimizer = optimizer_of(matrices, [], ranks, dtype=dtype)
@@ -88,7 +86,7 @@ def test_parameters_on_several_ranks_equal_a_single_process(world_size, dtype, m
     group = Group(world_size)
     monkeypatch.setattr("prolip.train.muon.dist", group)
 
-    def of_rank(rank: int) -> list[Tensor]:
+    def of_rank(rank):
         ranks = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
         return moved(SHAPES, ranks, dtype)
 

@@ -21,7 +21,7 @@ from prolip.train.optim import (
 class Tiny(nn.Module):
     """The names that the rules look at."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0))

@@ -1,23 +1,18 @@
 """A step whose loss or gradient is not finite changes nothing, and the error names the step and the terms."""
 
 import dataclasses
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 import torch.distributed as dist
 from tests.support.ranks import answer, asked_ranks
-from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
-from torch import Tensor
+from tests.support.small_step import LOSS, model_of, run_of, step_of
 from torch.distributed.tensor import DTensor
 
 from prolip.distributed import Peers, Ranks
-from prolip.losses import LossTerms, ProlipLoss
-from prolip.models import ProLIPOutput
-from prolip.train.loop import Run, take_step
+from prolip.losses import ProlipLoss
+from prolip.train.loop import take_step
 from prolip.train.optim import Divergence, EmaConfig
 from prolip.train.parallel import ParallelConfig, share_model
 
@@ -27,10 +22,10 @@ GOOD_STEPS = 2
 class Poisoned:
     """The loss, of which one term is not finite in the third call."""
 
-    def __init__(self, loss: Callable[[ProLIPOutput], LossTerms]):
+    def __init__(self, loss):
         self.loss, self.calls = loss, 0
 
-    def __call__(self, output: ProLIPOutput) -> LossTerms:
+    def __call__(self, output):
         self.calls += 1
         terms = self.loss(output)
         if self.calls != GOOD_STEPS + 1:
@@ -38,7 +33,7 @@ class Poisoned:
         return terms._replace(vib=terms.vib + torch.nan, total=terms.total + torch.nan)
 
 
-def state_of(run: Run) -> list[Tensor]:
+def state_of(run):
     """Copies of weights, averages, moments and step counts."""
     averages = [] if run.ema is None else list(run.ema.state_dict().values())
     moments = [tensor for state in run.optimizer.state.values() for tensor in state.values()]
@@ -46,7 +41,7 @@ def state_of(run: Run) -> list[Tensor]:
     return [(one.to_local() if isinstance(one, DTensor) else one).detach().clone() for one in tensors]
 
 
-def poisoned_run(batch: Step, **changes: Any) -> Run:
+def poisoned_run(batch, **changes):
     """A run before the step that diverges."""
     run = run_of(model_of(), **changes)
     run.loss = Poisoned(run.loss)
@@ -84,7 +79,7 @@ def test_weights_stay_fixed_until_the_divergence_check(monkeypatch):
         run.divergence.check()
 
 
-def serve(rank: int, store: Path, strategy: Any, answers: Connection) -> None:
+def serve(rank, store, strategy, answers):
     """A rank of two, of which the second one's loss diverges at step 3."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=2)

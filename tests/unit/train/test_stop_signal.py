@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from tests.support.small_step import ALONE
@@ -14,7 +13,7 @@ from prolip.train.stop_signal import StopRequest
 
 
 @pytest.fixture(autouse=True)
-def hang_up() -> Iterator[None]:
+def hang_up():
     """Tests may themselves run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
@@ -34,7 +33,7 @@ def test_a_signal_ends_the_batches_and_its_handler_is_restored(number):
 
 
 def test_a_signal_ends_the_wait_for_a_batch_and_a_second_one_does_no_harm():
-    def silent() -> Iterator[int]:
+    def silent():
         yield 0
         try:
             time.sleep(60)

@@ -4,8 +4,6 @@ import dataclasses
 import json
 import math
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +18,6 @@ from prolip.data import DataError, LoaderConfig, NativeConfig
 from prolip.data.config import TokenizerConfig
 from prolip.distributed import Ranks
 from prolip.errors import UserError
-from prolip.models import ProLIP
 from prolip.train.best_metric import BestSoFar, check_metric
 from prolip.train.config import TrainConfig
 from prolip.train.config.validation import ValidationConfig, ValidationJob
@@ -31,7 +28,7 @@ COUNT = 22
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """Two shards whose keys are the same: the number of a sample in its shard."""
     folder = tmp_path_factory.mktemp("validation")
     write_tokenizer(folder / "tokenizer.json")
@@ -51,20 +48,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model() -> ProLIP:
+def model():
     return model_of()
 
 
-def reading(folder: Path) -> LoaderConfig:
+def reading(folder):
     tokenizer = TokenizerConfig(kind="file", path=folder / "tokenizer.json", context_length=4)
     return LoaderConfig(shards=(), batch_size=1, image_size=12, tokenizer=tokenizer, num_threads=1)
 
 
-def job(folder: Path, kind: Any, /, **changes: Any) -> ValidationJob:
+def job(folder, kind, /, **changes):
     return ValidationJob(**{"name": kind, "kind": kind, "shards": (f"{folder}/*.tar",), "batch_size": 4, **changes})
 
 
-def figures(folder: Path, model: ProLIP, *jobs: ValidationJob, rank: int = 0, world_size: int = 1) -> dict[str, float]:
+def figures(folder, model, *jobs, rank=0, world_size=1):
     ranks = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
     training, seq_len = reading(folder), model.config.vision.image_seq_len
     if seq_len is not None:
@@ -74,7 +71,7 @@ def figures(folder: Path, model: ProLIP, *jobs: ValidationJob, rank: int = 0, wo
     return {name: value for name, value in found.items() if not name.endswith("/seconds")}
 
 
-def jobs_of(folder: Path) -> list[ValidationJob]:
+def jobs_of(folder):
     keys = ("captions.0", "txt")
     return [
         job(folder, "zero_shot", class_key="class.text", templates=("{}", "{} left")),

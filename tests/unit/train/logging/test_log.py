@@ -3,9 +3,7 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -31,12 +29,12 @@ ROW = {
 }
 
 
-def log_of(folder: Path, step: int, **log: Any) -> MetricsLog:
+def log_of(folder, step, **log):
     config = replace(TrainConfig(), out=folder, samples_seen=6400, batch_size=64, log=LogConfig(**log))
     return MetricsLog(config, step)
 
 
-def steps(folder: Path) -> list[int]:
+def steps(folder):
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -59,7 +57,7 @@ def test_a_full_disk_is_named(tmp_path):
             log.write(ROW)
 
 
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def scalars(folder):
     """What TensorBoard would draw."""
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
@@ -88,7 +86,7 @@ def test_a_missing_logger_package_is_an_error_before_the_run(monkeypatch):
 def test_wandb_continues_the_same_run(tmp_path, monkeypatch):
     began = []
 
-    def init(**settings: Any) -> Any:
+    def init(**settings):
         began.append(settings)
         return SimpleNamespace(define_metric=lambda *_, **__: None, log=rows.append, finish=lambda: None)
 

@@ -1,9 +1,8 @@
 """Metrics rows from steps: means, rates, loader stages, bad samples by reason, over one rank and two."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
@@ -33,10 +32,10 @@ class Source:
     bad_samples: tuple[str, ...] = ("a.tar: sample 7: no image",)
 
     @property
-    def stages(self) -> dict[str, Stage]:
+    def stages(self):
         return {"decode": Stage(self.seconds), "wait": Stage(0.0)}
 
-    def stats(self) -> LoaderStats:
+    def stats(self):
         return cast(LoaderStats, self)
 
 
@@ -45,31 +44,31 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("prolip.train.logging.meter.time.perf_counter", lambda: clock.now)
     return clock
 
 
-def alone() -> Ranks:
+def alone():
     return Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
 
-def terms(total: float) -> LossTerms:
+def terms(total):
     return LossTerms._make(torch.tensor(value) for value in (total, total, 0.0, 0.0, 0.0, 0.0))
 
 
-def output(log_var: float = 0.0, bias: float | None = -10.0) -> ProLIPOutput:
+def output(log_var=0.0, bias=-10.0):
     tower = Gaussian(torch.zeros(3, 4), torch.full((3, 4), log_var))
     return ProLIPOutput(tower, tower, None, None, torch.tensor(5.0), None if bias is None else torch.tensor(bias))
 
 
-def meter_of(source: Source, **changes: Any) -> Meter:
+def meter_of(source, **changes):
     step = changes.pop("step", 0)
     return Meter(alone(), source, source, step=step, samples=8 * step, elapsed_s=10.0, **changes)
 
 
-def row_of(meter: Meter, step: int) -> Mapping[str, float]:
+def row_of(meter, step):
     return meter.row(step, 8 * step, output(), torch.tensor(0.5), 1e-3)
 
 
@@ -127,7 +126,7 @@ def test_two_ranks_log_the_same_means_and_sums(clock, monkeypatch):
     for module in ("prolip.train.logging.meter.dist", "prolip.distributed.ranks.dist"):
         monkeypatch.setattr(module, group)
 
-    def row_of_rank(rank: int) -> Mapping[str, float]:
+    def row_of_rank(rank):
         source = Source(seconds=1.0, ready=2 * rank, bad={"decode": 1} if rank else {"read": 5, "decode": 1})
         ranks = Ranks(rank=rank, local_rank=rank, world_size=2, device=torch.device("cpu"))
         meter = Meter(ranks, source, source, step=0, samples=0, elapsed_s=-1.0)
