@@ -1,11 +1,9 @@
 """`python -m tests.bench.targets` at a toy size, beside the decoders that every environment has."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from PIL import Image
-from tests.bench import own_loop, processors, targets
+from tests.bench import processors, targets
 
 
 def test_loader_and_decoder_are_compared_with_their_targets(tmp_path, monkeypatch, capsys):
@@ -18,15 +16,6 @@ def test_loader_and_decoder_are_compared_with_their_targets(tmp_path, monkeypatc
     native = [targets.OURS] * 2
     assert [line.split(",")[0] for line in lines[1:14]] == ["loader"] * 2 + native + ["decode"] * 9
     assert sum("(100.0%)" in line for line in lines) == 6, "the same pixels as Pillow's"
-
-
-def test_normalised_batches_are_compared_with_raw_ones(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(own_loop, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
-    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "0.jpg")
-    sizes = ["--threads", "1", "--repeats", "1", "--num_images", "2", "--batch_size", "2"]
-    own_loop.main(["--images", str(tmp_path), *sizes])
-    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]] == [*own_loop.SIDES] * 2
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")  # torchvision's, as transformers calls it

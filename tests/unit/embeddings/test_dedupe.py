@@ -9,8 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
-from PIL import Image
-from tests.bench import duplicates
 from tests.support.refusals import refusal_of
 from tests.support.vector_rows import write_parts
 
@@ -102,12 +100,3 @@ def test_the_default_threshold_follows_the_distance_of_neighbours(tmp_path, caps
         assert page.count("2 near-duplicates") == page.count("<strong>") / 2 == min(copies, 12)
         assert page.index("<strong>k0<") < page.index("<strong>k40<")
     assert ["warning" in some for some in said] == [False, False, True]
-
-
-def test_copies_are_compared_with_a_perceptual_hash(lab, tmp_path, capsys):
-    for number in range(2):
-        Image.fromarray(np.random.default_rng(number).integers(0, 256, (48, 64, 3), np.uint8)).save(
-            f"{tmp_path}/{number}.png"
-        )
-    duplicates.main(f"--checkpoint {lab}/run --images {tmp_path}".split())
-    assert capsys.readouterr().out.count("100.0%") > 20

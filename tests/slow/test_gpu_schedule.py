@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.gpu.parts import PARTS, Part
-from tests.gpu.report import PASSED, Report, named_parts
+from tests.gpu.parts import Part
+from tests.gpu.report import PASSED, Report
 from tests.gpu.schedule import run_parts
 
 SAY = """import os, time; print('{"what": "one", "value": 1, "unit": "", "why": ""}', flush=True); """
@@ -20,7 +20,7 @@ PROGRAMS = {
 }
 
 
-def run(folder: Path, *names: str, seconds: float = 60) -> dict[str, str]:
+def run(folder: Path, *names: str) -> dict[str, str]:
     """The status of each part."""
     parts = tuple(Part(name, "Correct", "", "", 1 if name == "hangs" else 20) for name in names)
     report = Report(folder / "out", parts, {"device": "cpu"})
@@ -28,7 +28,7 @@ def run(folder: Path, *names: str, seconds: float = 60) -> dict[str, str]:
         report,
         lambda name, limit: [sys.executable, "-S", "-c", PROGRAMS[name]],
         environment=os.environ,
-        seconds=seconds,
+        seconds=60,
         scratch=folder / "scratch",
         log=folder / "gpu.log",
     )
@@ -51,14 +51,3 @@ def test_a_failing_part_does_not_stop_the_others(name, status, tmp_path):
     assert not written["good"]
     assert status in (tmp_path / "out" / "gpu.md").read_text()
     assert f"==== {name}" in (tmp_path / "gpu.log").read_text()
-
-
-def test_parts_that_do_not_fit_into_the_time_are_not_run(tmp_path):
-    assert run(tmp_path, "good", seconds=1) == {"good": "not run: the 1 s were over"}
-
-
-def test_only_selects_parts_by_name():
-    assert named_parts([]) == PARTS
-    assert [part.name for part in named_parts(["ranks"])] == ["machine", "ranks"]
-    with pytest.raises(SystemExit):
-        named_parts(["x"])
