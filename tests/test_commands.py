@@ -1,6 +1,8 @@
 """One short run of each command over the world, from its words to what it wrote."""
 
 import json
+import random
+import time
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 import prolip
 from prolip.checkpoint import find_latest
 from prolip.cli import main
+from tests.support.small_training import Lab, same_weights
 
 
 @pytest.fixture
@@ -27,6 +30,20 @@ def test_a_trained_run_has_its_steps_and_its_loss_falls(world):
     assert [row["step"] for row in rows] == [10, 20, 24]
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert find_latest(world.run / "checkpoints").step == 24
+
+
+def test_a_run_killed_at_a_random_moment_ends_with_the_same_bits(world, tmp_path):
+    """tests/slow has the moments one by one."""
+    seed = random.randrange(1000)
+    print(f"{seed=}")
+    lab, name = Lab(world.folder), str(tmp_path / "killed")
+    flags = ("--checkpoint_every", "2", "--keep_checkpoints", "99")
+    with lab.start(name, *flags, processes=1) as job:
+        job.wait_for(lab.has(name, "checkpoints/step_*"))
+        time.sleep(0.1 * random.Random(seed).random())
+        job.kill()
+    assert lab.here(name, *flags) == 0
+    assert same_weights(lab.latest(name), find_latest(world.run / "checkpoints"))
 
 
 def test_search_finds_a_colour_by_an_image_and_by_text(run):

@@ -72,7 +72,7 @@ def once(folder: Path, make) -> None:
     """Has one of the workers make a folder; the others wait until it is whole."""
     with Path(f"{folder}.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not lock.tell():
+        if not os.fstat(lock.fileno()).st_size:  # another may have waited with the file open
             folder.mkdir()
             make(folder)
             lock.write("made")

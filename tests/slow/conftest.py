@@ -24,7 +24,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 @pytest.fixture(scope="session")
 def finished(lab: Lab) -> str:
-    """The name of a run to its end, 80 steps. Several tests ask about it; who changes it takes a copy."""
+    """The name of a run to its end, 24 steps. Several tests ask about it; who changes it takes a copy."""
     name = "shared/finished"
     assert lab.here(name) == 0
     return name

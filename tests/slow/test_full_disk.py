@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.limited import file_limit, small_disk
+from tests.support.limited import file_limit
 from tests.support.shards import encoded, write_tar
 from tests.support.small_training import RECIPE, write_shard, write_tokenizer
 from tests.support.untrained_run import write_run
@@ -104,29 +104,3 @@ def test_an_output_that_exceeds_the_limit_is_named_and_can_be_resumed(ended, wor
     # No half file has its name, and the same command goes on where there is room.
     assert not (out / file).is_file()
     assert ended(words(world, out))[0] == 0
-    # Other people may read what is new as far as they may read any new file.
-    (tmp_path / "usual").touch()
-    usual = (tmp_path / "usual").stat().st_mode
-    assert {path.name: oct(path.stat().st_mode) for path in out.rglob("*") if path.is_file()} == {
-        path.name: oct(usual) for path in out.rglob("*") if path.is_file()
-    }
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(
-    ("words", "file", "kilobytes"),
-    [
-        (World.copy, "images.tar", 500),
-        (World.train, "checkpoints/step_000000020.partial", 90),
-    ],
-    ids=["copy", "train"],
-)
-def test_a_full_disk_is_an_error_that_names_the_file(ended, world, tmp_path, words, file, kilobytes):
-    with small_disk(tmp_path / "disk", kilobytes) as mounted:
-        if not mounted:
-            pytest.skip("mounting a small disk is not allowed here")
-        out = tmp_path / "disk" / "out"
-        status, said = ended(words(world, out))
-        assert status == 2, said
-        assert f"{out / file}: no space left on device: " in said[-1]
-        assert said[-1].endswith(" are free")

@@ -1,7 +1,6 @@
 """The launch scripts: what they start, and that one and two nodes train."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,7 +14,6 @@ from tests.support.warm_python import warm_python
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "train"
 SHORT = ("--samples_seen", "32", "--device", "cpu")
-GRACE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
@@ -106,19 +104,6 @@ def test_each_task_of_a_slurm_array_trains_its_recipe(tmp_path):
 
 
 NODES = {"NUM_NODES": "2", "NODE_RANK": "0", "FIRST_NODE": "n1"}
-LAUNCHERS = [("one_node.sh", {}, "torchrun"), ("multi_node.sh", NODES, "torchrun"), ("slurm.sh", JOB, "srun")]
-
-
-@pytest.mark.parametrize(("script", "settings", "program"), LAUNCHERS)
-def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(tmp_path, script, settings, program, monkeypatch):
-    monkeypatch.delenv(GRACE, raising=False)
-    slurm(tmp_path)
-    stub(tmp_path, program, f'echo "${GRACE}" > "{tmp_path}/grace"')
-    reserved = re.search(r"^#SBATCH --signal=B:USR1@(\d+)$", (TRAIN / "slurm.sh").read_text(), re.MULTILINE)
-    assert launch(tmp_path, script, "demo", **settings).returncode == 0
-    assert int((tmp_path / "grace").read_text()) == int(reserved[1]) - 10
-    assert launch(tmp_path, script, "demo", **settings, **{GRACE: "7"}).returncode == 0
-    assert (tmp_path / "grace").read_text() == "7\n"
 
 
 def test_a_preempted_job_requeues_itself(tmp_path):

@@ -1,141 +1,46 @@
-"""Embed, select, deduplicate and train, killed on the way: the bytes are the same, here and on Ray."""
+"""An embedding on Ray whose actors, nodes and cluster are killed: the bytes are those of one made here."""
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 import torch
-from moto.server import DomainDispatcherApplication, create_backend_app
 from tests.support.forked import Forked
 from tests.support.http_servers import Request, answering, send_file
-from tests.support.object_stores import s3_settings
 from tests.support.ray_clusters import processes, ray_cluster, wait_until
-from tests.support.remote_shards import BUCKET
-from tests.support.servers import fill
 from tests.support.shards import members, write_tar
-from tests.support.small_training import Lab, same_weights, write_shard
 from tests.support.untrained_run import write_run
-from werkzeug.serving import make_server
 
 from prolip.cli import main
-from prolip.store.folder import Folder
-from prolip.store.selection import read_selection
 
 # Ray leaves logs open.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <_io.FileIO name='/tmp/ray/:pytest.PytestUnraisableExceptionWarning"
 )
-SHARDS, SAMPLES = 5, 20
-"""All 64 images of `write_shard`, and 36 of them once more."""
-UNMASKED = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
-
-
-class Bucket:
-    """An object store on loopback that kills a client at its third request of a kind."""
-
-    def __init__(self, folder: Path) -> None:
-        self._client: Forked | None = None
-        self._kind, self._count = "", 0
-        store = DomainDispatcherApplication(create_backend_app)
-
-        def answer(environ: dict[str, Any], start: Any) -> Any:
-            if self._kind and re.search(self._kind, f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"):
-                self._count += 1
-                if self._count == 3 and self._client is not None:
-                    self._client.kill()
-            return store(environ, start)
-
-        self.server = make_server("127.0.0.1", 0, answer, threaded=True)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        fill(f"http://127.0.0.1:{self.server.port}", BUCKET, folder)
-
-    def run(self, words: list[str], kind: str = "", until: Callable[[], object] = lambda: False) -> int:
-        """Run a command, and kill it at a request or as soon as `until` holds; its exit status."""
-        with Forked([sys.executable, "-m", "prolip.cli", *words]) as client:
-            self._client, self._kind, self._count = client, kind, 0
-            while client.poll() is None and not until():
-                time.sleep(0.005)
-            if until():
-                client.kill()
-            return client.wait(60)
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    folder = tmp_path_factory.mktemp("served")
-    for shard in range(SHARDS):
-        write_shard(folder / f"{shard}.tar", range(shard * SAMPLES, (shard + 1) * SAMPLES))
-    bucket = Bucket(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        s3_settings(patch, f"http://127.0.0.1:{bucket.server.port}")
-        yield bucket
-    bucket.server.shutdown()
 
 
 class Ray:
-    """Two nodes, which know the bucket."""
+    """Two nodes."""
 
     def __init__(self, cluster: Any, port: int) -> None:
         self.cluster, self.client = cluster, f"ray://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
-def ray(bucket: Bucket) -> Iterator[Ray]:
+def ray() -> Iterator[Ray]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with ray_cluster(2, port) as cluster:
         yield Ray(cluster, port)
-
-
-def chain(bucket: Bucket, lab: Lab, name: str, *engine: str, kills: int) -> dict[str, bytes]:
-    """Embed, choose and drop near-duplicates, the first commands killed once; the bytes of all parts and selections."""
-    out, certain, distinct = (
-        Folder(f"s3://{BUCKET}/{name}"),
-        lab.folder / f"{name}-certain",
-        lab.folder / f"{name}-distinct",
-    )
-    embed = f"embed --checkpoint {lab.folder}/shared/short --device cpu --out {out.address} --shards".split()
-    select = f"data select --embeddings {out.address} --keep_share 0.8 --out {certain}".split()
-    dedupe = f"data dedupe --embeddings {out.address} --within {certain} --threshold 0.999 --out {distinct}".split()
-    steps = (
-        ("PUT .*/image-", [*embed, f"s3://{BUCKET}/data/{{0..{SHARDS - 1}}}.tar"]),
-        ("GET .*/image-0", select),
-        ("GET .*/image-", dedupe),
-    )
-    for number, (kind, words) in enumerate(steps):
-        if number < kills:
-            assert bucket.run([*words, *engine], kind) == -9
-        assert bucket.run([*words, *engine]) == 0
-    parts = {part: out.read(part) for part in out.list() if part.endswith(".parquet")}
-    return parts | {path.name.removeprefix(name): path.read_bytes() for path in (certain, distinct)}
-
-
-@pytest.mark.usefixtures("short")
-def test_killed_commands_end_with_the_same_parts_selections_and_weights(bucket, lab, ray):
-    unharmed = chain(bucket, lab, "chain-whole", kills=0)
-    assert len(unharmed) == SHARDS + 2
-    kept = sum(len(one.rows) for one in read_selection(lab.folder / "chain-whole-distinct"))
-    assert 1 < kept < 64, "no image twice"
-    assert chain(bucket, lab, "chain-here", kills=3) == unharmed
-    assert chain(bucket, lab, "chain-ray", "--on", "ray", "--workers", "1", kills=1) == unharmed
-    small = ["--batch_size", "2", "--samples_seen", "80", "--checkpoint_every", "4", *UNMASKED, "--data.shards"]
-    for name in ("chain-whole", "chain-here"):
-        words = ["train", *lab.words(name, *small, "--data.selection", str(lab.folder / f"{name}-distinct"))]
-        if name == "chain-here":
-            assert bucket.run(words, until=lab.has(name, "checkpoints/step_0000000*")) == -9
-        assert bucket.run(words) == 0
-    assert same_weights(lab.latest("chain-here"), lab.latest("chain-whole"))
 
 
 UNITS = 14
@@ -148,7 +53,6 @@ def parts(folder: Path) -> dict[str, bytes]:
 
 
 def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp_path, ray):
-    """The last test of the cluster."""
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
     data = tmp_path / "data"
     data.mkdir()

@@ -1,16 +1,13 @@
 """Whole runs of a small recipe: loss curves, checkpoints, divergence, errors of wrong data and recipes."""
 
 import math
-import re
-from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.support.shards import read_tar, write_tar
 from tests.support.small_step import ALONE
-from tests.support.small_training import SHORT, numbers, same_weights, write_shard
+from tests.support.small_training import SHORT, same_weights, write_shard
 
 from prolip.data import BatchLoader
 from prolip.data.device import device_batches
@@ -21,7 +18,7 @@ from prolip.pretrained.sources import load_network
 from prolip.store.selection import Chosen, write_selection
 from prolip.train.config import load_config
 from prolip.train.cost import step_flops
-from prolip.train.optim import LossScaler, make_optimizer
+from prolip.train.optim import make_optimizer
 
 
 def test_the_loop_takes_the_steps_of_a_reference_loop(lab):
@@ -60,26 +57,11 @@ def test_the_loop_takes_the_steps_of_a_reference_loop(lab):
     assert row["mfu"] == pytest.approx(flops / 16 * row["samples_per_s"] / 0.5e12)
 
 
-def test_a_finished_run_does_nothing(lab, finished, caplog):
+def test_a_finished_run_does_nothing(lab, finished):
     newest = lab.latest(finished).path
     written = newest.stat().st_mtime_ns
-    with caplog.at_level("INFO"):
-        assert lab.here(finished) == 0
-    assert "is complete: 80 steps" in caplog.text
+    assert lab.here(finished) == 0
     assert newest.stat().st_mtime_ns == written
-
-
-def test_the_fp16_loss_scale_is_logged_and_halves_at_skipped_steps(lab, monkeypatch):
-    factor = 2.0**24
-    monkeypatch.setattr("prolip.train.loop.LossScaler", lambda device: LossScaler(device, factor))
-    flags = ("--samples_seen", "320", "--log_every", "1")
-    assert lab.here("factor", "--precision", "fp16", *flags) == 0
-    rows = lab.rows("factor")
-    skipped = [row["grad_norm"] == 0 for row in rows]
-    assert 0 < sum(skipped) < len(rows)
-    assert numbers(rows, "loss_scale") == [factor / 2**count for count in accumulate(skipped)]
-    assert lab.here("factorless", *flags, "--samples_seen", "16") == 0
-    assert "loss_scale" not in lab.rows("factorless")[0]
 
 
 def test_a_run_on_a_selection_is_that_on_copies_of_its_samples(watched):
@@ -100,39 +82,22 @@ def test_a_run_on_a_selection_is_that_on_copies_of_its_samples(watched):
     assert measured[0] == measured[1] != {}
 
 
-def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab, caplog):
+def test_what_cannot_be_run_ends_with_status_2(lab):
     text = lab.folder / "text.tar"
     text.write_text("not an archive " * 100)
     assert lab.here("unread", "--data.shards", str(text)) == 2
-    assert "text.tar, byte 0: damaged header" in caplog.text
     assert lab.here("uncaptioned", "--data.captions.0.sources.0.key", "absent") == 2
-    assert 'its json has no caption at "absent"' in caplog.text
     (lab.folder / "a file").write_text("")
     assert lab.here("a file") == 2
-    assert "a file: must be a folder" in caplog.text
+    assert lab.here("mixed", "--samples_seen", "32") == 0
+    assert lab.here("mixed", "--samples_seen", "64", "--optim.lr", "1e-4") == 2, "another recipe in the same folder"
+    assert lab.here("mixed", "--samples_seen", "32", "--log_every", "1") == 0
 
 
 def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab):
     with lab.start("misspelt", "--optim.lrr", "1", processes=2) as job:
         assert job.wait() == [2, 2], job.told()
-    assert re.sub(r"rank \d", "rank N", job.told()) == (
-        "prolip train: rank N: optim.lrr: unknown key; did you mean optim.lr?\n"
-    )
-    program = (str(Path(__file__).parent / "programs" / "other_shards.py"), "absent.tar")
-    with lab.torchrun("refused", "--samples_seen", "1600000", processes=2, program=program) as job:
-        assert job.wait() == [1], job.told()
-    said = [line for line in job.told().splitlines() if line.startswith("prolip train: ")]
-    assert len(said) == 1
-    assert "absent.tar" in said[0]
-
-
-def test_another_recipe_in_the_same_folder_is_refused(lab, caplog):
-    assert lab.here("mixed", "--samples_seen", "32") == 0
-    assert lab.here("mixed", "--samples_seen", "64", "--optim.lr", "1e-4") == 2
-    assert (
-        "holds a run with different optim.lr (0.003 there, 0.0001 now), samples_seen (32 there, 64 now)" in caplog.text
-    )
-    assert lab.here("mixed", "--samples_seen", "32", "--log_every", "1") == 0
+    assert job.told().count("optim.lrr") == 1
 
 
 def test_a_run_starts_from_the_weights_of_another_and_resumes_without_them(lab, short):

@@ -48,7 +48,7 @@ def write_tokenizer(path: Path) -> None:
 
 RECIPE = """
 architecture = "demo"
-samples_seen = 1280
+samples_seen = 384
 batch_size = 16
 precision = "fp32"
 cpu_threads = 1

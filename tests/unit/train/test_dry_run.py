@@ -58,7 +58,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab, capsys):
     assert rehearse(lab, "--gpus", "2", "--gpu", "H100", "--mfu", "0.3") == 0
     told = capsys.readouterr().out
     for part in (
-        "steps      80 of 16 samples",
+        "steps      24 of 16 samples",
         "H100 at 30% of its 67 TFLOPS in fp32",
         "tokenizer  10 ids for 10 rows",
         "shards     64 samples per epoch, 20.0 epochs; test read OK: sample 00",
