@@ -209,7 +209,7 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
 
     The variances are calibrated on the training images.
     """
-    opened = load(source, device=CPU, beside=data)
+    opened = load(source, device=CPU)
     held_out = [sample for name in set_names("test")[:-1] for sample in read_set(data, name)]
     trained = opened.encode_images([sample.png for sample in read_set(data, "train")], progress=False)
     captions = embed_captions(opened, held_out)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prolip.cli import main
 from prolip.datasets.data_set import open_dataset
-from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.embeddings.embed import embed_shards
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
@@ -42,7 +42,7 @@ class CaptionedWorld:
 
 def embedded(model: Model, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
     images = embed_shards(model, open_dataset(str(folder)).shards).gaussian
-    texts = embed_captions(model, [caption(number, place) for number in range(COUNT) for place in range(3)])
+    texts = model.encoder.embed_captions([caption(number, place) for number in range(COUNT) for place in range(3)])
     return images, texts, torch.arange(COUNT).repeat_interleave(3)
 
 

@@ -11,7 +11,7 @@ from tests.support.untrained_run import write_run
 from torch import Tensor
 
 from prolip.cli import main
-from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.embeddings.embed import embed_shards
 from prolip.evaluation.imagenet import LabelledSet
 from prolip.evaluation.results import RowId
 from prolip.gaussian import Gaussian
@@ -77,7 +77,7 @@ class ImagenetWorld:
 
 
 def prompts_of(model: Model, classnames: list[str]) -> Gaussian:
-    rows = [embed_captions(model, [template.format(c=name) for template in TEMPLATES]) for name in classnames]
+    rows = [model.encoder.embed_captions([template.format(c=name) for template in TEMPLATES]) for name in classnames]
     return Gaussian(torch.stack([row.mean for row in rows]), torch.stack([row.log_var for row in rows]))
 
 

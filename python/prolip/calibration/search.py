@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from prolip.calibration.calibration import Subject, load_parts, reading, save_parts
@@ -151,6 +152,12 @@ _PARTS = {"text": KnownQueries, "image": KnownQueries}
 def save_search_calibration(found: SearchCalibration, path: Path) -> None:
     """Write a calibration of searches to a safetensors file."""
     save_parts(found, path, ("subject", "score", "num_images"), tuple(_PARTS), _FORMAT)
+
+
+def is_search_calibration(path: Path) -> bool:
+    """Whether a file is a calibration of searches; a UserError if it is none at all."""
+    with reading(path), safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("format") == _FORMAT
 
 
 def load_search_calibration(path: Path) -> SearchCalibration:

@@ -59,16 +59,16 @@ class Notes:
     """The run's configuration as TOML."""
     model_config: dict[str, Any]
     """The model's configuration in the official JSON form."""
+    samples: int = 0
+    """Samples seen over all ranks."""
     keep_ratio: float | None = None
     """Share of patches that training kept of masked images."""
-    samples: int = 0
-    """Samples seen over all ranks; 0 in older checkpoints, whose steps are all of `batch_size` samples."""
     scaler: dict[str, Any] | None = None
     """State of fp16's loss scaler."""
     tokenizer: dict[str, Any] | None = None
-    """See `Preprocessing`; the saver adds it. In older checkpoints the path is the original file's."""
+    """See `Preprocessing`; the saver adds it."""
     images: dict[str, Any] | None = None
-    """See `Preprocessing`; None in older checkpoints."""
+    """See `Preprocessing`."""
 
 
 @dataclass(frozen=True)

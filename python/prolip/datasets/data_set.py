@@ -15,8 +15,9 @@ import urllib.request
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,9 +28,8 @@ from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
 from prolip.data.class_names import class_text
 from prolip.data.image_files import find_images
 from prolip.errors import UserError, check
-from prolip.inference.encoder import MAX_BAD_FRACTION, Encoded, Encoder, in_batches, joined
+from prolip.inference.encoder import MAX_BAD_FRACTION, Encoded, Sample, View, in_batches, joined
 from prolip.inference.model import Model
-from prolip.inference.samples import Sample
 from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.download import hub_data_set
@@ -386,22 +386,18 @@ def _digest(content: object) -> str:
 # ---- Embed ----------------------------------------------------------------------------------------------------------
 
 
-def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Encoded:
-    """Embed a data set's images, and keep their members with these extensions. Errors as for `embed_set_views`."""
-    return embed_set_views(Encoder(model=model, keep=keep, batch_size=batch_size), data)
-
-
-def embed_set_views(encoder: Encoder, data: DataSet) -> Encoded:
-    """Embed a data set's images; unreadable ones, at most one in a hundred, are left out.
+def embed_set(
+    model: Model, data: DataSet, batch_size: int, *keep: str, views: Mapping[str, View] | None = None
+) -> Encoded:
+    """Embed a data set's images, with members to keep; unreadable images, at most one in a hundred, are left out.
 
     Raises:
         DataError: more are unreadable, or a shard is not an archive.
     """
+    encoder = replace(model.encoder, keep=keep, views=views, batch_size=batch_size)
     if data.samples is None:
-        rows = joined(encoder.of_shards(data.shards, store=data.store, selection=data.selection))
-        check(rows.keys, "shards", "must have an image", data.source)
-        return rows
-    rows = joined(encoder.of_samples(in_batches(data.samples(), encoder.batch_size)))
+        return encoder.embed_shards(data.shards, store=data.store, selection=data.selection)
+    rows = joined(encoder.of_samples(in_batches(data.samples(), batch_size)))
     total = len(rows.keys) + len(rows.bad)
     if len(rows.bad) > MAX_BAD_FRACTION * total:
         raise DataError(f"{len(rows.bad)} of {total} images are unreadable: {rows.bad[0].error}", data.source)

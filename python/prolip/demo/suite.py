@@ -279,7 +279,8 @@ def view_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
     }
     rows = []
     for name, view in views.items():
-        seen = embed_images(dataclasses.replace(model, encode_pixels=view), one.samples)
+        changed = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, encode_pixels=view))
+        seen = embed_images(changed, one.samples)
         rows.append(
             row_of_items(RowId("more_uncertain", by=name), more_uncertain(seen.total_var, one.images.total_var))
         )

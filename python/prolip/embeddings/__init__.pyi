@@ -6,7 +6,6 @@ from .config import (
 )
 from .copy_samples import run_copy as run_copy
 from .embed import (
-    embed_captions as embed_captions,
     embed_shards as embed_shards,
 )
 from .embed_inputs import run_embed as run_embed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,9 +22,8 @@ from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.inputs import NAMED, Input, Started, embed_input, open_input, plan_inputs
 from prolip.errors import UserError, check, check_at_least, printable
 from prolip.inference.config import ClassifyOptions
-from prolip.inference.encoder import Encoder
+from prolip.inference.encoder import Encoder, is_many
 from prolip.inference.one_image import open_classifier
-from prolip.inference.samples import is_many
 from prolip.store.atomic_writes import atomic_file, check_writable
 
 _WRITERS: dict[str, Any] = {".csv": CSVWriter, ".parquet": ParquetWriter}
@@ -44,7 +44,7 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
 
     def tables() -> Iterator[pa.Table]:
         nonlocal bad
-        encoder = Encoder(model=model, keep=("json",), batch_size=options.batch_size, on_progress=bar.update)
+        encoder = replace(model.encoder, keep=("json",), batch_size=options.batch_size, on_progress=bar.update)
         for source, started in zip(inputs, _opened_ahead(inputs, encoder), strict=True):
             embedded = embed_input(encoder, source, started)
             rows = embedded.rows
@@ -52,7 +52,7 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
             named.extend(embedded.named)
             if not rows.keys:
                 continue
-            found = classify(rows.images["image"])
+            found = classify(rows.gaussian)
             columns: dict[str, Any] = {
                 "image": [file_name(*one) or one[0] for one in zip(rows.keys, rows.members["json"], strict=True)],
                 "label": found.labels,

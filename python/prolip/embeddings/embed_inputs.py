@@ -80,8 +80,8 @@ class PartMaker:
     def encoder(self) -> Encoder:
         """What to make of each sample."""
         options, kinds = self.options, KINDS[self.options.what]
-        return Encoder(
-            model=self.model,
+        return replace(
+            self.model.encoder,
             views=None if "image" in kinds else {},
             caption_keys=(options.caption_key,) if "text" in kinds else (),
             batch_size=options.batch_size,
@@ -162,8 +162,8 @@ def run_embed(options: EmbedOptions) -> list[str]:
     out = Folder(options.out)
     out.check_own(MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
-    if options.lines or options.what != "image":
-        model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
+    if (options.lines or options.what != "image") and isinstance(model.encoder.tokenizer, UserError):
+        raise model.encoder.tokenizer
     if options.engine.on:  # the cores of an actor, not of its machine
         options = replace(options, threads=options.threads or max(1, int(options.engine.num_cpus)))
     weights = weights_digest(model.network)
@@ -209,7 +209,8 @@ def run_embed(options: EmbedOptions) -> list[str]:
 def _start(options: EmbedOptions, model: Model, weights: str, report: Report) -> Callable[[tuple[int, Input]], Made]:
     device = find_device(options.device)
     model.network.to(device)
-    return PartMaker(options, replace(model, device=device), weights, report).embed_part
+    moved = replace(model, encoder=replace(model.encoder, device=device))
+    return PartMaker(options, moved, weights, report).embed_part
 
 
 def _prepare(maker: PartMaker, inputs: Sequence[Input]) -> tuple[Manifest, dict[int, list[str]], set[str]]:

@@ -12,8 +12,7 @@ from prolip.data import BatchLoader, NoSampleError, StoreConfig, expand_shards, 
 from prolip.data.image_files import find_images
 from prolip.embeddings.row_contents import read_lines
 from prolip.errors import UserError, check, printable, sentence
-from prolip.inference.encoder import Encoded, Encoder, in_batches, joined
-from prolip.inference.samples import Sample
+from prolip.inference.encoder import Encoded, Encoder, Sample, in_batches, joined
 from prolip.store.selection import read_selection
 
 NAMED = 20

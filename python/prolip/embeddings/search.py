@@ -109,7 +109,7 @@ def run_search(options: SearchOptions) -> list[str]:
     check(calibrated is None or calibrated.score == score, "score", "must be left out, or as in the calibration", score)
     titles, promised = [*texts, *map(str, options.image)], list[Promised]()
     kinds: list[QueryKind] = ["text" if place < len(texts) else "image" for place in range(len(titles))]
-    warn_of_unknown_words(model.tokenizer, texts)
+    warn_of_unknown_words(model.encoder.tokenizer, texts)
     found = [model.encode_texts(texts, progress=False)] if texts else []
     if options.image:
         found.append(model.encode_images([model.preprocess(path) for path in options.image], progress=False))

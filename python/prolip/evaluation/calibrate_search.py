@@ -17,7 +17,6 @@ from prolip.calibration.config import QueryKind
 from prolip.calibration.search import KnownQueries, SearchCalibration, fit_queries, save_search_calibration
 from prolip.datasets.data_set import DataSet, embed_set, open_dataset
 from prolip.datasets.labels import caption_members, read_captions
-from prolip.embeddings.embed import embed_captions
 from prolip.embeddings.search import nearest
 from prolip.embeddings.storage import Part, complete_parts
 from prolip.errors import check
@@ -108,7 +107,7 @@ def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
     caption_key = options.caption_key or ("cls" if data.samples and data.classnames else "txt")
     images, texts = embed_pairs(model, data, options.batch_size, caption_key)
     known, lines = {}, []
-    asked = find_queries(images, texts, lambda captions: embed_captions(model, captions))
+    asked = find_queries(images, texts, model.encoder.embed_captions)
     for kind, queries in asked.items():
         right, wrong = queries.scores(images, score)
         if parts:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from prolip.datasets.data_set import DataSet, embed_set, open_classes
 from prolip.datasets.labels import read_labels
-from prolip.embeddings.embed import embed_captions
 from prolip.evaluation.config import ClassSuiteOptions
 from prolip.evaluation.results import Row, RowId, row_of_items
 from prolip.gaussian import Gaussian
@@ -64,7 +63,7 @@ def embed_prompts(
     on_progress: Callable[[int], object] | None = None,
 ) -> Gaussian:
     """Embed every template filled with every class name, [C, K, D]."""
-    return encode_prompts(templates, classnames, partial(embed_captions, model, on_progress=on_progress))
+    return encode_prompts(templates, classnames, replace(model.encoder, on_progress=on_progress).embed_captions)
 
 
 def build_classifier(model: Model, classnames: Sequence[str], templates: Sequence[str]) -> Classifier:

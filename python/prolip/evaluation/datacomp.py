@@ -17,7 +17,6 @@ from torch import Tensor
 
 from prolip.datasets.data_set import Association, DataSet, embed_set, find_folder, open_associations, open_dataset
 from prolip.datasets.labels import read_labels, read_metadata
-from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError, check
 from prolip.evaluation.classification import Answers, accuracy_rows, answer, build_classifier, hits_of
 from prolip.evaluation.config import DatacompOptions, RetrievalOptions
@@ -195,7 +194,7 @@ def associate(model: Model, data: DataSet, associations: Sequence[Association], 
     """WinoGAViL: the Jaccard index of the images nearest to a word and those that people chose for it."""
     images = embed_set(model, data, batch_size)
     places = {int(key): row for row, key in enumerate(images.keys)}
-    texts = embed_captions(model, [with_article(one.cue) for one in associations])
+    texts = model.encoder.embed_captions([with_article(one.cue) for one in associations])
     scores = []
     for text, one in zip(texts.mean, associations, strict=True):
         check(places.keys() >= set(one.candidates), data.source, f"cannot read an image of {one.cue!r}")

@@ -50,15 +50,12 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     _check_data(options)
     for source in sources:  # before any model runs, which may take hours
         resolve(source)
-    data = getattr(options, "data", None)
-    beside = data if isinstance(data, Path) else None
 
     def opened(source: str) -> Model:
         return load(
             source,
             tokenizer=options.tokenizer,
             device=options.device,
-            beside=beside,
             precision=options.precision,
             calibration=getattr(options, "calibration", None),
         )

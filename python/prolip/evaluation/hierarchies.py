@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from prolip.datasets.data_set import embed_set, find_named, open_images, read_levels
-from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
 from prolip.evaluation.evaluate import Prepared, evaluate_sets
@@ -57,8 +56,8 @@ def run_hierarcaps(model: Model, options: HierarcapsOptions, cache: TaskCache) -
     levels, addresses = _read_table(options, "captions", "image_url")
 
     def embed(images: Gaussian) -> Hierarchies:
-        captions = embed_captions(model, list(chain.from_iterable(levels))).unflatten(len(levels), -1)
-        return Hierarchies(images, captions, string_ids(levels), embed_captions(model, [""]).mean[0])
+        captions = model.encoder.embed_captions(list(chain.from_iterable(levels))).unflatten(len(levels), -1)
+        return Hierarchies(images, captions, string_ids(levels), model.encoder.embed_captions([""]).mean[0])
 
     names = [Path(urlparse(address).path).name for address in addresses]
     return _run("HierarCaps", model, options, cache, names, embed)
@@ -70,7 +69,7 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
 
     def embed(images: Gaussian) -> Hierarchies:
         items = images.unflatten(len(levels), -1)
-        return Hierarchies(embed_captions(model, captions), items, string_ids(levels), mean_root(items))
+        return Hierarchies(model.encoder.embed_captions(captions), items, string_ids(levels), mean_root(items))
 
     names = list(chain.from_iterable(levels))
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from prolip.calibration.fitting import fit_logistic
 from prolip.datasets.data_set import DataSet, embed_set, open_dataset
 from prolip.datasets.labels import caption_members, read_captions
-from prolip.embeddings.embed import embed_captions
 from prolip.errors import check
 from prolip.evaluation.config import NoiseOptions, WrongCaption
 from prolip.evaluation.decisions import rows_by_score
@@ -50,7 +49,7 @@ def find_wrong(model: Model, data: DataSet, options: NoiseOptions) -> TaskResult
         num_wrong = int(wrong.sum())
         enough = _NUM_FOLDS <= num_wrong <= len(own) - _NUM_FOLDS
         check(enough, "swap", f"must leave {_NUM_FOLDS} wrong and {_NUM_FOLDS} right captions of {len(own)}", num_wrong)
-        scores = pair_scores(model, found.gaussian, embed_captions(model, given))
+        scores = pair_scores(model, found.gaussian, model.encoder.embed_captions(given))
         if "csd" in scores:
             features = torch.stack([scores[each] for each in ("csd", *_VARIANCES)], dim=1)
             scores["csd_and_variances"] = combined_score(features, wrong, options.seed)

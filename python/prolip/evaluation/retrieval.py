@@ -19,7 +19,6 @@ from torch import Tensor
 
 from prolip.datasets.data_set import DataSet, embed_set, open_dataset
 from prolip.datasets.labels import caption_members, read_captions
-from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.calibrate_search import embed_pairs, find_queries, search_figures
 from prolip.evaluation.config import RetrievalOptions
@@ -63,14 +62,14 @@ def retrieve_set(model: Model, data: DataSet, options: RetrievalOptions, *, prom
     scores: list[Score] = ["mean", "csd"] if model.has_variances else ["mean"]
     if options.caption_key == "cls":
         images, classes = embed_pairs(model, data, options.batch_size, "cls")
-        queries = find_queries(images, classes, partial(embed_captions, model))
+        queries = find_queries(images, classes, model.encoder.embed_captions)
         return search_figures(model, images, queries, scores, options)
     truth = None if options.image_id_key is None else load_truth()
     where = (options.caption_key, options.image_id_key, options.caption_ids_key)
     embedded = embed_set(model, data, options.batch_size, *caption_members(*where))
     found = read_captions(data, embedded, *where)
     captions = list(chain.from_iterable(found.texts))
-    texts, place_of = embed_captions(model, captions), {text: place for place, text in enumerate(captions)}
+    texts, place_of = model.encoder.embed_captions(captions), {text: place for place, text in enumerate(captions)}
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
     rows: list[Row] = []
     if truth is not None:

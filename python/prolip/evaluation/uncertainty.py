@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.datasets.data_set import DataSet, embed_set_views, open_dataset
+from prolip.datasets.data_set import DataSet, embed_set, open_dataset
 from prolip.datasets.labels import caption_members, read_captions, read_labels
-from prolip.embeddings.embed import embed_captions
 from prolip.errors import check
 from prolip.evaluation.classification import build_classifier
 from prolip.evaluation.config import UncertaintyOptions
@@ -27,7 +26,6 @@ from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.image_tensors import Patches
-from prolip.inference.encoder import Encoder
 from prolip.inference.model import Model
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
@@ -65,8 +63,7 @@ def measure_set(model: Model, data: DataSet, options: UncertaintyOptions) -> Tas
         views["hidden_patches"] = hide_patches(model, options.keep_ratio)
     labelled = bool(data.classnames and data.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
-    encoder = Encoder(model=model, views=views, keep=keep, batch_size=options.batch_size)
-    found = embed_set_views(encoder, data)
+    found = embed_set(model, data, options.batch_size, *keep, views=views)
     seen = dict(found.images)
     whole = seen.pop("whole")
     steps = [whole, *(seen.pop(view) for view in occluded)]
@@ -94,7 +91,7 @@ def measure_set(model: Model, data: DataSet, options: UncertaintyOptions) -> Tas
     if options.caption_key is not None:
         texts = read_captions(data, found, options.caption_key).texts
         captions = list(chain.from_iterable(texts))
-        items["captions"] = own = embed_captions(model, captions)
+        items["captions"] = own = model.encoder.embed_captions(captions)
         images = torch.tensor([place for place, some in enumerate(texts) for _ in some])
         pairs["caption"] = whole.rows(images), own
         spread, words = own.total_var.double(), count_words(captions)
@@ -104,8 +101,10 @@ def measure_set(model: Model, data: DataSet, options: UncertaintyOptions) -> Tas
         ]
         charts.append(length_chart(spread, words))
         pad_id = int(model.tokenize("")[0, -1])
-        masked = replace(model, tokenize=lambda some: hide_tokens(model.tokenize(some), pad_id, options.mask_id))
-        pairs["hidden_tokens"] = own, embed_captions(masked, captions)
+        masked = replace(
+            model.encoder, tokenizer=lambda some: hide_tokens(model.tokenize(some), pad_id, options.mask_id)
+        )
+        pairs["hidden_tokens"] = own, masked.embed_captions(captions)
     changes = change_figures(items, pairs)
     lines = [
         Line(kind, OCCLUDED, [value / (curve[0] or math.nan) for value in curve]) for kind, curve in curves.items()

@@ -31,9 +31,8 @@ from prolip.explore.answer import (
 from prolip.explore.samples import Item
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
 from prolip.inference.classify import NOTHING, Classification, Decide, check_subject, classification
-from prolip.inference.encoder import Encoder, in_batches, joined
+from prolip.inference.encoder import Sample, in_batches, joined
 from prolip.inference.model import Model
-from prolip.inference.samples import Sample
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import items_on_walk
@@ -348,7 +347,7 @@ class Explorer:
     def _embed_items(self, items: Sequence[Item]) -> tuple[list[Item], Gaussian | None]:
         """Return the items whose images can be decoded, and the images' Gaussians; None if there are no items."""
         samples = (Sample(item.name, place, item.image) for place, item in enumerate(items))
-        rows = joined(Encoder(model=self.model).of_samples(in_batches(samples, _EMBED_BATCH)))
+        rows = joined(self.model.encoder.of_samples(in_batches(samples, _EMBED_BATCH)))
         for bad in rows.bad:
             log.warning("%s is skipped: %s", bad.key, bad.error)
         check(rows.keys or not items, "images", "must have one that can be decoded", len(items))

@@ -30,7 +30,6 @@ def run_explore(options: ExploreOptions) -> None:
             options.checkpoint,
             tokenizer=options.tokenizer,
             device=options.device,
-            beside=next((Path(name) for name in options.shards if Path(name).is_dir()), None),
             calibration=options.calibration,
         )
         serve(Explorer(model, items), options, listener)

@@ -1,27 +1,32 @@
 """`Encoder`: takes samples of any source, and yields rows of Gaussians.
 
     shards ---- the loader's threads ----> pixels, token ids --+
-                                                               +--> the model --> `Encoded` --> a sink
+                                                               +--> the network --> `Encoded` --> a sink
     files, lists, columns ---- a pool of threads --------------+
 
 The pool also prepares the samples of shards if images are not square, or captions have no tokenizer of ours. Both work
-ahead of the model. B batch, C caption slots, L tokens, H/W pixels, D dimensions.
+ahead of the network. B batch, C caption slots, L tokens, H/W pixels, D dimensions.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 from prolip.data import (
     Batch,
@@ -35,24 +40,44 @@ from prolip.data import (
     without_secrets,
 )
 from prolip.data.device import device_batches
+from prolip.data.image_files import find_images
 from prolip.data.samples import EXTENSIONS, captions_at, encoded_image
+from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import usable_cores
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.gaussian import Gaussian, concatenate
 from prolip.image_tensors import Patches
-from prolip.inference.forward import on_cpu
-from prolip.inference.preprocess import pixel_size
-from prolip.inference.samples import Images, Sample, samples_of
-
-if TYPE_CHECKING:
-    from prolip.inference.model import Model
+from prolip.inference.preprocess import Preprocess, pixel_size, square_image_size
+from prolip.models import ProLIP
+from prolip.models.config import Precision
+from prolip.models.precision import autocast
+from prolip.pixels import KINDS, AnyImage
 
 MAX_BAD_FRACTION = 0.01
 """Maximum share of unreadable images; a set with more counts as damaged."""
 View = Callable[[Tensor | Patches], Gaussian]
-"""Maps normalised images on the model's device, f32 [B, 3, H, W] or patches, to Gaussians [B, D]."""
+"""Turns normalised images on the network's device, f32 [B, 3, H, W] or patches, into Gaussians [B, D]."""
 Item = TypeVar("Item")
 Decoded = TypeVar("Decoded")
+
+
+Images = AnyImage | Iterable[AnyImage]
+"""One image, or several. A text may also name a folder of images, or shards as in `LoaderConfig.shards`."""
+_SHARDS = re.compile(r"\.(tar(\.\w+)?|tgz|txt)(\?.*)?$|^(@|pipe:)")
+
+
+class Sample(NamedTuple):
+    """A sample that is not decoded yet."""
+
+    key: str
+    place: int
+    """From 0."""
+    image: Any
+    """`AnyImage`; anything else is an error of this sample."""
+    members: Mapping[str, bytes | None] = MappingProxyType({})
+    """Its captions (txt, json), and members to keep."""
+    name: str | None = None
+    """The image's name in errors; None for its path."""
 
 
 class Bad(NamedTuple):
@@ -82,11 +107,11 @@ class Encoded(NamedTuple):
     token_ids: Tensor | None = None
     """i64 [C, B, L]; None without captions."""
     wait_seconds: float = 0.0
-    """How long the model waited for the batch."""
+    """How long the network waited for the batch."""
 
     @property
     def gaussian(self) -> Gaussian:
-        """The images as the model encodes them, [B, D]."""
+        """The images as the network encodes them, [B, D]."""
         return self.images["image"]
 
 
@@ -104,11 +129,22 @@ class _Ready(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A model, and what to make of each sample."""
+    """A network with its preprocessing and tokenizer, and what to make of each sample."""
 
-    model: Model
+    network: nn.Module = field(repr=False)
+    """A `ProLIP`, a model of open_clip, or an `AdaptedNetwork` on one of these; in fp32, on `device`."""
+    device: torch.device
+    encode_pixels: View = field(repr=False)
+    """With means of unit norm, and gradients."""
+    encode_tokens: Callable[[Tensor], Gaussian] = field(repr=False)
+    """Turns ids [B, L] on `device` into Gaussians [B, D]: means of unit norm, with gradients."""
+    preprocess: Preprocess
+    tokenizer: Tokenizer | Callable[[list[str]], Tensor] | UserError = field(repr=False)
+    """One of ours, one of open_clip, or why there is none."""
+    precision: Precision = "fp32"
+    """Precision of the towers; heads and results are always fp32."""
     views: Mapping[str, View] | None = None
-    """Ways to encode the images; None for `image` alone, the model's own. Empty for captions alone."""
+    """Ways to encode the images; None for `image` alone, the network's own. Empty for captions alone."""
     caption_keys: tuple[str, ...] = ()
     """C places of captions: `txt`, or a dotted path into a sample's json, whose first text is used."""
     keep: tuple[str, ...] = ()
@@ -119,6 +155,70 @@ class Encoder:
     """Threads that decode; 0 for this process's share of the cores."""
     on_progress: Callable[[int], object] | None = None
     """Called with the number of samples of each batch."""
+
+    @classmethod
+    def of_prolip(
+        cls,
+        network: ProLIP,
+        tokenizer: Tokenizer | UserError,
+        device: torch.device,
+        precision: Precision = "fp32",
+    ) -> Encoder:
+        """Wrap a ProLIP network, and move it to `device`.
+
+        Raises:
+            UserError: its images are not square, or the tokenizer has more tokens than the network's table.
+        """
+        if network.config.vision.image_seq_len is None:
+            square_image_size(network)  # or an error
+        rows = network.config.text.vocab_size
+        if isinstance(tokenizer, Tokenizer) and tokenizer.vocab_size > rows:
+            raise UserError("tokenizer", f"must have at most the model's {rows} tokens", tokenizer.vocab_size)
+        network = network.to(device)
+        return cls(
+            network=network,
+            device=device,
+            encode_pixels=network.encode_image,
+            encode_tokens=network.encode_text,
+            preprocess=Preprocess.of_config(network.config),
+            tokenizer=tokenizer,
+            precision=precision,
+        )
+
+    def tokenize(self, texts: str | Sequence[str]) -> Tensor:
+        """Turn captions into ids, i64 [N, L] on the CPU.
+
+        Raises:
+            UserError: there is none, one is not a string, or the network's tokenizer is unknown.
+        """
+        captions = as_captions(texts)
+        if isinstance(self.tokenizer, UserError):
+            raise self.tokenizer
+        if isinstance(self.tokenizer, Tokenizer):
+            return torch.from_numpy(self.tokenizer.encode(captions)).long()
+        return self.tokenizer(captions).long()
+
+    def require_tokenizer(self) -> Tokenizer:
+        """The tokenizer, if it is ours; else a UserError."""
+        if isinstance(self.tokenizer, UserError):
+            raise self.tokenizer
+        if not isinstance(self.tokenizer, Tokenizer):
+            raise UserError("tokenizer", "must be ours", "one of open_clip")
+        return self.tokenizer
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Evaluation mode in the network's precision, without gradients; the training mode is restored at the end.
+
+        Not torch's inference mode, whose tensors cannot be used to train a probe.
+        """
+        training = self.network.training
+        self.network.eval()
+        try:
+            with torch.no_grad(), autocast(self.precision, self.device):
+                yield
+        finally:
+            self.network.train(training)
 
     # ---- Sources ----
 
@@ -137,7 +237,6 @@ class Encoder:
             NoSampleError: the shards are empty.
             DataError: a shard is missing or is not an archive.
         """
-        model, preprocess = self.model, self.model.preprocess
         config = LoaderConfig(
             shards=tuple(shards),
             batch_size=self.batch_size,
@@ -151,22 +250,23 @@ class Encoder:
             store=store or StoreConfig(),
             selection=selection,
         )
+        preprocess = self.preprocess
         height, width = preprocess.pixels.sides
-        if height != width or (self.caption_keys and model.prolip is None):
+        if height != width or (self.caption_keys and not isinstance(self.tokenizer, Tokenizer | UserError)):
             texts = ("txt" if key == "txt" else "json" for key in self.caption_keys)
             return BatchLoader(replace(config, keep_members=tuple(dict.fromkeys((*self.keep, *EXTENSIONS, *texts)))))
         native = preprocess.native(self.batch_size)
         config = replace(config, image_size=height, fit=preprocess.pixels.fit, native=native)
         if self.caption_keys:
             slots = tuple(CaptionConfig(sources=(CaptionSource(key=key),)) for key in self.caption_keys)
-            config = replace(config, captions=slots, tokenizer=model.require_tokenizer().config)
+            config = replace(config, captions=slots, tokenizer=self.require_tokenizer().config)
         return BatchLoader(config)
 
     def of_loader(self, loader: BatchLoader) -> Iterator[Encoded]:
         """The rows of a loader; its threads begin at once."""
         if not loader.config.image_size:
             return self.of_samples(map(_samples_of_batch, loader))
-        device, preprocess = self.model.device, self.model.preprocess
+        device, preprocess = self.device, self.preprocess
         via = device if device.type in {"cpu", "cuda"} else torch.device("cpu")
         batches = device_batches(loader, via, mean=preprocess.pixels.mean, std=preprocess.pixels.std)
         return self._encoded(
@@ -189,7 +289,7 @@ class Encoder:
             _Prepared(
                 Encoded([str(place) for place, _ in some], [place for place, _ in some], [(0, 0)] * len(some), {}),
                 None,
-                self.model.tokenize([caption for _, caption in some])[None],
+                self.tokenize([caption for _, caption in some])[None],
             )
             for some in numbered
         )
@@ -217,10 +317,30 @@ class Encoder:
             stats = loader.stats()
         # The loader counts a truncated shard as one bad sample, however many samples are lost.
         if "archive" in stats.bad:
-            raise DataError(f"{shown}: a shard is damaged: {'; '.join(stats.bad_samples)}")
+            raise DataError(f"a shard is damaged: {'; '.join(stats.bad_samples)}", shown)
         if len(bad) > max_bad_fraction * stats.samples:
             first = f"{bad[0].key}: {bad[0].error}"
-            raise DataError(f"{shown}: {len(bad)} of {stats.samples} images are unreadable: {first}")
+            raise DataError(f"{len(bad)} of {stats.samples} images are unreadable: {first}", shown)
+
+    def embed_shards(
+        self, shards: Sequence[str], *, store: StoreConfig | None = None, selection: str | None = None
+    ) -> Encoded:
+        """All rows of shards, in memory. Unreadable images are left out.
+
+        Raises:
+            UserError: there is no image.
+            DataError: a shard is not an archive, or more than one image in a hundred is unreadable.
+        """
+        shards = [shards] if isinstance(shards, str) else shards
+        rows = joined(self.of_shards(shards, store=store, selection=selection))
+        check(rows.keys, "shards", "must have an image", ", ".join(map(without_secrets, shards)))
+        return rows
+
+    def embed_captions(self, captions: Sequence[str], batch_size: int = 512) -> Gaussian:
+        """Captions, [M, D] on the CPU."""
+        text = joined(replace(self, batch_size=batch_size).of_captions(captions)).text
+        assert text is not None
+        return text.flatten()
 
     def of_images(self, images: Images, store: StoreConfig | None = None) -> Iterator[Encoded]:
         """The rows of images of any kind, all of which must be readable.
@@ -250,7 +370,7 @@ class Encoder:
                 captions.append(texts[0])
             if not self._views:
                 return _Ready(None, (0, 0), captions)
-            preprocess, image, size = self.model.preprocess, sample.image, (0, 0)
+            preprocess, image, size = self.preprocess, sample.image, (0, 0)
             if isinstance(image, bytes | Path):
                 size = pixel_size(image, turned=preprocess.pixels.turned)
             return _Ready(preprocess.decode(image, sample.name), size, captions)
@@ -267,30 +387,45 @@ class Encoder:
             bad=[ready for _, ready in batch if isinstance(ready, Bad)],
         )
         pixels = [ready.pixels for _, ready in good if ready.pixels is not None]
-        ids = [self.model.tokenize(slot) for slot in zip(*(ready.captions for _, ready in good), strict=True)]
-        images = self.model.preprocess.batch(pixels, self.model.device) if pixels else None
+        ids = [self.tokenize(slot) for slot in zip(*(ready.captions for _, ready in good), strict=True)]
+        images = self.preprocess.batch(pixels, self.device) if pixels else None
         return _Prepared(rows, images, torch.stack(ids) if ids else None)
 
-    # ---- The model ----
+    # ---- The network ----
 
     @property
     def _views(self) -> Mapping[str, View]:
-        return {"image": self.model.encode_pixels} if self.views is None else self.views
+        return {"image": self.encode_pixels} if self.views is None else self.views
 
     def _encoded(self, batches: Iterable[_Prepared]) -> Iterator[Encoded]:
-        model, begun = self.model, time.perf_counter()
+        begun = time.perf_counter()
         for batch, pixels, token_ids in batches:
             rows = batch._replace(wait_seconds=time.perf_counter() - begun)
-            with model.running():
+            with self.running():
                 if pixels is not None:
                     rows = rows._replace(images={name: on_cpu(view(pixels)) for name, view in self._views.items()})
                 if token_ids is not None:
-                    flat = on_cpu(model.encode_tokens(token_ids.flatten(0, 1).to(model.device)))
+                    flat = on_cpu(self.encode_tokens(token_ids.flatten(0, 1).to(self.device)))
                     rows = rows._replace(text=flat.unflatten(*token_ids.shape[:2]), token_ids=token_ids.cpu())
             if self.on_progress is not None:
                 self.on_progress(len(rows.keys))
             yield rows
             begun = time.perf_counter()
+
+
+def on_cpu(gaussian: Gaussian) -> Gaussian:
+    """On the CPU in float32."""
+    return Gaussian(gaussian.mean.float().cpu(), gaussian.log_var.float().cpu())
+
+
+def as_captions(texts: str | Sequence[str]) -> list[str]:
+    """The captions as a list; a UserError if there is none, or one is not a string."""
+    captions = [texts] if isinstance(texts, str) else [*texts]
+    check(captions, "texts", "there must be at least one")
+    for place, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise UserError(f"texts[{place}]", "must be a text", f"a {type(caption).__name__}")
+    return captions
 
 
 def joined(batches: Iterable[Encoded]) -> Encoded:
@@ -312,6 +447,54 @@ def joined(batches: Iterable[Encoded]) -> Encoded:
         token_ids=torch.cat(ids, 1) if ids else None,
         wait_seconds=sum(rows.wait_seconds for rows in every),
     )
+
+
+# ---- Samples --------------------------------------------------------------------------------------------------------
+
+
+def samples_of(images: Images) -> Iterator[Sample | str]:
+    """Yield the images one by one, and the names of shards. A folder's images are in the order of their paths."""
+    several = [cast(AnyImage, images)] if _is_one(images) else images
+    if not isinstance(several, Iterable) or hasattr(several, "read"):  # the items of an open file are lines
+        raise UserError("images", f"{KINDS}, or a list of them", f"a {type(images).__name__}")
+    for place, image in enumerate(several):
+        name = f"images[{place}]"
+        if isinstance(image, str | os.PathLike):
+            yield from _named(os.fspath(image), place, name)
+        elif isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
+            yield from (Sample(name, row, part, name=f"{name}[{row}]") for row, part in enumerate(image))
+        else:
+            yield Sample(name, place, image, name=name)
+
+
+def _named(text: str, place: int, name: str) -> Iterator[Sample | str]:
+    if os.path.isdir(text):
+        files = find_images(Path(text))
+        check(files, name, f"the folder {text} has no image; shards are named as '{text}/*.tar'")
+        yield from (Sample(str(path), row, path) for row, path in enumerate(files))
+    elif _SHARDS.search(text):
+        yield text
+    else:
+        yield Sample(text, place, text)
+
+
+def count_images(images: Images) -> int | None:
+    """For a progress bar; None if it is not known before they are read."""
+    if _is_one(images) or not isinstance(images, Sequence):
+        return None
+    return None if any(isinstance(item, str | os.PathLike) and is_many(item) for item in images) else len(images)
+
+
+def _is_one(images: Images) -> bool:
+    if isinstance(images, np.ndarray | Tensor):
+        return images.ndim <= 3
+    return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
+
+
+def is_many(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a folder, shards or an address, not of an image."""
+    text = os.fspath(name)
+    return bool(_SHARDS.search(text)) or "://" in text or os.path.isdir(text)
 
 
 def _samples_of_batch(batch: Batch) -> list[Sample]:

@@ -7,24 +7,28 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.calibration.calibration import Calibration, load_calibration
 from prolip.calibration.config import CALIBRATION_FILE, SEARCH_FILE
-from prolip.calibration.search import SearchCalibration, load_search_calibration
+from prolip.calibration.search import SearchCalibration, is_search_calibration, load_search_calibration
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import find_device
-from prolip.errors import UserError, check_at_least, check_choice
+from prolip.errors import UserError, check_at_least, check_choice, fields_within
 from prolip.gaussian import Gaussian
+from prolip.inference.encoder import Encoder
 from prolip.inference.model import Model, of_prolip, weights_digest
 from prolip.inference.preprocess import Preprocess, check_image_settings
-from prolip.inference.tokenizer import check_tokenizer, choose_tokenizer
-from prolip.inference.wrap_open_clip import load_open_clip
+from prolip.inference.tokenizer import check_tokenizer, find_tokenizer
 from prolip.models import ModelConfig
 from prolip.models.adapter import AdaptedNetwork, Adapter
 from prolip.models.config import Precision
+from prolip.pixels import Preprocess as Exact
+from prolip.pretrained.build_with_open_clip import build_named, import_open_clip, root_messages
 from prolip.pretrained.sources import Source, find_frozen, resolve
 
 logger = logging.getLogger(__name__)
@@ -38,7 +42,6 @@ def load(
     precision: Precision = "fp32",
     config: ModelConfig | None = None,
     cache_dir: str | Path | None = None,
-    beside: Path | None = None,
     calibration: str | Path | None = None,
     image_seq_len: int | None = None,
 ) -> Model:
@@ -63,7 +66,6 @@ def load(
         precision: precision of the towers: "fp32", or "bf16" or "fp16" by autocast.
         config: the architecture, if the source has none, such as `prolip.models.ARCHITECTURES["ViT-B-16"]`.
         cache_dir: folder for downloads; None for huggingface_hub's. `HF_HUB_OFFLINE=1` reads from the cache only.
-        beside: folder to search for the tokenizer's file of an older run, whose checkpoints do not carry it.
         calibration: the file that `prolip calibrate` wrote, for guarantees; None for calibration.safetensors and
             search.safetensors in the source's folder or repository, if they are there and for this model.
         image_seq_len: maximum number of patches of an image, for a model of images at their native aspect ratio; None
@@ -77,34 +79,35 @@ def load(
     check_tokenizer(tokenizer)
     given = None if calibration is None else _read_calibration(Path(calibration))  # before a download
     found = resolve(source, cache_dir)
-    model = _open(found, tokenizer, target, precision, config, beside)
+    model = _open(found, tokenizer, target, precision, config)
     if image_seq_len is not None:
         check_at_least(1, image_seq_len=image_seq_len)
         if not model.preprocess.pixels.is_native:
             raise UserError("image_seq_len", f"{model.name} takes square images only", image_seq_len)
         shorter = Preprocess(dataclasses.replace(model.preprocess.pixels, image_seq_len=image_seq_len))
-        model = dataclasses.replace(model, preprocess=shorter)
+        model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, preprocess=shorter))
     for kind, name in ((Calibration, CALIBRATION_FILE), (SearchCalibration, SEARCH_FILE)):
-        try:
-            path = None if found.is_released or isinstance(given, kind) else found.find(name)
-            model = model if path is None else _with_calibration(model, _read_calibration(path), path)
-        except UserError as error:
-            logger.warning("calibration not used: %s", error)
-    return model if given is None else _with_calibration(model, given, Path(str(calibration)))
+        path = None if found.is_released or isinstance(given, kind) else found.find(name)
+        if path is None:
+            continue
+        stored = _read_calibration(path)
+        has_tokenizer = not isinstance(model.encoder.tokenizer, UserError)
+        if has_tokenizer and stored.subject.fingerprint == model.fingerprint():
+            model = _with_calibration(model, stored)
+        else:
+            logger.warning("calibration not used: %s is for other weights or settings", path)
+    if given is not None:
+        with fields_within(f"{calibration}: "):
+            given.subject.check_model(model.fingerprint())
+        model = _with_calibration(model, given)
+    return model
 
 
 def _read_calibration(path: Path) -> Calibration | SearchCalibration:
-    try:
-        return load_search_calibration(path)
-    except UserError:
-        return load_calibration(path)
+    return load_search_calibration(path) if is_search_calibration(path) else load_calibration(path)
 
 
-def _with_calibration(model: Model, calibration: Calibration | SearchCalibration, path: Path) -> Model:
-    try:
-        calibration.subject.check_model(model.fingerprint())
-    except UserError as error:
-        raise UserError(path, error) from error
+def _with_calibration(model: Model, calibration: Calibration | SearchCalibration) -> Model:
     if isinstance(calibration, Calibration):
         return dataclasses.replace(model, calibration=calibration)
     return dataclasses.replace(model, search_calibration=calibration)
@@ -116,37 +119,38 @@ def _open(
     device: torch.device,
     precision: Precision,
     config: ModelConfig | None = None,
-    beside: Path | None = None,
 ) -> Model:
     """The model of a source, without its calibration; see `load`."""
     if source.open_clip is not None:
-        return load_open_clip(source.name, source.open_clip, device, precision, source.cache_dir)
+        name, network = build_named(source.open_clip, source.cache_dir)
+        cache_dir = None if source.cache_dir is None else str(source.cache_dir)
+        try:
+            with root_messages(logging.WARNING):
+                theirs = import_open_clip().get_tokenizer(name, cache_dir=cache_dir)
+        except (ImportError, OSError) as error:
+            raise UserError(source.name, f"its tokenizer cannot be opened: {error}") from error
+        return of_open_clip(network.eval(), theirs, source.name, device, precision=precision)
     if source.adapter is not None:
         adapter, frozen, folder = source.adapter
         tokenizer = tokenizer or frozen.tokenizer
         check_tokenizer(tokenizer)
-        below = _open(
-            resolve(find_frozen(frozen, folder), source.cache_dir), tokenizer, device, precision, None, beside
-        )
+        below = _open(resolve(find_frozen(frozen, folder), source.cache_dir), tokenizer, device, precision)
         if frozen.weights is not None and weights_digest(below.network) != frozen.weights:
             raise UserError(folder, f"the weights of {below.name} have changed since it was adapted; adapt it again")
         return adapted(below, adapter, source.name)
-    settings = source.settings
-    network = source.network(config, uncertainty=False)
+    settings, prolip = source.settings, source.network(config, uncertainty=False)
     if settings is not None:
-        check_image_settings(settings.images, network.config, source.name)
-    found: Tokenizer | None = None
-    missing: UserError | None = None
-    try:
-        found = Tokenizer(choose_tokenizer(source, network.config.text, tokenizer, beside))
-    except UserError as error:
-        if tokenizer is not None:
-            raise
-        missing = error
-        logger.warning("%s: only images can be encoded: %s", source.name, error)
-    keep_ratio = None if settings is None else settings.keep_ratio
+        check_image_settings(settings.images, prolip.config, source.name)
+    chosen = find_tokenizer(source, prolip.config.text, tokenizer)
+    if isinstance(chosen, UserError):
+        logger.warning("%s: only images can be encoded: %s", source.name, chosen)
     return of_prolip(
-        network, found, source.name, device, keep_ratio=keep_ratio, precision=precision, no_tokenizer=missing
+        prolip,
+        chosen if isinstance(chosen, UserError) else Tokenizer(chosen),
+        source.name,
+        device,
+        keep_ratio=None if settings is None else settings.keep_ratio,
+        precision=precision,
     )
 
 
@@ -158,20 +162,51 @@ def adapted(frozen: Model, adapter: Adapter, name: str) -> Model:
         adapter: what `prolip adapt` learned on embeddings of that model.
         name: name in results.
     """
-    return dataclasses.replace(
-        frozen,
-        name=name,
+    encoder = dataclasses.replace(
+        frozen.encoder,
         network=AdaptedNetwork(frozen.network, adapter.to(frozen.device)).eval(),
-        encode_pixels=partial(_encode, frozen.encode_pixels, adapter.image),
-        encode_tokens=partial(_encode, frozen.encode_tokens, adapter.text),
-        has_variances=True,
-        calibration=None,  # the frozen model's does not hold for this one
-        search_calibration=None,
+        encode_pixels=partial(_adapt, frozen.encode_pixels, adapter.image),
+        encode_tokens=partial(_adapt, frozen.encode_tokens, adapter.text),
     )
+    return Model(name=name, encoder=encoder, has_variances=True, keep_ratio=frozen.keep_ratio)
 
 
-def _encode(encode: Callable[[Tensor], Gaussian], head: nn.Module, inputs: Tensor) -> Gaussian:
+def _adapt(encode: Callable[[Tensor], Gaussian], head: nn.Module, inputs: Tensor) -> Gaussian:
     features = encode(inputs).mean.float()
     with torch.autocast(features.device.type, enabled=False):
         found: Gaussian = head(features)
     return found
+
+
+def of_open_clip(
+    model: nn.Module,
+    tokenizer: Callable[[list[str]], Tensor],
+    name: str,
+    device: torch.device,
+    *,
+    precision: Precision = "fp32",
+) -> Model:
+    """Wrap a model of open_clip, which has no variances, and move it to `device`.
+
+    Args:
+        model: a model from `open_clip.create_model`.
+        tokenizer: a tokenizer from `open_clip.get_tokenizer`.
+        name: name in results.
+        device: where it runs.
+        precision: precision of the towers.
+    """
+    network: Any = model.to(device)
+    encoder = Encoder(
+        network=network,
+        device=device,
+        encode_pixels=partial(_encode, network.encode_image),
+        encode_tokens=partial(_encode, network.encode_text),
+        preprocess=Preprocess(Exact.of(network)),
+        tokenizer=tokenizer,
+        precision=precision,
+    )
+    return Model(name=name, encoder=encoder, has_variances=False)
+
+
+def _encode(tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Gaussian:
+    return Gaussian.point(F.normalize(tower(inputs).float(), dim=-1))

@@ -1,20 +1,21 @@
-"""`Model`: a network with its image preprocessing and its tokenizer, as `prolip.load` returns it.
+"""`Model`: an encoder with the similarity that it was trained for, as `prolip.load` returns it.
 
-B batch, N/M items, C labels, K templates, H/W pixels, L tokens, D dimensions.
+N/M items, C labels, K templates, D dimensions.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from prolip.calibration.calibration import Calibration
 from prolip.calibration.search import SearchCalibration
@@ -22,7 +23,6 @@ from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check, check_at_least
 from prolip.gaussian import Gaussian
-from prolip.image_tensors import Patches
 from prolip.inference.classify import (
     NOTHING,
     Classification,
@@ -32,59 +32,65 @@ from prolip.inference.classify import (
     check_labels,
     classification,
 )
-from prolip.inference.encoder import Encoder, joined
-from prolip.inference.forward import evaluating, progress_bar
-from prolip.inference.preprocess import Preprocess, square_image_size
-from prolip.inference.samples import Images, count_images
+from prolip.inference.encoder import Encoder, Images, View, as_captions, count_images, joined
+from prolip.inference.preprocess import Preprocess
 from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import encode_prompts
 from prolip.models import ProLIP
 from prolip.models.config import Precision
-from prolip.models.precision import autocast
 
+_PATIENCE_S = 2.0
+"""Seconds before a progress bar appears."""
 _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
-
-
-class Parts(NamedTuple):
-    """The parts of a model, for a loop of your own."""
-
-    network: nn.Module
-    """A `ProLIP`, a model of open_clip, or an `AdaptedNetwork` on one of these, on the model's device, in fp32."""
-    preprocess: Preprocess
-    """Turns an image of any kind into f32 [3, H, W] on the CPU; its `batch` joins several."""
-    tokenize: Callable[[str | Sequence[str]], Tensor]
-    """Turns captions into ids, i64 [N, L] on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model with its preprocessing and tokenizer."""
+    """A network with its preprocessing and tokenizer, and what its Gaussians mean."""
 
     name: str
     """The source it was opened from; its name in results."""
-    network: nn.Module = field(repr=False)
-    """On `device`."""
-    device: torch.device
-    encode_pixels: Callable[[Tensor | Patches], Gaussian] = field(repr=False)
-    """Turns normalised pixels [B, 3, H, W] on `device`, or patches if the model is native, into Gaussians [B, D]: means
-    of unit norm, with gradients."""
-    encode_tokens: Callable[[Tensor], Gaussian] = field(repr=False)
-    """Turns ids [B, L] on `device` into Gaussians [B, D]: means of unit norm, with gradients."""
-    tokenize: Callable[[str | Sequence[str]], Tensor] = field(repr=False)
-    """Turns captions into ids, i64 [N, L] on the CPU."""
-    preprocess: Preprocess
+    encoder: Encoder = field(repr=False)
+    """Turns samples of any source into Gaussians."""
     has_variances: bool
     """Whether both towers have variances. Without them every Gaussian is a point, and uncertainty is not measured."""
-    tokenizer: Tokenizer | None = field(default=None, repr=False)
-    """The tokenizer of a ProLIP model; None for a model of open_clip, or if it is unknown."""
     keep_ratio: float | None = None
     """Share of patches that training kept of masked images; None if unknown."""
-    precision: Precision = "fp32"
-    """Precision of the towers; heads and results are always fp32."""
     calibration: Calibration | None = field(default=None, repr=False)
     """What `prolip calibrate` measured for this model; needed for guarantees."""
     search_calibration: SearchCalibration | None = field(default=None, repr=False)
     """What `prolip calibrate search` measured; needed for promises of a search."""
+
+    @property
+    def network(self) -> nn.Module:
+        """A `ProLIP`, a model of open_clip, or an `AdaptedNetwork` on one of these; in fp32, on `device`."""
+        return self.encoder.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.encoder.device
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Turns an image of any kind into f32 [3, H, W] on the CPU; its `batch` joins several."""
+        return self.encoder.preprocess
+
+    @property
+    def tokenize(self) -> Callable[[str | Sequence[str]], Tensor]:
+        """Turns captions into ids, i64 [N, L] on the CPU."""
+        return self.encoder.tokenize
+
+    @property
+    def encode_pixels(self) -> View:
+        """Turns normalised pixels [B, 3, H, W] on `device`, or patches if the model is native, into Gaussians [B, D]:
+        means of unit norm, with gradients."""
+        return self.encoder.encode_pixels
+
+    @property
+    def encode_tokens(self) -> Callable[[Tensor], Gaussian]:
+        """Turns ids [B, L] on `device` into Gaussians [B, D]: means of unit norm, with gradients."""
+        return self.encoder.encode_tokens
 
     def encode_images(
         self,
@@ -114,11 +120,11 @@ class Model:
             DataError: an image cannot be decoded, or a shard is damaged.
         """
         check_at_least(1, batch_size=batch_size)
-        with progress_bar("images", count_images(images), progress) as bar:
-            encoder = Encoder(model=self, batch_size=batch_size, threads=num_threads, on_progress=bar.update)
+        with _progress_bar("images", count_images(images), progress) as bar:
+            encoder = replace(self.encoder, batch_size=batch_size, threads=num_threads, on_progress=bar.update)
             rows = joined(encoder.of_images(images, store))
         check(rows.keys, "images", "there must be at least one")
-        return rows.images["image"]
+        return rows.gaussian
 
     def encode_texts(
         self, texts: str | Sequence[str], *, batch_size: int = 512, progress: bool | None = None
@@ -135,16 +141,8 @@ class Model:
         """
         captions = as_captions(texts)
         check_at_least(1, batch_size=batch_size)
-        with progress_bar("captions", len(captions), progress) as bar:
-            found = joined(
-                Encoder(model=self, batch_size=batch_size, on_progress=bar.update).of_captions(captions)
-            ).text
-        assert found is not None
-        return found.flatten()
-
-    def encode_captions(self, captions: Sequence[str]) -> Gaussian:
-        """Tokenize and encode a batch of captions in one forward pass, [B, D] on `device`, with gradients."""
-        return self.encode_tokens(self.tokenize(captions).to(self.device))
+        with _progress_bar("captions", len(captions), progress) as bar:
+            return replace(self.encoder, on_progress=bar.update).embed_captions(captions, batch_size)
 
     def classify(
         self,
@@ -224,16 +222,6 @@ class Model:
             calibration=self.calibration,
         )
 
-    def parts(self) -> Parts:
-        """The network, the image preprocessing and the tokenizer, for a loop of your own."""
-        return Parts(self.network, self.preprocess, self.tokenize)
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Evaluation mode in the model's precision, without gradients."""
-        with evaluating(self.network), autocast(self.precision, self.device):
-            yield
-
     @property
     def logit_scale(self) -> float:
         """Factor of the similarity that the model learned, above 0."""
@@ -273,18 +261,6 @@ class Model:
             raise UserError(self.name, "must be a ProLIP network", "one of open_clip or an adapted one")
         return self.network
 
-    def require_tokenizer(self) -> Tokenizer:
-        """The tokenizer of a ProLIP model.
-
-        Raises:
-            UserError: it is unknown, or it is a model of open_clip.
-        """
-        self.require_prolip()
-        if self.tokenizer is None:
-            self.tokenize("")  # raises an error that says why
-        assert self.tokenizer is not None
-        return self.tokenizer
-
     def fingerprint(self) -> str:
         """Digest of weights, architecture, tokenizer, preprocessing and precision: 32 hexadecimal digits.
 
@@ -297,24 +273,10 @@ class Model:
         pixels = (given.sides, given.mean, given.std, *length)
         for part in (shape, pixels, given.resize, given.filter, self.has_variances):
             digest.update(repr(part).encode())
-        digest.update(self.precision.encode())
+        digest.update(self.encoder.precision.encode())
         digest.update(self.tokenize(_PROBES).contiguous().numpy().tobytes())
         digest.update(weights_digest(self.network).encode())
         return digest.hexdigest()[:32]
-
-
-def as_captions(texts: str | Sequence[str]) -> list[str]:
-    """The captions as a list.
-
-    Raises:
-        UserError: there is none, or one is not a string.
-    """
-    captions = [texts] if isinstance(texts, str) else list(texts)
-    check(captions, "texts", "there must be at least one")
-    for place, caption in enumerate(captions):
-        if not isinstance(caption, str):
-            raise UserError(f"texts[{place}]", "must be a text", f"a {type(caption).__name__}")
-    return captions
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -331,57 +293,53 @@ def untrained(model: Model) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = ProLIP(model.require_prolip().config)
-    tokenizer, keep_ratio = model.require_tokenizer(), model.keep_ratio
-    return of_prolip(network, tokenizer, "untrained", model.device, keep_ratio=keep_ratio, precision=model.precision)
+    before = model.encoder
+    return of_prolip(
+        network,
+        before.require_tokenizer(),
+        "untrained",
+        before.device,
+        keep_ratio=model.keep_ratio,
+        precision=before.precision,
+    )
 
 
 def of_prolip(
-    model: ProLIP,
-    tokenizer: Tokenizer | None,
+    network: ProLIP,
+    tokenizer: Tokenizer | UserError,
     name: str,
     device: torch.device,
     *,
     keep_ratio: float | None = None,
     precision: Precision = "fp32",
-    no_tokenizer: UserError | None = None,
 ) -> Model:
-    """Wrap a ProLIP network, and move it to `device`.
+    """The model of a ProLIP network, which is moved to `device`.
 
     Args:
-        model: the network.
-        tokenizer: its tokenizer; None if it is unknown, which is an error as soon as captions are encoded.
+        network: the network.
+        tokenizer: its tokenizer; or the error to raise as soon as captions are encoded.
         name: name in results.
         device: where it runs.
         keep_ratio: share of patches that training kept of masked images.
         precision: precision of the towers.
-        no_tokenizer: the error to raise then; None for one that says there is none.
 
     Raises:
-        UserError: its images are not square, or the tokenizer has more tokens than the model's table.
+        UserError: as for `Encoder.of_prolip`.
     """
-    if model.config.vision.image_seq_len is None:
-        square_image_size(model)  # or an error
-    rows = model.config.text.vocab_size
-    if tokenizer is not None and tokenizer.vocab_size > rows:
-        raise UserError("tokenizer", f"must have at most the model's {rows} tokens", tokenizer.vocab_size)
-    model = model.to(device)
-
     return Model(
         name=name,
-        network=model,
-        device=device,
-        encode_pixels=model.encode_image,
-        encode_tokens=model.encode_text,
-        tokenize=partial(_tokenize, tokenizer, no_tokenizer),
-        preprocess=Preprocess.of_config(model.config),
-        has_variances=model.config.vision.embed_unc and model.config.text.embed_unc,
-        tokenizer=tokenizer,
+        encoder=Encoder.of_prolip(network, tokenizer, device, precision),
+        has_variances=network.config.vision.embed_unc and network.config.text.embed_unc,
         keep_ratio=keep_ratio,
-        precision=precision,
     )
 
 
-def _tokenize(tokenizer: Tokenizer | None, no_tokenizer: UserError | None, captions: str | Sequence[str]) -> Tensor:
-    if tokenizer is None:
-        raise no_tokenizer or UserError("tokenizer", "there is none")
-    return torch.from_numpy(tokenizer.encode(as_captions(captions))).long()
+def _progress_bar(what: str, total: int | None, progress: bool | None) -> tqdm[Any]:
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=what.removesuffix("s"),
+        file=sys.stderr,
+        disable=None if progress is None else not progress,
+        delay=_PATIENCE_S if progress is None else 0.0,
+    )

@@ -12,10 +12,10 @@ from prolip.errors import check
 from prolip.gaussian import Gaussian, csd, inclusion_score
 from prolip.inference.classify import Classification, Decide, check_labels, check_limits, require_calibration
 from prolip.inference.config import ClassifyOptions, CompareOptions, ImageOptions
+from prolip.inference.encoder import is_many
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.inference.preprocess import check_image_file
-from prolip.inference.samples import is_many
 from prolip.inference.tokenizer import warn_of_unknown_words
 from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import fill_templates
@@ -75,7 +75,7 @@ def open_classifier(
             log_prior(options.prior, len(labels))
     model = _load(options, options.calibration)
     labels = labels or require_calibration(model.calibration).labels
-    warn_of_unknown_words(model.tokenizer, labels)
+    warn_of_unknown_words(model.encoder.tokenizer, labels)
     classify = model.classifier(labels, decide, options.templates or None, None, options.prior or None, False)
     return model, labels, classify
 

@@ -6,21 +6,23 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data.config import Cleaning, TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.errors import UserError, check, check_choice
+from prolip.errors import UserError, check_choice
 from prolip.inference.preprocess import image_settings
 from prolip.models.config import ModelConfig, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.weights import INFERENCE_FILE, read_json
 from prolip.pretrained.build_with_open_clip import import_open_clip
-from prolip.pretrained.download import DownloadError, hub_file
+from prolip.pretrained.download import DownloadError, ask_hub, hub_file
 from prolip.pretrained.sources import HUB_PREFIX, Source, resolve
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 CLIP_TOKENS = 49408
 """Size of CLIP's vocabulary. A model with this many tokens and no tokenizer file is assumed to use CLIP's."""
@@ -37,73 +39,71 @@ def check_tokenizer(tokenizer: str | Path | None) -> None:
         raise UserError("tokenizer", "must be `clip` or the file of a tokenizer.json", tokenizer)
 
 
-def warn_of_unknown_words(tokenizer: Tokenizer | None, texts: Sequence[str]) -> None:
+def warn_of_unknown_words(tokenizer: object, texts: Sequence[str]) -> None:
     """Log the words of labels or queries that a model of few captions can hardly know."""
-    if tokenizer is not None and (unknown := tokenizer.unknown_words(texts)):
+    if isinstance(tokenizer, Tokenizer) and (unknown := tokenizer.unknown_words(texts)):
         logger.warning("rare or absent in the captions that the tokenizer was trained on: %s", ", ".join(unknown))
 
 
-def choose_tokenizer(
-    source: Source, text: TextConfig, chosen: str | Path | None = None, beside: Path | None = None
-) -> TokenizerConfig:
-    """The tokenizer of a model; `chosen` and `beside` as in `prolip.load`."""
+def find_tokenizer(source: Source, text: TextConfig, chosen: str | Path | None = None) -> TokenizerConfig | UserError:
+    """The tokenizer of a model, or why it is unknown; `chosen` as in `prolip.load`."""
     if chosen is not None:
         return _file_or_clip(None if chosen == "clip" else Path(chosen), text)
-    if (stored := stored_tokenizer(source, beside)) is not None:
+    if (stored := stored_tokenizer(source)) is not None:
         return stored
     # Released repositories hold no tokenizer. Not asking them also makes this work offline.
     if not source.is_released and (file := source.find(TOKENIZER_FILE)) is not None:
         source.find(_TOKENIZER_SETTINGS)  # downloads it beside the other
         return dataclasses.replace(_file_or_clip(file, text), **_saved_for_transformers(file))
     if text.hf_tokenizer_name is not None:
-        return _file_or_clip(_from_hub(text.hf_tokenizer_name, source.cache_dir), text)
+        downloaded = _from_hub(text.hf_tokenizer_name, source.cache_dir)
+        return downloaded if isinstance(downloaded, UserError) else _file_or_clip(downloaded, text)
     if text.vocab_size == CLIP_TOKENS:
         if not source.is_released:
             logger.warning("%s names no tokenizer: using CLIP's, which has its %d tokens", source.name, CLIP_TOKENS)
         return _file_or_clip(None, text)
-    raise UserError(
+    return UserError(
         "tokenizer", f"{source.name} does not say which tokenizer it was trained with; give `clip` or a file"
     )
 
 
-def stored_tokenizer(source: Source, beside: Path | None = None) -> TokenizerConfig | None:
-    """The tokenizer that is stored with a model's weights; None if there is none.
+def choose_tokenizer(source: Source, text: TextConfig, chosen: str | Path | None = None) -> TokenizerConfig:
+    """As `find_tokenizer`; a UserError if it is unknown."""
+    return _known(find_tokenizer(source, text, chosen))
 
-    Args:
-        beside: where to look for the file of an older run, whose checkpoints only say where it was.
-    """
+
+def _known(found: Found | UserError) -> Found:
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+def stored_tokenizer(source: Source) -> TokenizerConfig | None:
+    """The tokenizer that is stored with a model's weights; None if there is none."""
     stored = None if source.settings is None else source.settings.tokenizer
     if stored is None or stored.path is None:
         return stored
-    name, path = stored.path.name, stored.path
-    if source.checkpoint is None:
-        file = source.find(name)
-        if file is None:
-            raise UserError(source.name, f"{name} is missing, which its {INFERENCE_FILE} names")
-        path = file.absolute()
-    elif str(path) in source.checkpoint.manifest.files:
-        path = source.checkpoint.path.resolve() / name
-    elif not path.is_file() and beside is not None:
-        check((beside / name).is_file(), "tokenizer", f"the run's file {path} is missing, and {beside} has no {name}")
-        logger.warning("the run's tokenizer %s is missing: using %s", path, beside / name)
-        path = beside / name
-    return dataclasses.replace(stored, path=path)
+    name = stored.path.name
+    file = source.find(name) if source.checkpoint is None else source.checkpoint.path.resolve() / name
+    if file is None:
+        raise UserError(source.name, f"{name} is missing, which its {INFERENCE_FILE} names")
+    return dataclasses.replace(stored, path=file.absolute())
 
 
 def own_tokenizer(source: str, text: TextConfig) -> TokenizerConfig | None:
     """The tokenizer that any source of `prolip.load` was trained with, at its context length; None if it does not say.
 
     Raises:
+        UserError: the source is no model.
         DownloadError: it is named, and cannot be downloaded.
     """
-    try:
-        model = resolve(source)
-        found = choose_tokenizer(model, text) if model.open_clip is None else _of_open_clip(model.open_clip, text)
-    except DownloadError:
-        raise
-    except UserError:
+    model = resolve(source)
+    found = find_tokenizer(model, text) if model.open_clip is None else _of_open_clip(model.open_clip, text)
+    if isinstance(found, DownloadError):
+        raise found
+    if found is None or isinstance(found, UserError):
         return None
-    return None if found is None else dataclasses.replace(found, context_length=text.context_length)
+    return dataclasses.replace(found, context_length=text.context_length)
 
 
 def _of_open_clip(named: str, text: TextConfig) -> TokenizerConfig | None:
@@ -116,7 +116,7 @@ def _of_open_clip(named: str, text: TextConfig) -> TokenizerConfig | None:
     name = config.get("hf_tokenizer_name")
     if name:
         # open_clip reads the files of a local folder, whatever name they had.
-        file = _from_hub(name, None) if folder is None else folder / TOKENIZER_FILE
+        file = _known(_from_hub(name, None)) if folder is None else folder / TOKENIZER_FILE
         return TokenizerConfig(kind="file", path=file.absolute(), clean=settings.get("clean", "whitespace"))
     return TokenizerConfig(kind="clip", clean=settings.get("clean")) if text.vocab_size == CLIP_TOKENS else None
 
@@ -144,12 +144,11 @@ def _saved_for_transformers(file: Path) -> dict[str, Any]:
     return {"clean": saved["clean"], "pad_id": saved["pad_id"]}
 
 
-def _from_hub(repository: str, cache_dir: str | Path | None) -> Path:
-    file = hub_file(repository, TOKENIZER_FILE, cache_dir)
-    if file is None:
-        raise UserError(repository, f"{TOKENIZER_FILE} is missing")
-    hub_file(repository, _TOKENIZER_SETTINGS, cache_dir)
-    return file
+def _from_hub(repository: str, cache_dir: str | Path | None) -> Path | UserError:
+    file = ask_hub(repository, TOKENIZER_FILE, cache_dir)
+    if isinstance(file, Path):
+        ask_hub(repository, _TOKENIZER_SETTINGS, cache_dir)
+    return UserError(repository, f"{TOKENIZER_FILE} is missing") if file is None else file
 
 
 def _file_or_clip(path: Path | None, text: TextConfig) -> TokenizerConfig:

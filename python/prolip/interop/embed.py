@@ -6,7 +6,7 @@ N rows, D embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -15,9 +15,8 @@ import torch
 
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.inference.encoder import Encoder, in_batches, joined
+from prolip.inference.encoder import Sample, in_batches, joined
 from prolip.inference.load_model import load
-from prolip.inference.samples import Sample
 from prolip.models.config import Precision
 
 _loaded = cache(load)
@@ -64,7 +63,7 @@ class Embed:
         if not kinds or kinds[:2] == ["bytes", "image"]:
             raise UserError("batch", "must have bytes, image or text, and not the first two", ", ".join(batch))
         model = _loaded(self.checkpoint, device=self.device, precision=self.precision)
-        encoder = Encoder(model=model, batch_size=self.batch_size, threads=self.threads)
+        encoder = replace(model.encoder, batch_size=self.batch_size, threads=self.threads)
         found = {name: column for name, column in batch.items() if name != "bytes"}
         for kind in kinds:
             column = batch[kind]

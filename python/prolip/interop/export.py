@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from prolip.calibration.config import CALIBRATION_FILE, SEARCH_FILE
 from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
@@ -36,8 +36,6 @@ from prolip.pretrained.download import HUB_FAILURES, first_line
 from prolip.pretrained.sources import InferenceSettings, Source, find_frozen, resolve, write_settings
 from prolip.store.atomic_writes import atomic_file, atomic_files, check_own_folder, write_atomic
 from prolip.train.config import from_toml
-
-log = logging.getLogger(__name__)
 
 _MARKS = (MODEL_FILE, ADAPTER_FILE, "image.onnx")
 """Files by which an exported model is known, in any format. MODEL_FILE is written first."""
@@ -116,9 +114,7 @@ def _write(source: Source, folder: Path, options: ExportOptions) -> Sequence[str
         tokenizer: TokenizerConfig | None = choose_tokenizer(source, model.config.text, options.tokenizer)
     else:
         tokenizer = stored_tokenizer(source)
-        if tokenizer is None and checkpoint is not None:
-            tokenizer = from_toml(checkpoint.notes.config).data.tokenizer
-        elif tokenizer is None and not source.is_released and source.find(TOKENIZER_FILE) is not None:
+        if tokenizer is None and not source.is_released and source.find(TOKENIZER_FILE) is not None:
             tokenizer = choose_tokenizer(source, model.config.text)
     card = ModelCard(start=f"converted from {source.name}") if checkpoint is None else card_of_run(checkpoint)
     card = _with_options(card, options)
@@ -146,10 +142,7 @@ def _write_prolip(
     """Write the hub's layout, and delete the tokenizer of an earlier export."""
     stored = Preprocessing(images=image_settings(model.config))
     if tokenizer is not None:
-        try:
-            stored = inference_files(tokenizer, model.config)
-        except FileNotFoundError:  # of an older run
-            log.warning("the tokenizer %s is missing: the model is exported without one", tokenizer.path)
+        stored = inference_files(tokenizer, model.config)
     save_pretrained(model, folder, card=card)
     for pattern in (TOKENIZER_FILE, MERGES_FILES):
         for file in folder.glob(pattern):
@@ -179,8 +172,8 @@ def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequ
         opened = load(source.name, tokenizer=options.tokenizer, device="cpu")
         assert isinstance(opened.network, AdaptedNetwork)
         network, card = opened.network.as_prolip(), dataclasses.replace(card, settings={"Use": _use(opened)})
-        if opened.tokenizer is not None:
-            tokenizer = opened.tokenizer.config
+        if isinstance(opened.encoder.tokenizer, Tokenizer):
+            tokenizer = opened.encoder.tokenizer.config
         else:
             tokenizer = choose_tokenizer(resolve(find_frozen(frozen, here)), network.config.text, options.tokenizer)
         with atomic_files(folder, sum(parameter.nbytes for parameter in network.parameters())) as temporary:
@@ -247,6 +240,6 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
         start=config.start_from or "random weights",
         tokenizer="open_clip's CLIP tokenizer" if tokenizer.kind == "clip" else "tokenizer.json in this folder",
         steps=checkpoint.step,
-        samples=checkpoint.notes.samples or checkpoint.step * config.batch_size,
+        samples=checkpoint.notes.samples,
         settings={"Run": run, "Loss": loss, "Locked": dataclasses.asdict(config.lock), "Optimiser": optim},
     )

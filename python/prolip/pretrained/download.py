@@ -50,6 +50,14 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
     Raises:
         DownloadError: the repository cannot be reached or read, or is not there.
     """
+    found = ask_hub(repository, name, cache_dir)
+    if isinstance(found, DownloadError):
+        raise found
+    return found
+
+
+def ask_hub(repository: str, name: str, cache_dir: str | Path | None = None) -> Path | DownloadError | None:
+    """As `hub_file`, with the error as a result, for a file that a model can do without."""
     owner_name, _, revision = repository.partition("@")
     known: object = None
     try:
@@ -58,13 +66,11 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
             _check_answers(constants.ENDPOINT)
         return Path(hf_hub_download(owner_name, name, revision=revision or None, cache_dir=cache_dir))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        if known is _CACHED_NO_EXIST:
-            return None
-        raise _sentence(error, repository, name) from None
+        return None if known is _CACHED_NO_EXIST else _sentence(error, repository, name)
     except EntryNotFoundError:
         return None
     except HUB_FAILURES as error:
-        raise _sentence(error, repository, name) from None
+        return _sentence(error, repository, name)
 
 
 def hub_data_set(repository: str, patterns: Sequence[str], ignored: Sequence[str]) -> Path | None:

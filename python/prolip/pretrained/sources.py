@@ -47,7 +47,7 @@ class InferenceSettings(NamedTuple):
     """Settings that a checkpoint (run.json) or an exported folder (inference.json) stores besides the architecture."""
 
     tokenizer: TokenizerConfig | None
-    """Its path is the name of a file of the model. In older checkpoints, it is where the run found the file."""
+    """Its path is the name of a file of the model."""
     images: dict[str, Any] | None
     """How images are prepared (`prolip.inference.preprocess.image_settings`); None if unknown."""
     keep_ratio: float | None

@@ -9,7 +9,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Self, get_args
 
 import torch
@@ -24,7 +23,6 @@ from prolip.distributed import Ranks
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.inference.encoder import Encoder, joined
-from prolip.inference.model import of_prolip
 from prolip.metrics.config import Score
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.retrieval import evaluate_retrieval, first_ranks
@@ -100,8 +98,10 @@ class Validation:
         return metrics
 
     def _evaluate(self, job: ValidationJob, loader: BatchLoader, model: ProLIP) -> dict[str, float]:
-        wrapped = of_prolip(model, self._tokenizer, job.name, self._ranks.device)
-        encoder = Encoder(model=wrapped, caption_keys=() if job.kind == "zero_shot" else job.captions)
+        encoder = dataclasses.replace(
+            Encoder.of_prolip(model, self._tokenizer, self._ranks.device),
+            caption_keys=() if job.kind == "zero_shot" else job.captions,
+        )
         with self._precision():
             local = joined(encoder.of_loader(loader))
         labels = _labels(job, local.keys, local.members) if job.kind == "zero_shot" else []
@@ -112,14 +112,13 @@ class Validation:
             rows = joined(of_rank for of_rank, _ in of_ranks)
             if not rows.keys:
                 raise DataError("a validation set has no image")
-            images = rows.images["image"]
+            images = rows.gaussian
             if job.kind == "zero_shot":
                 labels = [label for _, of_rank in of_ranks for label in of_rank]
                 names = self._classes[job.name] or sorted(set(labels))
                 with self._precision():
-                    embed = partial(wrapped.encode_texts, progress=False)
-                    classifier = aggregate_prompts(encode_prompts(job.templates, names, embed))
-                targets, scale = _targets(job, rows.keys, labels, names), wrapped.logit_scale
+                    classifier = aggregate_prompts(encode_prompts(job.templates, names, encoder.embed_captions))
+                targets, scale = _targets(job, rows.keys, labels, names), float(model.logit_scale.detach().exp())
                 bins = min(_NUM_BINS, len(targets))
                 result = measure_zero_shot(images, classifier, targets, bins, logit_scale=scale)
             else:

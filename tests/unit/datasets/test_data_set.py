@@ -19,8 +19,7 @@ from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.datasets.data_set import DataSet, FolderMissing, find_folder, open_associations, open_dataset, open_images
 from prolip.datasets.labels import caption_members, read_captions, read_labels, read_metadata
 from prolip.errors import UserError
-from prolip.inference.encoder import Encoded
-from prolip.inference.samples import Sample
+from prolip.inference.encoder import Encoded, Sample
 
 DTD = TASKS["vtab/dtd"]
 ROWS = [["filename", "raw"], ["0.jpg", '["a"]'], ["2.jpg", '["b"]']]

@@ -13,7 +13,6 @@ from tests.support.suite_results import values
 
 from prolip.cli import main
 from prolip.datasets.data_set import embed_set, open_images, read_levels
-from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.hierarchies import NEEDS_VARIANCES, Hierarchies, level_rows, walk_rows
 from prolip.evaluation.results import RowId
@@ -49,13 +48,13 @@ def test_a_suite_walks_from_each_query_through_its_own_items(suite, packed, worl
     names = [f"h{number}" for number in (range(2, 8) if suite == "hierarcaps" else range(8))]
     images = embed_set(world.model, open_images(folder, names), 128).gaussian
     if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
-        captions = embed_captions(world.model, [text for row in levels for text in row]).unflatten(6, 3)
-        root = embed_captions(world.model, [""]).mean[0]
+        captions = world.model.encoder.embed_captions([text for row in levels for text in row]).unflatten(6, 3)
+        root = world.model.encoder.embed_captions([""]).mean[0]
         data = Hierarchies(images, captions, string_ids(levels), root)
     else:  # as they are named first: h0, h1, h2; h0, h2, h3; h0, h1, h4; …
         place = {name: number for number, name in enumerate(["h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7"])}
         ids = torch.tensor([[place["h0"], place[f"h{1 + row % 2}"], place[f"h{2 + row}"]] for row in range(6)])
-        texts = embed_captions(world.model, [caption(row, 1) for row in range(6)])
+        texts = world.model.encoder.embed_captions([caption(row, 1) for row in range(6)])
         data = Hierarchies(texts, images[ids], ids, mean_root(images[ids]))
     expected = {row.id: row.value for row in walk_rows(data)}
     assert values(found) == pytest.approx(expected, rel=1e-4)

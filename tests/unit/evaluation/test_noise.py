@@ -10,7 +10,6 @@ from tests.support.refusals import refusal_of
 from tests.support.suite_results import values
 
 from prolip.cli import main
-from prolip.embeddings.embed import embed_captions
 from prolip.evaluation.config import NoiseOptions
 from prolip.evaluation.noise import combined_score, make_wrong
 from prolip.evaluation.results import RowId
@@ -29,7 +28,7 @@ def test_every_score_of_a_pair_is_measured_by_the_wrong_pairs_that_it_finds(worl
     ours, theirs = values(results), values(results, 1)
     images, _, _ = embedded(world.model, world.pairs)
     given, wrong = make_wrong(CAPTIONS, "swap", 0.5, 0)
-    texts = embed_captions(world.model, given)
+    texts = world.model.encoder.embed_captions(given)
     scores = {
         "mean": -(images.mean * texts.mean).sum(1),
         "csd": csd(images, texts).diagonal(),

@@ -17,8 +17,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from prolip.cli import main
-from prolip.datasets.data_set import embed_set_views, open_dataset
-from prolip.embeddings.embed import embed_captions
+from prolip.datasets.data_set import embed_set, open_dataset
+from prolip.errors import UserError
 from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.results import RowId
 from prolip.evaluation.uncertainty import (
@@ -32,7 +32,6 @@ from prolip.evaluation.uncertainty import (
 )
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.image_tensors import Patches
-from prolip.inference.encoder import Encoder
 from prolip.inference.model import of_prolip
 from prolip.metrics.uncertainty import (
     count_words,
@@ -82,11 +81,11 @@ def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(world, f
         "blurred": lambda p: model.encode_pixels(blurred(p, 0.2)),
         "occluded": occlude(model, 0.1),
     }
-    encoder = Encoder(model=model, views=views)
-    seen = embed_set_views(encoder, open_dataset(str(world.pairs))).images
+    seen = embed_set(model, open_dataset(str(world.pairs)), 128, views=views).images
     captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
-    with model.running():
-        rest = model.encode_tokens(hide_tokens(model.tokenize(captions), model.require_tokenizer().pad_id, None))
+    with model.encoder.running():
+        pad_id = model.encoder.require_tokenizer().pad_id
+        rest = model.encode_tokens(hide_tokens(model.tokenize(captions), pad_id, None))
     pairs = {
         "blurred_image": (images, seen["blurred"]),
         "hidden_patches": (images, seen["hidden"]),
@@ -114,7 +113,7 @@ def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(world, f
 def test_accuracy_is_that_of_the_zero_shot_classes(world, found):
     shares = values(found)
     images, _, _ = embedded(world.model, world.pairs)
-    prompts = [embed_captions(world.model, [f"a picture of {name}", name]) for name in WORDS[:4]]
+    prompts = [world.model.encoder.embed_captions([f"a picture of {name}", name]) for name in WORDS[:4]]
     classifier = aggregate_prompts(
         Gaussian(torch.stack([one.mean for one in prompts]), torch.stack([one.log_var for one in prompts]))
     )
@@ -166,7 +165,7 @@ def test_hidden_patches_have_the_given_share_and_repeat():
 def test_views_of_patches_are_those_of_their_images():
     vision = replace(ARCHITECTURES["demo"].vision, image_seq_len=36)
     network = ProLIP(replace(ARCHITECTURES["demo"], vision=vision)).eval()
-    model = of_prolip(network, None, "native", torch.device("cpu"))
+    model = of_prolip(network, UserError("tokenizer", "unknown"), "native", torch.device("cpu"))
     images = torch.randn(3, 3, 36, 24)
     for view in (lambda: occlude(model, 0.3), lambda: view_of(model, partial(blurred, share=0.1))):
         for ours, theirs in zip(view()(Patches.of([*images], vision.patch_size)), view()(images), strict=True):

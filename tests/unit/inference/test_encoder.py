@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,9 +17,7 @@ from tests.support.shards import write_tar
 import prolip
 from prolip.data import DataError
 from prolip.gaussian import Gaussian
-from prolip.inference.encoder import Encoder, decoded_ahead, in_batches, joined
-from prolip.inference.model import Model
-from prolip.inference.samples import Sample
+from prolip.inference.encoder import Encoder, Sample, decoded_ahead, in_batches, joined
 
 SETTINGS = [
     {"size": 20},
@@ -32,17 +31,15 @@ SETTINGS = [
 
 def encoder_of(settings: dict[str, Any], **changes: Any) -> Encoder:
     """Its means are the pixels."""
-    model = Model(
-        name="pixels",
+    return Encoder(
         network=torch.nn.Identity(),
         device=torch.device("cpu"),
         encode_pixels=lambda pixels: Gaussian.point(pixels.flatten(1)),
         encode_tokens=lambda ids: Gaussian.point(ids.float()),
-        tokenize=lambda texts: torch.tensor([[len(text)] for text in texts]),
+        tokenizer=lambda texts: torch.tensor([[len(text)] for text in texts]),
         preprocess=preprocess_of(settings),
-        has_variances=False,
+        **changes,
     )
-    return Encoder(model=model, **changes)
 
 
 @pytest.fixture
@@ -60,9 +57,9 @@ def test_pixels_equal_open_clips(settings, encoded, tmp_path):
     encoder = encoder_of(settings, batch_size=5)
     batches = list(encoder.of_shards([str(tmp_path / "a.tar")]))
     assert [len(rows.keys) for rows in batches] == [5, 5, 3]
-    rows, preprocess = joined(batches), encoder.model.preprocess
+    rows, preprocess = joined(batches), encoder.preprocess
     assert rows.keys == [f"k{n:02}" for n in range(13)]
-    found = rows.images["image"].mean.view(expected.shape)
+    found = rows.gaussian.mean.view(expected.shape)
     mean, std = (torch.tensor(value)[:, None, None] for value in (preprocess.pixels.mean, preprocess.pixels.std))
     pixels = [((images * std) * 255 + mean * 255).round() for images in (found, expected)]
     assert torch.equal(*pixels)
@@ -110,7 +107,7 @@ def test_the_loader_and_the_pool_make_the_same_rows(lab, encoded, tmp_path):
         members += [(f"k{n:02}.json", b'{"a": ["food"]}' if n != 2 else b"{}")]
     write_tar(tmp_path / "a.tar", members)
     model = prolip.load(lab / "run", device="cpu")
-    encoder = Encoder(model=model, caption_keys=("txt", "a.0"), batch_size=4)
+    encoder = replace(model.encoder, caption_keys=("txt", "a.0"), batch_size=4)
     with encoder.loader([str(tmp_path / "a.tar")]) as loader:
         loaded = joined(encoder.of_loader(loader))
         bad = sum(loader.stats().bad.values())

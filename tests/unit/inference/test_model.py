@@ -23,7 +23,6 @@ from prolip.data import DataError
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.image_tensors import Patches
-from prolip.inference.encoder import Encoder
 from prolip.inference.preprocess import Preprocess
 from prolip.models import ARCHITECTURES, ProLIP
 
@@ -85,8 +84,8 @@ def pixels_of(model: prolip.Model, preprocess: Preprocess, images: Any, batch_si
         seen.extend(some if isinstance(some, Tensor) else some.images(preprocess.pixels.patch_size))
         return Gaussian.point(torch.zeros(1, 1))
 
-    changed = replace(model, preprocess=preprocess, encode_pixels=encode)
-    list(Encoder(model=changed, batch_size=batch_size).of_images(images))
+    changed = replace(model.encoder, preprocess=preprocess, encode_pixels=encode, batch_size=batch_size)
+    list(changed.of_images(images))
     return seen
 
 
@@ -267,26 +266,26 @@ def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(clip, lab, f
     assert found.match is None
     scale = float(theirs.logit_scale.detach().exp())
     torch.testing.assert_close(found.probabilities, (scale * images.mean @ texts.mean.T).softmax(1))
-    network, preprocess, tokenize = clip.parts()
-    assert torch.equal(tokenize(["a cat"]), tokenizer(["a cat"]))
-    assert preprocess(files[0]).shape == (3, *preprocess.pixels.sides)
-    assert not isinstance(network, ProLIP)
+    assert torch.equal(clip.tokenize(["a cat"]), tokenizer(["a cat"]))
     with pytest.raises(UserError):
-        clip.require_tokenizer()
+        clip.encoder.require_tokenizer()
 
 
 @pytest.mark.parametrize("kind", ["run", "clip"])
-def test_a_model_and_its_parts_can_be_pickled(kind, request, files):
+def test_a_model_can_be_pickled(kind, request, files):
     """As a DataLoader does for workers that are not forked."""
     model = request.getfixturevalue("model" if kind == "run" else "clip")
     copied = pickle.loads(pickle.dumps(model))
     for ours, theirs in zip(copied.encode_images(files[:2]), model.encode_images(files[:2]), strict=True):
         assert torch.equal(ours, theirs)
     assert torch.equal(copied.encode_texts(["a cat"]).mean, model.encode_texts(["a cat"]).mean)
-    pickle.loads(pickle.dumps(model.parts()))
 
 
 HALF = (0.5, 0.5, 0.5)
+
+
+def changed(model: prolip.Model, **changes: Any) -> prolip.Model:
+    return replace(model, encoder=replace(model.encoder, **changes))
 
 
 def test_the_fingerprint_changes_with_weights_and_preprocessing(lab):
@@ -294,11 +293,11 @@ def test_the_fingerprint_changes_with_weights_and_preprocessing(lab):
     before = model.fingerprint()
     others = [
         *(
-            replace(model, preprocess=Preprocess(replace(model.preprocess.pixels, **change)))
+            changed(model, preprocess=Preprocess(replace(model.preprocess.pixels, **change)))
             for change in ({"mean": HALF}, {"std": HALF}, {"filter": "bilinear"}, {"resize": "squash"})
         ),
         replace(model, has_variances=False),
-        replace(model, tokenize=lambda captions: model.tokenize([text[:2] for text in captions])),
+        changed(model, tokenizer=lambda captions: model.tokenize([text[:2] for text in captions])),
     ]
     found = [other.fingerprint() for other in others]
     assert replace(model, name="elsewhere").fingerprint() == before

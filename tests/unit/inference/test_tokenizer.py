@@ -1,6 +1,5 @@
 """The tokenizer that belongs to a model: stored with it, beside it, or named by it."""
 
-import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -62,23 +61,11 @@ def test_a_stored_tokenizer_gives_the_same_ids(kind, run, tmp_path):
 
 def test_a_checkpoint_has_its_own_tokenizer(run, tmp_path):
     (tmp_path / "own.json").write_text("{}")
-    found = prolip.load(run).require_tokenizer().config.path
+    found = prolip.load(run).encoder.require_tokenizer().config.path
     assert found == run / "checkpoints" / "step_000000001" / "tokenizer.json"
     found.write_text(found.read_text().replace("animals", "animels"))
     with pytest.raises(CheckpointError):
         prolip.load(run)
-
-
-def test_an_older_checkpoint_says_where_its_tokenizer_was(run, tmp_path):
-    old = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7, pad_id=0)
-    rewrite(run, "tokenizer.json", tokenizer=old.to_dict(), images=None)
-    assert prolip.load(run).require_tokenizer().config == old
-    (tmp_path / "data").mkdir()
-    (tmp_path / "own.json").rename(tmp_path / "data" / "own.json")
-    found = prolip.load(run, beside=tmp_path / "data").require_tokenizer().config
-    assert found == dataclasses.replace(old, path=tmp_path / "data" / "own.json")
-    with pytest.raises(UserError):
-        prolip.load(run, beside=tmp_path).encode_texts("a")
 
 
 def test_an_exported_folder_has_all_inference_settings_of_the_run(run, tmp_path):
@@ -94,7 +81,7 @@ def test_an_exported_folder_has_all_inference_settings_of_the_run(run, tmp_path)
         assert torch.equal(model.tokenize(["a picture of food"]), before.tokenize(["a picture of food"]))
     (tmp_path / "again" / "tokenizer.json").unlink()
     with pytest.raises(UserError):
-        prolip.load(tmp_path / "again").require_tokenizer()
+        prolip.load(tmp_path / "again").encoder.require_tokenizer()
 
 
 def test_other_image_settings_are_refused(run, tmp_path):
@@ -123,10 +110,10 @@ def test_a_model_without_a_tokenizer_uses_clips_if_the_vocabulary_fits(tmp_path)
         text = replace(demo.text, layers=1, width=32, heads=2, vocab_size=size)
         small = replace(demo, embed_dim=32, vision=replace(demo.vision, layers=1, width=32, head_width=16), text=text)
         save_pretrained(ProLIP(small), tmp_path / str(size))
-    assert prolip.load(tmp_path / str(CLIP_TOKENS)).require_tokenizer().config.kind == "clip"
+    assert prolip.load(tmp_path / str(CLIP_TOKENS)).encoder.require_tokenizer().config.kind == "clip"
     unknown = prolip.load(tmp_path / str(CLIP_TOKENS + 1))
     assert unknown.encode_images(torch.zeros(2, 3, 36, 36)).mean.shape == (2, 32), "images need no tokenizer"
-    for ask in (lambda: unknown.encode_texts(["a"]), unknown.fingerprint, unknown.require_tokenizer):
+    for ask in (lambda: unknown.encode_texts(["a"]), unknown.fingerprint, unknown.encoder.require_tokenizer):
         with refusal_of("tokenizer"):
             ask()
 

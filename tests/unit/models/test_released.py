@@ -46,10 +46,9 @@ def test_every_released_name_loads_and_classifies(world, name):
     found = model.classify("cat.jpg", ["cat", "dog", "car"])
     assert float(found.probabilities.sum()) == pytest.approx(1.0)
     assert found.uncertainty.tolist() == pytest.approx(images.uncertainty[:1].tolist(), rel=1e-4)
-    network, preprocess, tokenize = model.parts()
-    assert isinstance(network, ProLIP)
+    preprocess = model.preprocess
     released = find_released(name)
-    ids = tokenize(["a tabby cat", "an animal"])
+    ids = model.tokenize(["a tabby cat", "an animal"])
     assert ids.shape == (2, released.context_length)
     assert preprocess("cat.jpg").shape == (3, released.image_size, released.image_size)
     assert (preprocess.pixels.mean, preprocess.pixels.std) == (released.mean, released.std)
