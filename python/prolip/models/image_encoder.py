@@ -62,7 +62,7 @@ class ImageEncoder(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_post(x.to(self.proj.dtype))
             if self.attn_pool is not None:
-                seen = None if valid is None else AttentionMask(valid[:, None, None])
+                seen = None if valid is None else valid[:, None, None]
                 pooled = self.attn_pool(x[:, self.num_specials :], seen)
             else:
                 pooled = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]
@@ -110,8 +110,9 @@ class ImageEncoder(nn.Module):
     def _mask(self, tokens: Tensor, valid: Tensor | None) -> AttentionMask | None:
         """Which tokens each token attends to: no padding, and [UNC] only if it may be seen."""
         seen = None if valid is None else F.pad(valid, (self.num_specials, 0), value=True)[:, None, None]
-        if self.hides_unc:
-            length, unc = tokens.shape[1], self.num_specials - 1
-            others = hide_token(torch.ones(length, length, dtype=torch.bool, device=tokens.device), unc)
-            return AttentionMask(others, False, unc, unc) if seen is None else AttentionMask(seen & others)
-        return None if seen is None else AttentionMask(seen)
+        if not self.hides_unc:
+            return seen
+        length = tokens.shape[1]
+        full = torch.ones(length, length, dtype=torch.bool, device=tokens.device)
+        others = hide_token(full, self.num_specials - 1)
+        return others if seen is None else seen & others

@@ -103,14 +103,7 @@ class TextEncoder(nn.Module):
         allowed = torch.ones(length, length, dtype=torch.bool, device=tokens.device)
         if self.is_causal:
             allowed = allowed.tril()
-        if not self.hides_unc:
-            return AttentionMask(allowed, causal=True)
-        unc = length + self._unc_row
-        allowed = hide_token(allowed, unc)
-        if self.is_causal:
-            # Causality alone hides [UNC] if it is the last token. Before [CLS] only a matrix can.
-            return AttentionMask(allowed, causal=self._unc_row == -1)
-        return AttentionMask(allowed, hidden=unc, seer=unc)
+        return hide_token(allowed, length + self._unc_row) if self.hides_unc else allowed
 
     @property
     def _unc_row(self) -> int:
