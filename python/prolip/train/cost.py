@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from prolip.errors import UserError, check, check_at_least
 from prolip.models import ProLIP
 from prolip.models.config import Precision
-from prolip.models.freeze import lock_parameters
+from prolip.models.lock import lock_parameters
 from prolip.train.config import TrainConfig
 from prolip.train.config.options import DryRunOptions
 

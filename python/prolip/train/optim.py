@@ -18,7 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from prolip.distributed import Ranks
 from prolip.losses import LossTerms
 from prolip.models.config import Precision
-from prolip.models.freeze import LOG_VAR_HEADS
+from prolip.models.lock import LOG_VAR_HEADS
 from prolip.train.config.optim import EmaConfig, OptimConfig
 from prolip.train.muon import MuonWithAdamW
 

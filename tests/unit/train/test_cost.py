@@ -13,7 +13,7 @@ from prolip.losses import ProlipLoss
 from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.config import LockConfig
-from prolip.models.freeze import lock_parameters
+from prolip.models.lock import lock_parameters
 from prolip.train.accumulate import backward
 from prolip.train.config import ParallelConfig, TrainConfig
 from prolip.train.config.options import DryRunOptions

@@ -1,4 +1,4 @@
-"""Freezes towers for fine-tuning.
+"""Locks towers for fine-tuning: which parameters train.
 
 The log-variance heads and the similarity's scale and bias always train: growing variances shift every logit. [UNC]
 vectors train unless `unc_vectors` freezes them. Training one takes a backward pass through all blocks of its frozen
