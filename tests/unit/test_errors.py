@@ -1,5 +1,7 @@
 """Users see an error as one line, whatever characters their data's names hold."""
 
+import pickle
+
 import pytest
 from tests.support.refusals import refusal_of
 
@@ -11,6 +13,12 @@ from prolip.store.atomic_writes import write_atomic
 def test_names_from_data_are_escaped_in_messages(kind):
     raised = kind("shard bär/猫.tar", "sample a\n\x1b[2J\x9b1m\u202eb: damaged")
     assert str(raised) == r"shard bär/猫.tar: sample a\n\u001b[2J\u009b1m\u202eb: damaged"
+
+
+def test_an_error_of_data_keeps_its_fields_between_processes():
+    error = pickle.loads(pickle.dumps(DataError("must be UTF-8", "1.tar", "k7", "txt").within("set")))
+    assert (error.shard, error.key, error.member, error.reason) == ("set: 1.tar", "k7", "txt", "must be UTF-8")
+    assert str(error) == "set: 1.tar: sample k7: txt: must be UTF-8"
 
 
 def test_a_value_that_is_too_small_is_named():

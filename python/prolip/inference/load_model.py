@@ -86,16 +86,13 @@ def load(
             raise UserError("image_seq_len", f"{model.name} takes square images only", image_seq_len)
         shorter = Preprocess(dataclasses.replace(model.preprocess.pixels, image_seq_len=image_seq_len))
         model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, preprocess=shorter))
-    for kind, name in ((Calibration, CALIBRATION_FILE), (SearchCalibration, SEARCH_FILE)):
-        path = None if found.is_released or isinstance(given, kind) else found.find(name)
-        if path is None:
-            continue
-        stored = _read_calibration(path)
-        has_tokenizer = not isinstance(model.encoder.tokenizer, UserError)
-        if has_tokenizer and stored.subject.fingerprint == model.fingerprint():
-            model = _with_calibration(model, stored)
-        else:
-            logger.warning("calibration not used: %s is for other weights or settings", path)
+    for name in () if found.is_released else (CALIBRATION_FILE, SEARCH_FILE):
+        if (path := found.find(name)) is not None:
+            stored = _read_calibration(path)
+            if isinstance(model.encoder.tokenizer, UserError) or stored.subject.fingerprint != model.fingerprint():
+                logger.warning("calibration not used: %s is for other weights or settings", path)
+            else:
+                model = _with_calibration(model, stored)
     if given is not None:
         with fields_within(f"{calibration}: "):
             given.subject.check_model(model.fingerprint())

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from prolip.errors import UserError, printable
+from prolip.errors import UserError, fields_within, printable
 from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
 from prolip.models.convert_open_clip import released_names
 from prolip.models.convert_siglip2 import siglip2_config, siglip2_network
@@ -87,12 +87,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_architecture(path: Path, *, uncertainty: bool = True) -> ModelConfig:
     """Read a config.json; see `read_folder`."""
     content = read_json(path)
-    try:
+    with fields_within(f"{path}: "):
         if content.get("model_type") == "siglip2":
             return siglip2_config(content, uncertainty=uncertainty)
         return from_official_json(content)
-    except UserError as error:
-        raise WeightsError(path, error) from error
 
 
 def read_file(path: Path) -> State:

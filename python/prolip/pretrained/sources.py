@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from prolip.checkpoint import Checkpoint, open_saved
 from prolip.data.config import TokenizerConfig
-from prolip.errors import UserError, check
+from prolip.errors import UserError, check, fields_within
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, Frozen, read_adapter
 from prolip.models.config import ModelConfig, Resize
 from prolip.models.convert_open_clip import start_from
@@ -119,14 +119,12 @@ class Source:
         """The architecture, if possible without reading the tensors.
 
         Raises:
-            WeightsError: the source is not a model, or has no architecture.
+            UserError: the source is not a model, or has no architecture, or a wrong one.
             DownloadError: a file is neither in the cache nor can be downloaded.
         """
         if self.checkpoint is not None:
-            try:
+            with fields_within(f"{self.checkpoint.path}: run.json: "):
                 return from_official_json(self.checkpoint.notes.model_config)
-            except UserError as error:
-                raise WeightsError(self.checkpoint.path, f"run.json: {error}") from error
         file = self.find(CONFIG_FILE)
         if file is not None:
             return read_architecture(file)
@@ -187,10 +185,8 @@ class Source:
             folder = self.path.parent
             whole = f"name its folder {folder}" if (folder / CONFIG_FILE).is_file() else "pass config=ARCHITECTURES[..]"
             raise WeightsError(self.name, f"has no architecture; {whole}")
-        try:
+        with fields_within(f"{self.checkpoint.path if self.checkpoint else self.name}: "):
             return build(config, state, resize=resize)
-        except WeightsError as error:
-            raise WeightsError(self.checkpoint.path if self.checkpoint else self.name, error) from error
 
 
 def resolve(source: str | Path, cache_dir: str | Path | None = None) -> Source:

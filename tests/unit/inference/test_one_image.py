@@ -8,7 +8,6 @@ import pytest
 
 import prolip
 from prolip.cli import main
-from prolip.data.tokenizer import Tokenizer
 
 LABELS = ["animals", "food", "a picture of travel"]
 
@@ -22,14 +21,6 @@ def found(lab: Path, capsys: pytest.CaptureFixture[str], name: str, *words: str,
     assert command(lab, name, str(lab / "cat.png"), *words, "--json", model=model) == 0
     answer = json.loads(capsys.readouterr().out)
     return answer
-
-
-def table(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str], list[str]]:
-    """The line about the image, the columns' names, and the first cell of each row."""
-    head, empty, names, *rows, last = capsys.readouterr().out.splitlines()
-    assert last.startswith("next: prolip ")
-    assert empty == ""
-    return head, names.split("  "), [row.split("  ")[0] for row in rows]
 
 
 def test_classify_prints_the_models_probabilities(lab, capsys):
@@ -61,24 +52,6 @@ def test_compare_prints_distance_and_inclusion_in_both_directions(lab, capsys):
         assert row["uncertainty"] == pytest.approx(float(text.uncertainty), rel=1e-4)
         assert row["image_in_text"] == pytest.approx(float(prolip.inclusion_score(image, text).sum()), rel=1e-3)
         assert row["text_in_image"] == pytest.approx(-row["image_in_text"], rel=1e-4)
-
-
-def test_classify_and_compare_print_tables(lab, capsys):
-    for name, columns in (
-        ("classify", ["label", "probability", "match", "uncertainty"]),
-        ("compare", ["text", "csd", "similarity", "uncertainty", "image in text", "text in image"]),
-    ):
-        assert command(lab, name, str(lab / "cat.png"), *LABELS) == 0
-        head, names, first = table(capsys)
-        assert head.startswith(f"{lab / 'cat.png'}: uncertainty ")
-        assert [word.strip() for word in names if word.strip()] == columns
-        assert sorted(first) == sorted(LABELS)
-
-
-def test_words_that_the_model_can_hardly_know_are_named(lab, caplog, monkeypatch):
-    monkeypatch.setattr(Tokenizer, "unknown_words", lambda _, texts: list(texts))
-    assert command(lab, "classify", str(lab / "cat.png"), "animals", "zebra") == 0
-    assert [record.args for record in caplog.records] == [("animals, zebra",)]
 
 
 @pytest.mark.parametrize(
