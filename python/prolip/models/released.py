@@ -1,4 +1,4 @@
-"""The released models: hub repository, architecture, tokenizer, image preprocessing and published figures of each.
+"""The released models: hub repository, architecture, tokenizer and image preprocessing of each.
 
 Sources: the models' cards and config.json files on the hub (by SanghyukChun), and docs/specification.md. The cards
 preprocess images with CLIP's processor (bicubic, centre crop, CLIP's mean and standard deviation).
@@ -6,8 +6,7 @@ preprocess images with CLIP's processor (bicubic, centre crop, CLIP's mean and s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
 from prolip.models.architectures import ARCHITECTURES
@@ -19,18 +18,12 @@ OWNER = "SanghyukChun"
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedModel:
-    """A released model. `prolip.load(name)` opens it."""
+    """A released model. `prolip.load(name)` opens it; docs/model-zoo.md has its training and published figures."""
 
     name: str
     """Name on the hub, without its owner."""
     architecture: str
     """Name in `ARCHITECTURES`."""
-    trained_on: str
-    """Training data."""
-    samples: str
-    """Samples seen."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """Zero-shot figures in percent, as far as published."""
 
     @property
     def repository(self) -> str:
@@ -72,52 +65,13 @@ class ReleasedModel:
 # 256 positions (specification, section 2). H/14's config.json names none, so the released code takes CLIP's own,
 # padded with 0.
 _MODELS = (
-    ReleasedModel(
-        name="ProLIP-ViT-B-16-DC-1B-12_8B",
-        architecture="ViT-B-16",
-        trained_on="DataComp-1B",
-        samples="12.8 B",
-        figures={"ImageNet": 74.6, "shifts": 63.0, "VTAB": 63.7, "retrieval": 59.6, "38 tasks": 63.3},
-    ),
-    ReleasedModel(
-        name="ProLIP-ViT-L-16-FT-DC-1B-1_28B",
-        architecture="ViT-L-16",
-        trained_on="SigLIP's weights, then DataComp-1B",
-        samples="1.28 B",
-    ),
-    ReleasedModel(
-        name="ProLIP-ViT-SO400M-14-FT-DC-1B-1_28B",
-        architecture="ViT-SO400M-14",
-        trained_on="SigLIP's weights, then DataComp-1B",
-        samples="1.28 B",
-        figures={"ImageNet": 79.3, "shifts": 69.0, "VTAB": 65.1, "retrieval": 62.5, "38 tasks": 66.6},
-    ),
-    ReleasedModel(
-        name="ProLIP-ViT-H-14-FT-DC-1B-1_28B",
-        architecture="ViT-H-14",
-        trained_on="DFN CLIP's weights, then DataComp-1B",
-        samples="1.28 B",
-    ),
-    ReleasedModel(
-        name="LongProLIP-ViT-B-16-S24M",
-        architecture="ViT-B-16-long",
-        trained_on="the first model, then ShareGPT4V, context 256",
-        samples="24 M",
-        figures={"ImageNet": 70.8, "shifts": 59.1, "VTAB": 60.9, "retrieval": 61.3, "38 tasks": 60.5},
-    ),
-    ReleasedModel(
-        name="LongProLIP-ViT-B-16-S128M",
-        architecture="ViT-B-16-long",
-        trained_on="the first model, then ShareGPT4V, context 256",
-        samples="128 M",
-        figures={"ImageNet": 69.5, "shifts": 58.1, "VTAB": 58.4, "retrieval": 59.6, "38 tasks": 58.7},
-    ),
-    ReleasedModel(
-        name="LongProLIP-ViT-B-16-SHD128M",
-        architecture="ViT-B-16-long",
-        trained_on="the first model, then ShareGPT4V, HYPE's and DFN's data, context 256",
-        samples="128 M",
-    ),
+    ReleasedModel(name="ProLIP-ViT-B-16-DC-1B-12_8B", architecture="ViT-B-16"),
+    ReleasedModel(name="ProLIP-ViT-L-16-FT-DC-1B-1_28B", architecture="ViT-L-16"),
+    ReleasedModel(name="ProLIP-ViT-SO400M-14-FT-DC-1B-1_28B", architecture="ViT-SO400M-14"),
+    ReleasedModel(name="ProLIP-ViT-H-14-FT-DC-1B-1_28B", architecture="ViT-H-14"),
+    ReleasedModel(name="LongProLIP-ViT-B-16-S24M", architecture="ViT-B-16-long"),
+    ReleasedModel(name="LongProLIP-ViT-B-16-S128M", architecture="ViT-B-16-long"),
+    ReleasedModel(name="LongProLIP-ViT-B-16-SHD128M", architecture="ViT-B-16-long"),
 )
 
 
