@@ -22,7 +22,9 @@ help: ## this list
 demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs/demo/report.html (on two cores 10 to 15 minutes with bf16 instructions, 24 without)
 	@$(BIN)/prolip demo
 
-test: test-rust test-python ## before each commit: cargo test, then pytest over both layers
+test: $(VENV)/.ready-demo ## before each commit: cargo test, then pytest over both layers
+	+@$(SUBMAKE) --jobs=2 test-rust $(VENV)/.ready-test
+	+@$(SUBMAKE) test-python
 
 test-all: test test-slow ## the rest too: kills, launchers, Ray, object stores, a browser, the pages' code, every benchmark small
 
@@ -30,7 +32,7 @@ test-all: test test-slow ## the rest too: kills, launchers, Ray, object stores, 
 # prolip-python is named, which has no tests. Our own are compiled again, with the checks of a debug build.
 CRATES := prolip-jpeg prolip-image prolip-loader
 CHECKED := --release $(foreach crate,$(CRATES),$(foreach check,debug-assertions overflow-checks,--config profile.release.package.$(crate).$(check)=true))
-test-rust: $(VENV)/.ready-test
+test-rust: $(VENV)/.ready-demo
 	cargo test --locked $(CHECKED) $(CRATES:%=--package %) --package prolip-python --features pyo3/extension-module
 
 # Three tests at a time for every two cores, because many wait for processes that they have started. Whoever has none left
@@ -175,8 +177,7 @@ SUBMAKE := $(MAKE) --silent --no-print-directory
 # $(call beside_extension,TARGET): packages are downloaded while the extension is compiled.
 define beside_extension
 @[ -e $(VENV)/.maturin ] || echo 'Setting up once, four to seven minutes on two cores. Seconds of each stage:'
-@$(SUBMAKE) $(VENV)/.maturin
-@$(SUBMAKE) --jobs=2 $(1) $(VENV)/.extension
++@$(SUBMAKE) --jobs=2 $(1) $(VENV)/.extension
 endef
 
 $(VENV)/.ready-demo: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
@@ -184,25 +185,24 @@ $(VENV)/.ready-demo: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
 	$(call stage,prolip,the package prolip itself,$(MATURIN))
 	@touch $@
 
-$(VENV)/.ready-test $(VENV)/.ready-lint $(VENV)/.ready-docs: $(VENV)/.ready-%: pyproject.toml $(CONSTRAINTS) $(RUST_SOURCES)
-	$(call beside_extension,$(VENV)/.packages-$*)
-	@$(SUBMAKE) $(VENV)/.ready-demo $(if $(filter test,$*),test-tools)
+$(VENV)/.ready-test $(VENV)/.ready-lint $(VENV)/.ready-docs: $(VENV)/.ready-%: $(VENV)/.ready-demo
+	+@$(SUBMAKE) $(VENV)/.packages-$* $(if $(filter test,$*),test-tools)
 	@touch $@
 
 .PHONY: set-up all-packages
 set-up: ## install what all targets here need
 	$(call beside_extension,all-packages)
-	@$(SUBMAKE) $(VENV)/.ready-test $(VENV)/.ready-lint $(VENV)/.ready-docs
+	+@$(SUBMAKE) $(VENV)/.ready-test $(VENV)/.ready-lint $(VENV)/.ready-docs
 
 # One after another: pip cannot install twice at a time.
-all-packages:
+all-packages: $(VENV)/.maturin
 	+@for part in test lint docs; do $(SUBMAKE) $(VENV)/.packages-$$part || exit 1; done
 
 $(VENV)/.maturin: pyproject.toml $(CONSTRAINTS)
 	$(call stage,maturin,a Python environment in $(VENV) with maturin,$(CHECK_PYTHON) && $(PYTHON) -m venv $(VENV) && $(call pip,build))
 	@touch $@
 
-$(VENV)/.packages: pyproject.toml $(CONSTRAINTS)
+$(VENV)/.packages: $(VENV)/.maturin
 	$(call stage,packages,Python packages for the demo (PyTorch is large),$(call pip,project demo))
 	@touch $@
 
@@ -219,7 +219,7 @@ $(VENV)/.packages-docs: $(VENV)/.packages
 	@touch $@
 
 # Without MAKEFLAGS, because cargo takes the job slots that they name.
-$(VENV)/.extension: $(RUST_SOURCES) | build-tools
+$(VENV)/.extension: $(RUST_SOURCES) | $(VENV)/.maturin build-tools
 	$(call stage,extension,the Rust extension in release mode,$(MATURIN) --skip-install)
 	@touch $@
 
