@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from prolip.cli import (
     adapt,
     bench,
-    bprw,
     calibrate,
     classify,
     compare,
@@ -42,7 +41,6 @@ COMMANDS = {
     "recipes": Command("list the recipes, or print one and what it costs", recipes.run),
     "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", eval.run),
     "report": Command("write one page of a run: its results, curves and configuration", report.run),
-    "bprw": Command("weight the prompts of each class by its images (Bayesian prompt re-weighting)", bprw.run),
     "classify": Command(
         "how probable each label is for an image, or for all images of folders and shards", classify.run
     ),

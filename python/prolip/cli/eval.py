@@ -13,7 +13,6 @@ from prolip.evaluation.config import (
     DecisionsOptions,
     HierarcapsOptions,
     HierarimgsOptions,
-    ImagenetOptions,
     NoiseOptions,
     RetrievalOptions,
     UncertaintyOptions,
@@ -28,11 +27,6 @@ SUITES = {
         "DataComp's 38 tasks and two fairness extras, or tasks of your own, each by its own metric",
         DatacompOptions,
         lambda: evaluation.run_datacomp,
-    ),
-    "imagenet": Suite(
-        "ImageNet, V2, A, R and Sketch, or other sets, with even, filtered and re-weighted prompts",
-        ImagenetOptions,
-        lambda: evaluation.run_imagenet,
     ),
     "retrieval": Suite(
         "image-text retrieval both ways: Flickr, COCO 1K and 5K, CxC, ECCV Caption, or your own pairs",

@@ -27,6 +27,7 @@ from huggingface_hub import constants
 from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
 from prolip.data.class_names import class_text
 from prolip.data.image_files import find_images
+from prolip.datasets.imagenet_prompts import IMAGENET, imagenet_classnames, named_templates
 from prolip.errors import UserError, check
 from prolip.inference.encoder import MAX_BAD_FRACTION, Encoded, Sample, View, in_batches, joined
 from prolip.inference.model import Model
@@ -146,7 +147,10 @@ def open_classes(
 ) -> DataSet:
     """As `open_dataset`, with the given class names and templates, or its own, or `DEFAULT_TEMPLATES`."""
     data = open_dataset(source, store, selection)
-    names = data.classnames if classnames is None else _lines(str(classnames), read_text(classnames))
+    names, templates = data.classnames, named_templates(templates)
+    if classnames is not None:
+        named = str(classnames) == IMAGENET
+        names = imagenet_classnames() if named else _lines(str(classnames), read_text(classnames))
     check(names, "data", f"must have {_CLASSNAMES}, --classnames, or one folder of images per class", data.source)
     if data.classnames and len(names) != len(data.classnames):
         raise UserError(
@@ -154,7 +158,7 @@ def open_classes(
         )
     if templates:
         fill_templates(templates, names)
-    return data._replace(classnames=names, templates=list(templates) or data.templates or list(DEFAULT_TEMPLATES))
+    return data._replace(classnames=names, templates=templates or data.templates or list(DEFAULT_TEMPLATES))
 
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:

@@ -7,10 +7,8 @@ from .config import (
     DecisionsOptions as DecisionsOptions,
     HierarcapsOptions as HierarcapsOptions,
     HierarimgsOptions as HierarimgsOptions,
-    ImagenetOptions as ImagenetOptions,
     NoiseOptions as NoiseOptions,
     RetrievalOptions as RetrievalOptions,
-    ReweightOptions as ReweightOptions,
     SuiteOptions as SuiteOptions,
     UncertaintyOptions as UncertaintyOptions,
     ZeroShotOptions as ZeroShotOptions,
@@ -24,9 +22,7 @@ from .hierarchies import (
     run_hierarimgs as run_hierarimgs,
     walk_rows as walk_rows,
 )
-from .imagenet import run_imagenet as run_imagenet
 from .noise import run_noise as run_noise
-from .prompt_templates import imagenet_classnames as imagenet_classnames, imagenet_templates as imagenet_templates
 from .result_files import write_results as write_results
 from .results import (
     Chart as Chart,
@@ -37,10 +33,5 @@ from .results import (
     TaskResult as TaskResult,
 )
 from .retrieval import load_truth as load_truth, recall_rows as recall_rows, run_retrieval as run_retrieval
-from .reweight import (
-    load_prompt_weights as load_prompt_weights,
-    run_reweight as run_reweight,
-    save_prompt_weights as save_prompt_weights,
-)
 from .uncertainty import run_uncertainty as run_uncertainty
 from .zero_shot import run_zero_shot as run_zero_shot

@@ -46,6 +46,16 @@ def class_opener(options: ClassSuiteOptions, templates: Sequence[str]) -> Callab
     )
 
 
+class Labelled(NamedTuple):
+    """Embedded images with their labels."""
+
+    images: Gaussian
+    """[N, D]"""
+    labels: Tensor
+    """i64 [N]"""
+    classnames: list[str]
+
+
 class Answers(NamedTuple):
     """The best classes of each image."""
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
-
-import tyro
+from typing import ClassVar, Literal
 
 from prolip.calibration.config import CALIBRATION_FILE, SEARCH_FILE, Prior, Score
 from prolip.data.config import StoreConfig
@@ -62,8 +60,8 @@ class ClassSuiteOptions(ShardSuiteOptions):
     """Labelled images: folders with one folder of images per class, or of the published layout (wds_NAME_test), or
     addresses of these."""
     classnames: Path | None = None
-    """File of class names, one per line, in the order of the sorted class folders; by default the data set's own, or
-    the folders' names, with spaces for _ and -."""
+    """File of class names, one per line, in the order of the sorted class folders, or `imagenet`; by default the data
+    set's own, or the folders' names, with spaces for _ and -."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,40 +81,15 @@ class DatacompOptions(ShardSuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(ClassSuiteOptions):
-    """Classify your own images zero-shot: accuracy, by means and with class variances, recall of each class, and the
-    most frequent confusions. The page shows images.
-    """
-
-    templates: tuple[str, ...] = ()
-    """Prompts with {} for the class name; by default the data set's own, or "{}" and "a photo of a {}."."""
-    show: int = 12
-    """Number of the most confident wrong images, and of the most uncertain ones, to show on the page."""
-
-    def __post_init__(self) -> None:
-        check_at_least(0, show=self.show)
-
-
-SETS = {
-    "imagenet1k": "ImageNet",
-    "imagenetv2": "ImageNet-V2",
-    "imagenet-a": "ImageNet-A",
-    "imagenet-r": "ImageNet-R",
-    "imagenet_sketch": "ImageNet-Sketch",
-}
-"""Titles of the sets by name. Other sets are called by their name."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class NearestConfig(BprwConfig):
-    """Re-weighting by images without labels; the defaults are the published ones."""
+    """Weights of prompts by images without labels; the defaults are the published ones."""
 
-    section = "nearest."
+    section = "bprw."
 
 
 @dataclass(frozen=True, kw_only=True)
 class FewShotConfig(BprwConfig):
-    """Re-weighting by a few labelled images per class; the defaults are the published ones."""
+    """Weights of prompts by a few labelled images per class; the defaults are the published ones."""
 
     section = "few_shot."
     alpha: float = 2.0
@@ -125,30 +98,31 @@ class FewShotConfig(BprwConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagenetOptions(ShardSuiteOptions):
-    """Evaluate prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
-
-    Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot),
-    which are then not scored.
+class ZeroShotOptions(ClassSuiteOptions):
+    """Classify your own images zero-shot: accuracy, by means and with class variances, recall of each class, and the
+    most frequent confusions. The page shows images.
     """
 
-    data: tuple[str, ...]
-    """Folders of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or http(s) addresses."""
-    sets: tuple[str, ...] = tuple(SETS)
-    """Names of the sets; NAME is read from a folder wds_NAME_test."""
-    voters: str = "imagenet1k"
-    """The set whose labelled images re-weight prompts (few-shot); it must have all classes."""
-    score_voters: bool = False
-    """Also report few-shot accuracy on all images of `voters`, also those that voted, as the released code does."""
-    templates: Literal["folder", "all", "simple", "single"] = "folder"
-    """`folder`: the data set's own list. `all`: CLIP's 80. `simple`: CLIP's subset of seven. `single`: "A photo of
-    {}"."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the class name, `imagenet` for CLIP's 80, or `imagenet_simple` for its seven; by default the
+    data set's own, or "{}" and "a photo of a {}."."""
+    show: int = 12
+    """Number of the most confident wrong images, and of the most uncertain ones, to show on the page."""
+    prompt_weights: tuple[Literal["filters", "bprw", "few_shot"], ...] = ()
+    """Weights of prompts to compare with even ones. `filters`: two filters by variance, and those of `filters`. `bprw`:
+    by the images nearest to a class. `few_shot`: by labelled images, `few_shot.num_neighbors` per class."""
+    voters: str | None = None
+    """Labelled images for `few_shot`, named as for `data`; by default the first of each class, which are left out of
+    one of both accuracies."""
     filters: FilterConfig = field(default_factory=FilterConfig)
-    """Filters to evaluate besides the two."""
-    nearest: BprwConfig = field(default_factory=NearestConfig)
-    """Re-weighting by the images nearest to a class."""
+    """Filters besides the two."""
+    bprw: BprwConfig = field(default_factory=NearestConfig)
+    """How the nearest images weight prompts."""
     few_shot: BprwConfig = field(default_factory=FewShotConfig)
-    """Re-weighting by labelled images, `num_neighbors` per class."""
+    """How labelled images weight prompts."""
+
+    def __post_init__(self) -> None:
+        check_at_least(0, show=self.show)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,46 +374,3 @@ class CalibrateSearchOptions(ModelToCalibrate):
     def __post_init__(self) -> None:
         check(0 <= self.absent_share <= 1, "absent_share", "must be from 0 to 1", self.absent_share)
         super().__post_init__()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReweightOptions:
-    """Weight each class's prompts by how well they fit the class's images; no labels are needed.
-
-    Writes prompt_weights.safetensors (weights, classifier, variances, rounds) and prompt_weights.svg, and prints the
-    best and worst prompts of each class. With `class_key`, also prints accuracy, compared with even weights and two
-    filters.
-    """
-
-    checkpoint: str
-    """A released model, a run, a checkpoint, a folder, or hf-hub:OWNER/NAME."""
-    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")]
-    """Shards of images: paths or patterns."""
-    classnames: str | None = None
-    """`imagenet`, or a text file with one name per line; by default the distinct values of `class_key`. Spaces, _ and -
-    are the same in a name."""
-    class_key: str | None = None
-    """Dotted path of the class in an image's json: a name, or its index in `classnames`."""
-    templates: str = "imagenet"
-    """`imagenet` (CLIP's 80), `simple` (seven of them), or a text file: one template with `{}` per line."""
-    filters: FilterConfig = field(default_factory=FilterConfig)
-    """Filters whose accuracy is printed besides the two."""
-    vote: Literal["nearest", "labelled"] = "nearest"
-    """Images that vote for a class: the nearest ones, or images with its label, which are then not scored."""
-    bprw: tyro.conf.OmitArgPrefixes[BprwConfig] = field(default_factory=BprwConfig)
-    """Settings of the re-weighting."""
-    tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the model's own."""
-    out: Path = Path("bprw")
-    """Output folder."""
-    show: int = 3
-    """Best and worst prompts to print per class; at most half of all."""
-    batch_size: int = 128
-    """Images per forward pass."""
-    device: Device = "auto"
-    """Where the model runs."""
-    store: StoreConfig = field(default_factory=StoreConfig)
-    """How remote shards are read."""
-
-    def __post_init__(self) -> None:
-        check_at_least(0, show=self.show)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.datasets.data_set import DataSet, FolderMissing, is_path, name_sources
+from prolip.datasets.imagenet_prompts import IMAGENET
 from prolip.errors import UserError, check, check_at_least, check_seed, printable, sentence
 from prolip.evaluation.config import SuiteOptions
 from prolip.evaluation.result_files import write_results
@@ -27,7 +28,7 @@ Prepared = tuple[object, Callable[[], TaskResult]]
 """What a result depends on besides the model and the options (see `TaskCache`), and the function that measures it."""
 _OF_THE_RUN = {
     *("checkpoint", "out", "batch_size", "device", "num_resamples", "data", "store", "selection"),
-    *("calibration", "classnames", "tasks", "table", "sets", "beside", "known"),
+    *("calibration", "classnames", "tasks", "table", "beside", "known", "voters"),
 }
 """Options that name what is read, whose fingerprints count, or change no result."""
 
@@ -134,11 +135,11 @@ def evaluate_data(
 
 def _check_data(options: SuiteOptions) -> None:
     """Check what a suite reads before a model is opened or downloaded."""
-    for name in ("checkpoint", "data", "out_of_distribution", "known", "classnames", "selection"):
+    for name in ("checkpoint", "data", "out_of_distribution", "known", "voters", "classnames", "selection"):
         value = getattr(options, name, None)
         sources = list(map(str, value)) if isinstance(value, tuple) else [str(value)] if value is not None else []
         check(value != () or name not in {"checkpoint", "data"}, name, "must be given at least once")
-        missing = [source for source in sources if is_path(source) and not Path(source).exists()]
+        missing = [source for source in sources if is_path(source) and source != IMAGENET and not Path(source).exists()]
         # A suite notes that a data set is missing, and evaluates the others.
         if missing and name != "checkpoint" and (name != "data" or len(missing) == len(sources)):
             raise UserError(name, "must be an existing file or folder", ", ".join(missing))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache as cache_once, partial
 from itertools import product
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from prolip.datasets.labels import read_labels
 from prolip.embeddings.row_contents import fetch
 from prolip.evaluation.classification import (
     NUM_SHOWN,
+    Labelled,
     accuracy_rows,
     answer,
     build_classifier,
@@ -31,6 +33,7 @@ from prolip.evaluation.classification import (
 from prolip.evaluation.config import ZeroShotOptions
 from prolip.evaluation.decisions import reliability_chart
 from prolip.evaluation.evaluate import evaluate_data
+from prolip.evaluation.prompt_weights import weight_figures
 from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.uncertainty import accuracy_figures
 from prolip.gaussian import Gaussian
@@ -56,14 +59,25 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
     calibration.
     """
     opened = class_opener(options, options.templates)
+    voting = None if options.voters is None else opened(options.voters)
+
+    @cache_once
+    def voters() -> Labelled:
+        assert voting is not None
+        return Labelled(*embed_labelled(model, voting, options.batch_size), voting.classnames)
+
+    measure = partial(classify_set, voters=voting and voters)
+    read = [model.calibration, voting and voting.fingerprint]
     lacks = "figures with variances"
     return evaluate_data(
-        "zero_shot", model, options, options.data, cache, opened, classify_set, model.calibration, needs_variances=lacks
+        "zero_shot", model, options, options.data, cache, opened, measure, *read, needs_variances=lacks
     )
 
 
-def classify_set(model: Model, data: DataSet, options: ZeroShotOptions) -> TaskResult:
-    """Measure one data set."""
+def classify_set(
+    model: Model, data: DataSet, options: ZeroShotOptions, voters: Callable[[], Labelled] | None = None
+) -> TaskResult:
+    """Measure one data set; `voters` embeds `options.voters`."""
     is_run = model.prolip is not None and (Path(model.name) / "checkpoints").is_dir()
     classes = data.classnames
     images = embed_set(model, data, options.batch_size, "cls")
@@ -101,7 +115,11 @@ def classify_set(model: Model, data: DataSet, options: ZeroShotOptions) -> TaskR
         charts += accuracy_figures(uncertainty.double(), logits, labels, bins).charts
     charts += calibration_charts(model, classes, images.gaussian, labels)
     rows = [replace(accuracy, baselines=baselines), *others, *recall, *confusions]
-    return TaskResult(rows=rows, charts=charts)
+    if not options.prompt_weights or not model.has_variances:
+        return TaskResult(rows=rows, charts=charts)
+    labelled = Labelled(images.gaussian, labels, classes)
+    weighted = weight_figures(model, labelled, data.templates, options, voters)
+    return TaskResult(rows=rows + weighted.rows, notes=weighted.notes, charts=charts + weighted.charts)
 
 
 def _accuracy(model: Model, data: DataSet, batch_size: int) -> float:

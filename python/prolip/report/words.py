@@ -68,6 +68,7 @@ _MEASURES = {
 """A measure without words here is its own, with blanks for underscores."""
 _WORDS = {
     "blurred_image": "a blurred image",
+    "bprw": "BPRW",
     "both_exact": "walk to the root and including item (exact)",
     "both_official": "walk to the root and including item (official, as in Table 2)",
     "caption": "the caption of an image",
@@ -83,6 +84,7 @@ _WORDS = {
     "known_regions": "regions but Other",
     "many_candidates": "10 and 12 candidates",
     "mean": "cosine",
+    "per_label": "thresholds of labels",
     "root": "walk to the root",
     "text_to_image": "caption to image",
 }

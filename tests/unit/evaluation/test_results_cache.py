@@ -9,23 +9,22 @@ from typing import Any
 import pytest
 from tests.support.captioned_sets import write_hierarchies, write_pairs
 from tests.support.datacomp_sets import TASKS, write_task
-from tests.support.imagenet_world import write_set
 
 from prolip.evaluation.config import (
     DatacompOptions,
     HierarcapsOptions,
     HierarimgsOptions,
-    ImagenetOptions,
     RetrievalOptions,
     SuiteOptions,
     UncertaintyOptions,
+    ZeroShotOptions,
 )
 from prolip.evaluation.datacomp import run_datacomp
 from prolip.evaluation.hierarchies import run_hierarcaps, run_hierarimgs
-from prolip.evaluation.imagenet import run_imagenet
 from prolip.evaluation.results import Row, RowId, TaskCache, TaskResult
 from prolip.evaluation.retrieval import run_retrieval
 from prolip.evaluation.uncertainty import run_uncertainty
+from prolip.evaluation.zero_shot import run_zero_shot
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.store.typed_tables import plain
 
@@ -48,6 +47,7 @@ class Named:
     has_variances = True
     has_variances = True
     search_calibration = None
+    calibration = None
 
     def __init__(self, fingerprint: str = "f") -> None:
         self.name = "m"
@@ -59,26 +59,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finished")
     write_pairs(root / "pairs")
     write_hierarchies(root / "hierarchies")
-    for name in ("imagenet1k", "imagenet-a"):
-        write_set(root / "sets", name)
     write_task(root / "sets", TASKS["vtab/dtd"])
     return root
 
 
 SUITES: dict[str, tuple[Any, type[SuiteOptions], dict[str, Any], list[dict[str, Any]], str]] = {
     "datacomp": (run_datacomp, DatacompOptions, {"tasks": ("vtab/dtd",)}, [], "sets/wds_vtab-dtd_test/classnames.txt"),
-    "imagenet": (
-        run_imagenet,
-        ImagenetOptions,
-        {"sets": ("imagenet-a",)},
+    "zero_shot": (
+        run_zero_shot,
+        ZeroShotOptions,
+        {},
         [
-            {"templates": "simple"},
-            {"voters": "imagenet-a"},
-            {"nearest": BprwConfig(seed=1)},
+            {"templates": ("{}!",)},
+            {"prompt_weights": ("bprw",)},
+            {"bprw": BprwConfig(seed=1)},
             {"few_shot": BprwConfig(alpha=3.0)},
+            {"voters": "pairs"},
         ],
-        # The voters of few-shot re-weighting are ImageNet's.
-        "sets/wds_imagenet1k_test/test/1.tar",
+        "pairs/test/1.tar",
     ),
     "retrieval": (
         run_retrieval,
@@ -117,6 +115,7 @@ def test_a_task_is_run_again_when_what_it_depends_on_has_changed(suite, root, tm
     where = {"pairs": root / "pairs", "hierarchies": root / "hierarchies", "sets": root / "sets"}[file.split("/")[0]]
     data = where if suite.startswith("hierar") else (str(where),)
     options = kind(checkpoint=("m",), data=data, **given)
+    changes = [one | ({"voters": str(where)} if "voters" in one else {}) for one in changes]
 
     def seen(model: Named, options: SuiteOptions) -> str:
         finished = Recording(tmp_path / "tasks")
