@@ -198,7 +198,5 @@ def _reading(path: Path) -> Iterator[None]:
     """Name a file of another program that cannot be read."""
     try:
         yield
-    except UserError:
-        raise
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(path, f"must hold image and text, and not be damaged ({error})") from error

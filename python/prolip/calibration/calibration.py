@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from prolip.calibration.abstain import Abstention, abstention_threshold, threshold_order
@@ -33,7 +33,7 @@ from prolip.calibration.fitting import (
     log_prior,
 )
 from prolip.errors import UserError, check, check_choice
-from prolip.store.atomic_writes import atomic_file
+from prolip.store.atomic_writes import write_atomic
 
 _FORMAT = "2"
 
@@ -273,8 +273,7 @@ def save_parts(found: Any, path: Path, header: Sequence[str], parts: Sequence[st
     values = {name: getattr(found, name) for name in header}
     values = {name: value._asdict() if hasattr(value, "_asdict") else value for name, value in values.items()}
     written = {"format": version, "calibration": json.dumps(values, ensure_ascii=False)}
-    with atomic_file(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        save_file(tensors, temporary, written)
+    write_atomic(path, save(tensors, written))
 
 
 def load_parts(path: Path, parts: Mapping[str, Callable[..., Any]], version: str) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def run_search(options: SearchOptions) -> list[str]:
     manifest, parts = complete_parts(folder, options.find, instead=f"search them with --find {other}")
     model = _open_model(options, manifest)
     calibrated = _calibration(options, model)
-    score = options.score or ("csd" if calibrated is None else calibrated.score)
+    score: Score = options.score or ("csd" if calibrated is None else calibrated.score)
     check(calibrated is None or calibrated.score == score, "score", "must be left out, or as in the calibration", score)
     titles, promised = [*texts, *map(str, options.image)], list[Promised]()
     kinds: list[QueryKind] = ["text" if place < len(texts) else "image" for place in range(len(titles))]

@@ -300,7 +300,7 @@ class Manifest:
         """The manifest of a folder from its file's contents; a UserError if they are not of this version."""
         try:
             return decode(cls, json.loads(text))
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise UserError(
                 folder.at(MANIFEST), f"must be a manifest of this version ({error}); embed again"
             ) from error

@@ -148,8 +148,7 @@ def _write_prolip(
         for file in folder.glob(pattern):
             file.unlink()
     for name, content in stored.files.items():
-        with atomic_file(folder / name) as temporary:
-            temporary.write_bytes(content)
+        write_atomic(folder / name, content)
     known = None if stored.tokenizer is None else TokenizerConfig.from_dict(stored.tokenizer)
     write_settings(folder, InferenceSettings(known, stored.images, keep_ratio))
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from prolip.errors import UserError
@@ -22,7 +22,7 @@ from prolip.models.config import AdapterConfig
 from prolip.models.convert_open_clip import start_from
 from prolip.models.prolip import ProLIP, normalised
 from prolip.models.weights import WeightsError, read_json
-from prolip.store.atomic_writes import atomic_file, write_atomic
+from prolip.store.atomic_writes import write_atomic
 from prolip.store.file_contents import crc32
 from prolip.store.typed_tables import decode
 
@@ -131,8 +131,7 @@ class Frozen(NamedTuple):
 def save_adapter(adapter: Adapter, frozen: Frozen, folder: Path, notes: Mapping[str, Any]) -> None:
     """Write adapter.safetensors (float32) and adapter.json, with `notes`, such as the training settings, as entries."""
     tensors = {name: tensor.detach().float().contiguous() for name, tensor in adapter.state_dict().items()}
-    with atomic_file(folder / ADAPTER_WEIGHTS, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        save_file(tensors, temporary)
+    write_atomic(folder / ADAPTER_WEIGHTS, save(tensors))
     content = {
         "frozen": frozen._asdict(),
         "adapter": dataclasses.asdict(adapter.config),

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from prolip.models.config import ModelConfig
 from prolip.models.official_json import to_official_json
 from prolip.models.prolip import ProLIP
 from prolip.models.weights import CONFIG_FILE, INFERENCE_FILE, MODEL_FILE
-from prolip.store.atomic_writes import atomic_file, write_atomic
+from prolip.store.atomic_writes import write_atomic
 
 CARD_FILE = "README.md"
 TOKENIZER_FILE = "tokenizer.json"
@@ -114,16 +114,13 @@ def save_pretrained(
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
     }
-    # Atomic, so that a reader of the old file does not see it change.
-    with atomic_file(folder / MODEL_FILE, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        save_file(tensors, temporary)
+    write_atomic(folder / MODEL_FILE, save(tensors))
     config = json.dumps(to_official_json(model.config), indent=2, sort_keys=True)
     write_atomic(folder / CONFIG_FILE, config)
     text = (card or ModelCard()).text(model.config, sum(parameter.numel() for parameter in model.parameters()))
     write_atomic(folder / CARD_FILE, text)
     if tokenizer is not None:
-        with atomic_file(folder / TOKENIZER_FILE, tokenizer.stat().st_size) as temporary:
-            temporary.write_bytes(tokenizer.read_bytes())
+        write_atomic(folder / TOKENIZER_FILE, tokenizer.read_bytes())
     return folder
 
 

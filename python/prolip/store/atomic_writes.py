@@ -140,8 +140,8 @@ def atomic_files(folder: Path, size: int | None = None) -> Iterator[Path]:
         raise
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    data = text.encode()
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a text, or bytes, into a file atomically."""
+    data = content.encode() if isinstance(content, str) else content
     with atomic_file(path, len(data)) as temporary:
         temporary.write_bytes(data)

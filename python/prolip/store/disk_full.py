@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from safetensors import SafetensorError
 
 from prolip.errors import DiskFullError
 
@@ -31,25 +28,17 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
     except DiskFullError:
         raise
     except Exception as error:
-        reason = _why_full(error)
-        if reason is None:
+        free = shutil.disk_usage(_existing(path)).free
+        at: BaseException = error
+        while not isinstance(at, OSError) and (inner := at.__cause__ or at.__context__) is not None:
+            at = inner  # torch wraps file errors
+        reason = getattr(at, "errno", None)
+        if size is not None and free < size:  # some libraries do not tell the system's reason
+            reason = errno.ENOSPC
+        if reason not in _FULL:
             raise
         needed = "" if size is None else f"{size:,} bytes are needed, "
-        free = shutil.disk_usage(_existing(path)).free
         raise DiskFullError(path, f"{os.strerror(reason).lower()}: {needed}{free:,} are free") from error
-
-
-def _why_full(error: BaseException) -> int | None:
-    """The errno that says that the disk is full; None if the write failed for another reason."""
-    at: BaseException | None = error
-    while at is not None:  # torch wraps file errors
-        # The error of safetensors has its number only in its text.
-        told = re.search(r"\(os error (\d+)\)", str(at)) if isinstance(at, SafetensorError) else None
-        number = at.errno if isinstance(at, OSError) else int(told[1]) if told else None
-        if number in _FULL:
-            return number
-        at = at.__cause__ or at.__context__
-    return None
 
 
 def _existing(path: Path) -> Path:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 
 T = TypeVar("T")
 DERIVED = {"derived": True}
@@ -32,17 +32,34 @@ def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, 
     Raises:
         UserError: a field is missing, unknown, or has the wrong type, or breaks a rule of its dataclass.
     """
-    try:
-        given = _with_none(table) if from_text else table
-        tree = msgspec.convert(given, kind, strict=not from_text, dec_hook=lambda inner, value: inner(value))
-    except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, UserError):  # a rule of a dataclass
-            raise error.__cause__ from None
-        rule, _, path = str(error).partition(" - at `$")
-        raise UserError(path.strip(".`") or kind.__name__, rule) from error
-    if not drop_unknown and (unknown := sorted(flatten(table).keys() - flatten(plain(tree)).keys())):
-        raise UserError(unknown[0], "unknown key")
+    tree: T = _decoded(kind, table, "", from_text, drop_unknown)
     return tree
+
+
+def _decoded(kind: Any, value: Any, path: str, from_text: bool, drop_unknown: bool) -> Any:
+    """A value of a type, field by field, so that an error has the field's dotted key."""
+    inner = get_args(kind)
+    if get_origin(kind) in {list, tuple} and is_dataclass(inner[0]) and isinstance(value, list):
+        items = (_decoded(inner[0], item, f"{path}.{i}", from_text, drop_unknown) for i, item in enumerate(value))
+        return get_origin(kind)(items)
+    tables: list[Any] = [one for one in (kind, *inner) if is_dataclass(one)]
+    if not tables or (kind not in tables and not isinstance(value, Mapping)):
+        try:
+            given = _with_none(value) if from_text else value
+            return msgspec.convert(given, kind, strict=not from_text, dec_hook=lambda hint, text: hint(text))
+        except msgspec.ValidationError as error:
+            raise UserError(path, error) from error
+    (table,) = tables
+    check(isinstance(value, Mapping), path or table.__name__, "must be a table", type(value).__name__)
+    prefix, hints, found = path and f"{path}.", get_type_hints(table), {}
+    for key, one in value.items():
+        check(key in hints or drop_unknown, f"{prefix}{key}", "unknown key")
+        if key in hints:
+            found[key] = _decoded(hints[key], one, f"{prefix}{key}", from_text, drop_unknown)
+    for field in fields(table):
+        optional = field.default is not MISSING or field.default_factory is not MISSING
+        check(optional or field.name in found, f"{prefix}{field.name}", "must be given")
+    return table(**found)
 
 
 def plain(tree: Any, without: Literal["", "derived", "operational"] = "", marked: bool = False) -> Any:
