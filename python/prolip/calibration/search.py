@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -90,7 +90,7 @@ class SearchCalibration:
 
     subject: Subject
     """Without labels."""
-    score: str
+    score: Literal["csd", "mean"]
     """`csd` or `mean` (`prolip.metrics.retrieval_scores`)."""
     num_images: int
     """N of the collection that `wrong` is from."""
