@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.support import servers
 from tests.support.captioned_sets import write_pairs
+from tests.support.http_servers import answering
 from tests.support.object_stores import s3_settings
 from tests.support.remote_shards import BUCKET
 from tests.support.suite_results import values
@@ -46,7 +47,7 @@ def test_remote_shards_give_the_figures_of_local_ones(way, lab, tmp_path, monkey
         case "s3":
             server = servers.moto(folder, BUCKET)
         case _:
-            server = servers.python_server(folder)
+            server = answering(folder=folder)
     with server as url:
         address, plain = url, "{0..1}.tar"
         if way == "s3":

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.support import servers
+from tests.support.http_servers import answering
 from tests.support.images import encode
 from tests.support.object_stores import s3_settings
 from tests.support.remote_shards import (
@@ -69,7 +70,7 @@ def index(tmp_path: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize(("ranges", "suffix"), [(True, "tar"), (False, "tar.gz")])
 def test_an_unreliable_server_gives_the_same_batches(ranges, suffix, folder, expected, tmp_path):
-    server = servers.nginx(folder, tmp_path) if ranges else servers.python_server(folder)
+    server = servers.nginx(folder, tmp_path) if ranges else answering(folder=folder)
     with server as url, servers.FaultProxy(url, seed=int(ranges)) as proxy:
         check(f"{proxy.url}/{{000..005}}.{suffix}", expected, tmp_path)
         assert sum(count for fault, count in proxy.faults.items() if fault != "none") > 5, proxy.faults
@@ -99,7 +100,7 @@ def test_of_a_selection_an_object_store_sends_the_ranges(tmp_path, monkeypatch):
 
 def test_a_missing_shard_is_an_error_or_skipped(folder, expected, tmp_path, index):
     served = served_copy(folder, tmp_path / "served")
-    with servers.python_server(served) as url:
+    with answering(folder=served) as url:
         shards = f"{url}/{{000..005}}.tar"
         write_index([shards], index, 2, QUICK)
         (served / "003.tar").unlink()

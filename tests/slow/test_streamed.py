@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 from tests.support import servers
+from tests.support.http_servers import answering
 from tests.support.images import encode, noise
 from tests.support.refusals import refusal_of
 from tests.support.remote_shards import assert_equal, batches
@@ -80,7 +81,7 @@ def test_batches_do_not_depend_on_threads_server_or_stops(last_batch, mode, num_
             resumed = batches(replace(config, num_threads=3), rank, 2, whole[stop].cursor)
             assert_equal(resumed, whole[stop + 1 :])
     # Where the shards lie is of no matter, nor that their bytes come slowly and in pieces.
-    with servers.python_server(ragged) as other, servers.FaultProxy(other, seed=1) as proxy:
+    with answering(folder=ragged) as other, servers.FaultProxy(other, seed=1) as proxy:
         assert_equal(batches(replace(config, shards=(f"{proxy.url}/{PATTERN}",)), 1, 2), whole)
 
 

@@ -107,15 +107,6 @@ def redirecting(target: str, tokens: list[str | None]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def python_server(folder: Path) -> Iterator[str]:
-    """`python -m http.server`: no ranges, no ETags."""
-    port = free_port()
-    command = [sys.executable, *f"-m http.server {port} --bind 127.0.0.1 --directory {folder}".split()]
-    with running(command, port):
-        yield f"http://127.0.0.1:{port}"
-
-
-@contextlib.contextmanager
 def moto(folder: Path, bucket: str) -> Iterator[str]:
     """moto's S3 with the folder's files in a bucket."""
     program = shutil.which("moto_server", path=str(Path(sys.executable).parent))
@@ -289,27 +280,3 @@ class StoreProxy(FaultProxy):
     """Only faults after which clients of S3 try again."""
 
     kinds = ("500", "503", "truncate", "reset", "delay", "close")
-
-
-class Silent:
-    """Takes connections at a port and never says anything."""
-
-    def __init__(self, port: int):
-        self.port = port
-        self.visitors = 0
-
-    def __enter__(self) -> Silent:
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                self._open.append(self._listener.accept()[0])
-                self.visitors += 1
-
-    def __exit__(self, *_: object) -> None:
-        for one in [self._listener, *self._open]:
-            one.close()

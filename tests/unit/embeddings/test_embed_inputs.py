@@ -3,11 +3,9 @@
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,28 +15,23 @@ import torch
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.embed_options import assert_equal, options, read
 from tests.support.http_servers import Request, answering, send_file
-from tests.support.object_stores import s3_settings
-from tests.support.ranked_shards import SIZES, contents, select, shards
+from tests.support.ranked_shards import SIZES, shards
 from tests.support.refusals import refusal_of
-from tests.support.remote_shards import BUCKET
-from tests.support.servers import StoreProxy, moto
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.embed import embed_shards
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.row_contents import fetch
-from prolip.embeddings.search import run_search
-from prolip.embeddings.storage import MANIFEST, Manifest, complete_parts
+from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.errors import UserError
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.models.precision import DTYPES
 from prolip.store.folder import Folder
-from prolip.store.selection import Chosen, read_selection, write_selection
+from prolip.store.selection import Chosen, write_selection
 
 
 @pytest.fixture(scope="module")
@@ -148,26 +141,6 @@ def test_a_failed_part_is_left_out_or_made_later(lab, tmp_path):
     assert read(out, "image")[0] == [f"k{row}" for size in SIZES[:2] for row in range(size)]
 
 
-@pytest.mark.parametrize("scheme", ["", "s3"])
-def test_of_commands_at_once_those_of_one_plan_make_the_parts_together(scheme, lab, tmp_path, monkeypatch):
-    (tmp_path / "empty").mkdir()
-    with moto(tmp_path / "empty", BUCKET) as endpoint, ThreadPoolExecutor(4) as pool:
-        s3_settings(monkeypatch, endpoint)
-        folder = Folder(f"s3://{BUCKET}/out" if scheme else str(tmp_path / "out"))
-        runs = [
-            pool.submit(run_embed, options(lab, folder.address, what="both", log_var=place % 2 == 0))
-            for place in range(4)
-        ]
-        failed = [run.exception() for run in runs]
-        assert all(error is None or (isinstance(error, UserError) and error.field == "out") for error in failed)
-        made, other = failed[::2], failed[1::2]
-        assert not (None in made and None in other)
-        assert scheme or [None, None] in (made, other)
-        near = {path.name: path.read_bytes() for path in (lab / "out").glob("*.parquet")}
-        if made == [None, None]:
-            assert {name: folder.read(name) for name in folder.list() - {MANIFEST}} == near
-
-
 OTHER_SETTINGS: tuple[Mapping[str, object], ...] = (
     {"rows_per_part": 2},
     {"dtype": "float16"},
@@ -254,29 +227,6 @@ def test_remote_shards_are_embedded_like_local_ones_and_their_signature_is_not_s
     assert not any(b"signed" in path.read_bytes() for path in (tmp_path / "far").iterdir())
     image = contents[shard, "k2"].image
     assert np.abs(image[7, 7].astype(int) - (90, 80, 99)).max() < 3
-
-
-def test_parts_in_an_object_store_equal_local_ones_whatever_breaks(lab, tmp_path, monkeypatch):
-    near = {path.name: path.read_bytes() for path in (lab / "out").glob("*.parquet")}
-    (tmp_path / "empty").mkdir()
-    folder = Folder(f"s3://{BUCKET}/far")
-    with moto(tmp_path / "empty", BUCKET) as endpoint:
-        monkeypatch.setattr("prolip.store.folder._ATTEMPTS", 2)
-        with StoreProxy(endpoint, 0, 0, breaks_after=sum(map(len, near.values())) - 1) as proxy:
-            s3_settings(monkeypatch, proxy.url)
-            with pytest.raises(DataError, match=re.escape(folder.at(""))):  # the part that could not be written
-                run_embed(options(lab, folder.address, what="both"))
-        monkeypatch.setattr("prolip.store.folder._ATTEMPTS", 10)
-        with StoreProxy(endpoint, 0, 0.3, delay=0.05) as proxy:
-            s3_settings(monkeypatch, proxy.url)
-            assert "parts: 3 (3 new)" not in run_embed(options(lab, folder.address, what="both"))[0]
-            assert {name: folder.read(name) for name in folder.list() - {MANIFEST}} == near
-            ask = SearchOptions(embeddings=folder.address, text=("food",), device="cpu", json=True)
-            found = run_search(ask)
-            far = contents(read_selection(select(folder.address, folder.at("chosen"), keep_count=5)))
-        assert proxy.faults.keys() - {"none", "delay"}
-    assert found == run_search(replace(ask, embeddings=str(lab / "out")))
-    assert far == contents(read_selection(select(lab / "out", tmp_path / "chosen", keep_count=5)))
 
 
 @pytest.mark.parametrize(
