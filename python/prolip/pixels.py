@@ -9,7 +9,6 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from prolip.data import DataError, FitConfig, preprocess, usable_cores
 from prolip.data.config import Filter
 from prolip.data.device import Normalise
-from prolip.data.image_files import STORED, UNREADABLE, check_pixels, open_image
+from prolip.data.image_files import UNREADABLE, check_pixels, open_image
 from prolip.errors import UserError, check
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ModelConfig
@@ -82,8 +81,8 @@ class Preprocess:
     """At native aspect, the side of a patch."""
     image_seq_len: int = 256
     """At native aspect, the maximum number of patches."""
-    turned: bool = False
-    """Turn images as EXIF says."""
+    turned: bool | None = None
+    """Turn images as EXIF says. None turns those at native aspect, as the loader does."""
 
     @classmethod
     def of(cls, source: Any) -> Preprocess:
@@ -133,7 +132,7 @@ class Preprocess:
         if vision.image_seq_len is None:
             return made
         length = vision.image_seq_len
-        return replace(made, resize="native", turned=True, patch_size=vision.patch_size, image_seq_len=length)
+        return replace(made, resize="native", patch_size=vision.patch_size, image_seq_len=length)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -202,46 +201,45 @@ class Preprocess:
         size = (self.patch_size, self.image_seq_len) if self.is_native else self.sides
         threads = threads or (usable_cores() if len(images) > 1 else 1)
         options = {"native": self.is_native, "turned": self.turned, "threads": threads}
-        sources = [self._as_source(*both) for both in zip(images, names, strict=True)]
-        data, grids, failed = preprocess(sources, self.fit, size, table, **cast(Any, options))
+        sources = [_as_source(*both) for both in zip(images, names, strict=True)]
+        data, _, grids, failed = preprocess(sources, self.fit, size, table, **cast(Any, options))
         rows = data.reshape(len(images), -1)
-        for place, reason in failed:
-            pixels = self._by_pillow(sources[place], names[place], reason)
-            rows[place], grids[place], again = preprocess([pixels], self.fit, size, table, **cast(Any, options))
+        for place, other, reason in failed:
+            encoded = sources[place]
+            encoded = _read(encoded, names[place]) if isinstance(encoded, str) else encoded
+            if not other:
+                raise DataError(f"cannot be read ({reason})", names[place])
+            opened = [_opened(encoded, names[place])]
+            rows[place], _, grids[place], again = preprocess(opened, self.fit, size, table, **cast(Any, options))
             assert not again, again
         return rows, grids
 
-    def _as_source(self, image: AnyImage, name: str) -> Any:
-        if isinstance(image, bytes | bytearray | memoryview):
-            return bytes(image)
-        if isinstance(image, str | os.PathLike):
-            address = os.fspath(image)
-            return _read(address, name) if "://" in address else address
-        return np.array(self._as_pil(image, name))
 
-    def _by_pillow(self, source: str | bytes, name: str, reason: str) -> NDArray[np.uint8]:
-        """Pixels of formats that only Pillow decodes, such as GIF and TIFF, and no file that our decoders refuse."""
-        data = _read(source, name) if isinstance(source, str) else source
-        with suppress(*UNREADABLE), open_image(data) as opened:
-            if opened.format in STORED:
-                raise DataError(f"cannot be read ({reason})", name)
-        return np.array(self._as_pil(data, name))
+def _as_source(image: AnyImage, name: str) -> Any:
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | os.PathLike):
+        address = os.fspath(image)
+        return _read(address, name) if "://" in address else address
+    return _opened(image, name)
 
-    def _as_pil(self, image: Any, name: str) -> Image.Image:
-        """Return the image in RGB. It is converted before resizing: palette indices cannot be resized."""
-        if not isinstance(image, bytes | Image.Image | np.ndarray | Tensor):
-            raise UserError(name, KINDS, f"a {type(image).__name__}")
-        if isinstance(image, np.ndarray | Tensor):
-            image = Image.fromarray(_as_array(image, name))
-        if isinstance(image, Image.Image) and 0 in image.size:
-            raise UserError(name, "must have at least one pixel", f"{image.width} x {image.height}")
-        try:
-            if isinstance(image, bytes):
-                image = open_image(image)
-            check_pixels(image)
-            return (ImageOps.exif_transpose(image) if self.turned else image).convert("RGB")
-        except UNREADABLE as error:
-            raise DataError(f"cannot be read ({error})", name) from error
+
+def _opened(image: Any, name: str) -> tuple[NDArray[np.uint8], int]:
+    """Pixels in RGB, by Pillow, and their orientation. Converted before resizing: palette indices cannot be resized."""
+    if not isinstance(image, bytes | Image.Image | np.ndarray | Tensor):
+        raise UserError(name, KINDS, f"a {type(image).__name__}")
+    if isinstance(image, np.ndarray | Tensor):
+        image = Image.fromarray(_as_array(image, name))
+    if isinstance(image, Image.Image) and 0 in image.size:
+        raise UserError(name, "must have at least one pixel", f"{image.width} x {image.height}")
+    try:
+        if isinstance(image, bytes):
+            image = open_image(image)
+        check_pixels(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return np.array(image.convert("RGB")), int(orientation) if orientation in range(1, 9) else 1
+    except UNREADABLE as error:
+        raise DataError(f"cannot be read ({error})", name) from error
 
 
 def of_transformers(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +253,7 @@ def of_transformers(settings: Mapping[str, Any]) -> dict[str, Any]:
     check(resample in _FILTERS, "resample", f"must be one of {[*_FILTERS]}", resample)
     check(not given.get("do_pad"), "do_pad", "must be false", True)
     check(given.get("do_resize", True), "do_resize", "must be true", False)
-    made: dict[str, Any] = {"filter": _FILTERS[resample], "crop": "floor"}
+    made: dict[str, Any] = {"filter": _FILTERS[resample], "crop": "floor", "turned": False}
     if "max_num_patches" in given:
         native = {"resize": "native", "patch_size": given["patch_size"], "image_seq_len": given["max_num_patches"]}
         return made | native

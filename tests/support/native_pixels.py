@@ -8,7 +8,7 @@ from prolip.pixels import Preprocess as Exact
 
 def native_pixels(data, patch_size, seq_len, filter="bicubic"):
     """Return u8 [H, W, 3]: the whole image, turned as EXIF says."""
-    native = Exact(resize="native", patch_size=patch_size, image_seq_len=seq_len, filter=filter, turned=True)
+    native = Exact(resize="native", patch_size=patch_size, image_seq_len=seq_len, filter=filter)
     patches = Preprocess(native).decode(data)
     rows, columns = patches.shape[:2]
     cells = patches.view(rows, columns, patch_size, patch_size, 3)

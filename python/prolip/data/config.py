@@ -263,8 +263,9 @@ class LoaderConfig(DataConfig):
 
     batch_size: int
     """Samples per batch on this rank. With `native` its token budget decides."""
-    image_size: int
-    """Side of the images in pixels; with 0 no image is decoded. With `native` only 0 has a meaning."""
+    image_size: int | tuple[int, int]
+    """Height and width of the images in pixels, or their side; with 0 no image is decoded. With `native` only 0 has a
+    meaning."""
     fit: FitConfig = FitConfig()
     """How images are fitted. With `native` or `augment` only the filter has a meaning."""
     seed: int = 0

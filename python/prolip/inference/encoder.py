@@ -4,8 +4,8 @@
                                                                +--> the network --> `Encoded` --> a sink
     files, lists, columns ---- a pool of threads --------------+
 
-The pool also prepares the samples of shards if images are not square, or captions have no tokenizer of ours. Both work
-ahead of the network. B batch, C caption slots, L tokens, H/W pixels, D dimensions.
+The pool also prepares the samples of shards if captions have no tokenizer of ours. Both work ahead of the network.
+B batch, C caption slots, L tokens, H/W pixels, D dimensions.
 """
 
 from __future__ import annotations
@@ -251,12 +251,11 @@ class Encoder:
             selection=selection,
         )
         preprocess = self.preprocess
-        height, width = preprocess.pixels.sides
-        if height != width or (self.caption_keys and not isinstance(self.tokenizer, Tokenizer | UserError)):
+        if self.caption_keys and not isinstance(self.tokenizer, Tokenizer | UserError):
             texts = ("txt" if key == "txt" else "json" for key in self.caption_keys)
             return BatchLoader(replace(config, keep_members=tuple(dict.fromkeys((*self.keep, *EXTENSIONS, *texts)))))
         native = preprocess.native(self.batch_size)
-        config = replace(config, image_size=height, fit=preprocess.pixels.fit, native=native)
+        config = replace(config, image_size=preprocess.pixels.sides, fit=preprocess.pixels.fit, native=native)
         if self.caption_keys:
             slots = tuple(CaptionConfig(sources=(CaptionSource(key=key),)) for key in self.caption_keys)
             config = replace(config, captions=slots, tokenizer=self.require_tokenizer().config)
@@ -372,7 +371,7 @@ class Encoder:
                 return _Ready(None, (0, 0), captions)
             preprocess, image, size = self.preprocess, sample.image, (0, 0)
             if isinstance(image, bytes | Path):
-                size = pixel_size(image, turned=preprocess.pixels.turned)
+                size = pixel_size(image, turned=preprocess.pixels.is_native)
             return _Ready(preprocess.decode(image, sample.name), size, captions)
         except (UserError, DataError) as error:
             return Bad(sample.key, sample.place, error)

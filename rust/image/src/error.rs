@@ -3,6 +3,8 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
     #[error("not a JPEG, PNG or WebP file ({length} bytes)")]
     UnknownFormat { length: usize },
     #[error("{0} is not read from shards; prolip data build converts it to PNG")]

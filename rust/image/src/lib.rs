@@ -1,27 +1,21 @@
-//! Encoded images to the pixels that a model takes, equal to Pillow's to the bit. No threads and no global state: the caller
-//! hands in the buffers.
+//! Encoded images to the values that a model takes, with pixels equal to Pillow's to the bit.
 //!
 //! ```
-//! use prolip_image::{Decoder, Fit, Rgb8, Scratch, ValueTable};
+//! use prolip_image::{Fit, Form, Preparation, Source, ValueTable, prepare};
 //!
-//! /// 3 x 224 x 224 floats from -1 to 1: shortest side by the bicubic filter, then the centre.
-//! fn prepare(bytes: &[u8]) -> Option<Vec<u8>> {
-//!     let mut image = Rgb8::default();
-//!     Decoder::new(1 << 26).decode(bytes, &mut image).ok()?;
-//!     let mut pixels = vec![0; 224 * 224 * 3];
-//!     Fit::default().apply(&image, [224, 224], &mut Scratch::default(), &mut pixels);
-//!     let floats = (0..3).flat_map(|_| 0..=255u8).map(|value| f32::from(value) / 127.5 - 1.0);
-//!     let table = ValueTable::new(floats.flat_map(f32::to_ne_bytes).collect());
-//!     let mut planes = vec![0; pixels.len() * table.width()];
-//!     table.translate_to_planes(&pixels, &mut planes);
-//!     Some(planes)
-//! }
+//! // 3 x 224 x 224 floats from -1 to 1: shortest side by the bicubic filter, then the centre.
+//! let floats = (0..3).flat_map(|_| 0..=255u8).map(|value| f32::from(value) / 127.5 - 1.0);
+//! let table = ValueTable::new(floats.flat_map(f32::to_ne_bytes).collect());
+//! let (form, fit) = (Form::Fixed([224, 224]), Fit::default());
+//! let how = Preparation { form, fit, turned: None, table: Some(table), planes: true };
 //! let png = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/palette.png"));
-//! assert_eq!(prepare(png).unwrap().len(), 3 * 224 * 224 * 4);
-//! assert!(prepare(b"GIF89a").is_none());
+//! let mut values = vec![0; 2 * how.cell_bytes()];
+//! let done = prepare(&[Source::Bytes(png), Source::Bytes(b"GIF89a")], &how, 2, &mut values);
+//! assert!(done[0].is_ok() && done[1].is_err());
 //! ```
 //!
 //! ```text
+//! prepare        bytes to values: decode, then fit, augment or patches, then value_table
 //! fit, augment   what becomes of a decoded image, from the operations below
 //! decode         JPEG, PNG and WebP to packed RGB       orientation   the turn that EXIF says
 //! resize         by two passes of weighted sums         coefficients, filter  their weights
@@ -48,6 +42,7 @@ mod orientation;
 mod passes;
 mod patches;
 mod portable;
+mod prepare;
 mod resize;
 mod rgb;
 mod slope;
@@ -63,9 +58,13 @@ pub use gray::gray;
 pub use grid::grid_of;
 pub use hue::adjust_hue;
 pub use patches::apply_in_patches;
+pub use prepare::{Form, Preparation, Prepared, Preparer, Source, prepare};
 pub use resize::{Scratch, resize_box};
 pub use rgb::{CropBox, Rgb8};
 pub use value_table::ValueTable;
+
+/// Default limit on the pixels of an image, Pillow's `MAX_IMAGE_PIXELS`: beyond it Pillow warns of a decompression bomb.
+pub const MAX_PIXELS: u64 = 89_478_485;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 
 use numpy::ndarray::{ArrayView, Dimension, IntoDimension, Ix2, Ix3, IxDyn};
 use numpy::{Element, PyArray, PyArray1, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods};
+use prolip_image::{Form, Preparation};
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{self, Dataset, Lease};
 use pyo3::prelude::*;
@@ -85,7 +86,7 @@ impl Batch {
         py: Python<'_>,
         batch: pipeline::Batch,
         dataset: &Dataset,
-        value_bytes: usize,
+        preparation: &Preparation,
     ) -> PyResult<Self> {
         let pipeline::Batch { mut lease, samples: _, masked_rows, row_patches, cursor } = batch;
         let arrays = &mut lease.arrays;
@@ -99,10 +100,12 @@ impl Batch {
         let sizes = PyArray1::from_slice(py, arrays.sizes.as_flattened());
         let sizes = sizes.reshape([arrays.sizes.len(), 2])?;
         let places = PyArray1::from_slice(py, &arrays.rows);
-        let (rows, side) = (arrays.keys.len(), dataset.config.image_size as usize);
-        let shape = match dataset.config.native {
-            Some(_) => vec![rows, row_patches, dataset.patch_bytes() * value_bytes],
-            None => vec![rows, side, side, 3 * value_bytes],
+        let rows = arrays.keys.len();
+        let shape = match preparation.form {
+            Form::Native(_) => vec![rows, row_patches, preparation.cell_bytes()],
+            Form::Fixed([height, width]) => {
+                vec![rows, height as usize, width as usize, 3 * preparation.value_bytes()]
+            }
         };
         let (coords, grids) = (&mut arrays.patch_coords, &mut arrays.grids);
         let slots = dataset.config.captions.len();

@@ -28,11 +28,11 @@ mod _core {
     #[pymodule_export]
     use crate::config::{native_rows, usable_cores};
     #[pymodule_export]
-    use crate::image::{decode, grid_of, preprocess_image};
+    use crate::image::{decode, grid_of};
     #[pymodule_export]
     use crate::loader::{BatchIterator, BatchLoader};
     #[pymodule_export]
-    use crate::preprocess::preprocess;
+    use crate::preprocess::{preprocess, preprocess_image};
     #[pymodule_export]
     use crate::shards::{
         check_index, examine_shards, expand_shards, fetch_shard, shard_regions, shown_shard,
@@ -47,7 +47,7 @@ mod _core {
     #[pymodule]
     mod testing {
         #[pymodule_export]
-        use crate::testing::{colour_jitter, gray, mask_tokens, resize_box};
+        use crate::testing::{colour_jitter, gray, mask_tokens, resize};
     }
 
     #[pymodule_init]

@@ -212,7 +212,7 @@ impl BatchIterator {
             log(py, pipeline.notes())?;
             match next.map_err(|error| loader_error(py, &error))? {
                 Next::Batch(batch) => {
-                    return Batch::new(py, *batch, &self.dataset, pipeline.value_bytes()).map(Some);
+                    return Batch::new(py, *batch, &self.dataset, pipeline.preparation()).map(Some);
                 }
                 Next::End => return Ok(None),
                 Next::Waiting => py.check_signals()?,

@@ -5,18 +5,18 @@ use numpy::{
     PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3,
     PyUntypedArrayMethods,
 };
-use prolip_image::{CropBox, JitterDraw, Rgb8};
+use prolip_image::{CropBox, JitterDraw, Rgb8, Scratch, resize_box};
 use prolip_loader::text::mask::{self, Padding};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::config::read;
-use crate::image::{resized, to_array};
 
 /// Return a part of an image, (x, y, width, height), resized by one of Pillow's filters.
 #[pyfunction]
 #[pyo3(signature = (image, r#box, width, height, filter = None))]
-pub fn resize_box<'py>(
+#[pyo3(name = "resize_box")]
+pub fn resize<'py>(
     py: Python<'py>,
     image: PyReadonlyArray3<'py, u8>,
     r#box: (u32, u32, u32, u32),
@@ -27,7 +27,10 @@ pub fn resize_box<'py>(
     let decoded = to_image(&image)?;
     let crop = CropBox { x: r#box.0, y: r#box.1, width: r#box.2, height: r#box.3 };
     let filter = filter.map(|filter| read("filter", filter)).transpose()?.unwrap_or_default();
-    resized(py, &decoded, crop, filter, [width, height])
+    let mut pixels = vec![0; width as usize * height as usize * 3];
+    let scratch = &mut Scratch::default();
+    py.detach(|| resize_box(&decoded, crop, filter, [width, height], scratch, &mut pixels));
+    to_array(py, pixels, width, height)
 }
 
 /// Return an image after colour jitter with these factors; None leaves one out.
@@ -89,7 +92,7 @@ fn changed<'py>(
     let decoded = to_image(image)?;
     let mut pixels = decoded.pixels().to_vec();
     py.detach(|| change(&mut pixels));
-    to_array(py, pixels, decoded.height() as usize, decoded.width() as usize)
+    to_array(py, pixels, decoded.width(), decoded.height())
 }
 
 fn to_image(image: &PyReadonlyArray3<'_, u8>) -> PyResult<Rgb8> {
@@ -97,4 +100,13 @@ fn to_image(image: &PyReadonlyArray3<'_, u8>) -> PyResult<Rgb8> {
     let shape = image.shape();
     Rgb8::from_pixels(shape[1] as u32, shape[0] as u32, pixels)
         .ok_or_else(|| PyValueError::new_err("image: must be [H, W, 3]"))
+}
+
+fn to_array(
+    py: Python<'_>,
+    pixels: Vec<u8>,
+    width: u32,
+    height: u32,
+) -> PyResult<Bound<'_, PyArray3<u8>>> {
+    PyArray1::from_vec(py, pixels).reshape([height as usize, width as usize, 3])
 }

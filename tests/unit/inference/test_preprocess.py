@@ -89,14 +89,14 @@ def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
 
 file, square, before = Path(sys.argv[1]), Preprocess(Exact(size=24)), peak()
-native = Preprocess(Exact(resize="native", patch_size=8, image_seq_len=9, turned=True))
+native = Preprocess(Exact(resize="native", patch_size=8, image_seq_len=9))
 for open_it in (square.decode, native.decode, lambda file: read_image(file, None)):
     try:
         open_it(file)
         print("decoded")
     except (DataError, ValueError, OSError):
         pass
-assert pixel_size(file, turned=True) == (0, 0) and pixel_size(file.read_bytes()) == (0, 0)
+assert pixel_size(file) == (0, 0) and pixel_size(file.read_bytes()) == (0, 0)
 print(peak() - before)
 """
 
@@ -121,7 +121,7 @@ def test_people_see_what_the_model_sees():
     image.getexif()[ExifTags.Base.Orientation] = 6
     turned = encode(image, "jpeg", exif=image.getexif())
     assert PREPROCESS.thumbnail(turned, 40).shape == (40, 40, 3)
-    native = Preprocess(Exact(resize="native", patch_size=8, image_seq_len=9, turned=True))
+    native = Preprocess(Exact(resize="native", patch_size=8, image_seq_len=9))
     assert native.thumbnail(turned, 40).shape == (80, 20, 3)
     assert native(turned).shape == (3, 32, 8)
 

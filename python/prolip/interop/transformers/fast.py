@@ -66,7 +66,7 @@ class _Fast:
         fitted = of_transformers({**options, **sizes})
         factor = options["rescale_factor"] if rescales else None
         table = _table(factor, *(options[name] if normalises else None for name in ("image_mean", "image_std")))
-        exact = Preprocess(**fitted, turned=any(isinstance(image, str) for image in images))
+        exact = Preprocess(**fitted | {"turned": any(isinstance(image, str) for image in images)})
         made = exact.features(images, table)
         return BatchFeature(made if return_tensors else {k: [*v] for k, v in made.items()}, tensor_type=return_tensors)
 

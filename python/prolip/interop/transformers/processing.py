@@ -111,7 +111,6 @@ class ProLIPImageProcessor(BaseImageProcessor):
             filter=resample,
             patch_size=self.patch_size,
             image_seq_len=self.max_num_patches or 1,
-            turned=is_native,
         )
         table = self._normalised(torch.arange(256)[:, None]).T
         return exact.features([image if _is_file(image) else _open(image) for image in images], table)

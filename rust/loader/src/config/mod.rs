@@ -5,7 +5,8 @@ mod strict;
 
 use std::path::PathBuf;
 
-use prolip_image::Fit;
+pub use prolip_image::MAX_PIXELS;
+use prolip_image::{Fit, Form};
 use serde::Deserialize;
 
 /// Largest shuffle window: its permutation is stored as 32-bit indices.
@@ -13,9 +14,6 @@ pub(crate) const MAX_WINDOW: usize = 1 << 31;
 
 /// Longest sequence of patches: their coordinates are 16-bit numbers.
 pub(crate) const MAX_SEQ_LEN: u32 = 32_768;
-
-/// Limit on the pixels of an image, Pillow's `MAX_IMAGE_PIXELS`: beyond it Pillow warns of a decompression bomb.
-pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// The key of a caption that comes from the member `.txt`, not from the JSON.
 pub const TXT: &str = "txt";
@@ -163,7 +161,9 @@ pub struct LoaderConfig {
     pub mode: Mode,
     pub num_samples: Option<u64>,
     pub batch_size: usize,
-    pub image_size: u32,
+    /// Height and width; 0 and 0 decode no image.
+    #[serde(deserialize_with = "strict::sides")]
+    pub image_size: [u32; 2],
     pub fit: Fit,
     pub native: Option<NativeConfig>,
     pub augment: Option<AugmentConfig>,
@@ -183,4 +183,11 @@ pub struct LoaderConfig {
     pub store: StoreConfig,
     #[serde(deserialize_with = "strict::texts")]
     pub keep_members: Vec<String>,
+}
+
+impl LoaderConfig {
+    pub fn form(&self) -> Form {
+        let native = self.native.as_ref();
+        native.map_or(Form::Fixed(self.image_size), |native| Form::Native(native.patch_size))
+    }
 }

@@ -66,11 +66,14 @@ impl LoaderConfig {
     }
 
     fn validate_image_size(&self) -> Result<(), ConfigError> {
-        let (field, side) = ("image_size", self.image_size);
-        check(side <= MAX_IMAGE_SIZE, field, side, "must be at most 4096")?;
+        let (field, sides) = ("image_size", self.image_size);
+        let shown = format!("{sides:?}");
+        let is_none = sides == [0; 2];
+        let holds = is_none || sides.iter().all(|side| (1..=MAX_IMAGE_SIZE).contains(side));
+        check(holds, field, &shown, "must be between 1 and 4096, or 0 for no images")?;
         let is_plain = self.augment.is_none() && self.mask.is_none();
         let rule = "no image is decoded then, so augment and mask must be None";
-        check(side > 0 || is_plain, field, side, rule)
+        check(!is_none || is_plain, field, shown, rule)
     }
 
     fn validate_batch_size(&self) -> Result<(), ConfigError> {

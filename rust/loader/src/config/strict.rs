@@ -15,6 +15,20 @@ pub(super) fn boolean<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Err
     from.deserialize_any(Boolean)
 }
 
+/// Height and width; one number stands for both.
+pub(super) fn sides<'de, D: Deserializer<'de>>(from: D) -> Result<[u32; 2], D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "must be a side, or height and width")]
+    enum Sides {
+        Both(u32),
+        Each([u32; 2]),
+    }
+    Ok(match Sides::deserialize(from)? {
+        Sides::Both(side) => [side; 2],
+        Sides::Each(sides) => sides,
+    })
+}
+
 struct Texts;
 
 impl<'de> Visitor<'de> for Texts {

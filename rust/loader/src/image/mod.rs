@@ -1,9 +1,7 @@
-//! Images of samples: what is drawn of each, and its pixels in a batch.
+//! What is drawn of each image, and which vector instructions prepare it.
 
 mod draw;
-mod prepare;
 mod simd;
 
 pub use draw::{draw, draw_native};
-pub(crate) use prepare::ImagePreparer;
 pub use simd::{check_level, level_names};

@@ -160,14 +160,7 @@ impl Dataset {
         SampleRng::new(self.config.seed, plan.epoch, sample.key(), purpose)
     }
 
-    /// Bytes of a patch, or of a square image.
-    pub fn patch_bytes(&self) -> usize {
-        let native = self.config.native.as_ref();
-        let side = native.map_or(self.config.image_size, |native| native.patch_size) as usize;
-        side * side * 3
-    }
-
-    /// Maximum number of patches in a batch, or of square images.
+    /// Maximum number of patches in a batch, or of images of one size.
     pub fn max_patches(&self) -> usize {
         let native = self.config.native.as_ref();
         native.map_or(self.config.batch_size, |native| native.token_budget as usize)

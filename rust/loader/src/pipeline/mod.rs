@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use prolip_image::ValueTable;
+use prolip_image::{Preparation, ValueTable};
 
 pub use array_pool::{BatchArrays, Lease};
 pub use bad_samples::BadSamples;
@@ -78,9 +78,8 @@ impl Pipeline {
         self.shared.next_within(timeout)
     }
 
-    /// Bytes per value of the images.
-    pub fn value_bytes(&self) -> usize {
-        self.shared.value_bytes
+    pub fn preparation(&self) -> &Preparation {
+        &self.shared.preparation
     }
 
     pub fn stats(&self) -> LoaderStats {

@@ -16,7 +16,7 @@ use super::dataset::Dataset;
 use super::planner::Planner;
 use super::row_slots::RowSlots;
 use super::stats::{Counters, LoaderStats, Stage};
-use prolip_image::ValueTable;
+use prolip_image::{Preparation, ValueTable};
 
 use crate::archive::OpenFiles;
 use crate::error::Error;
@@ -93,10 +93,7 @@ impl State {
 
 pub(crate) struct Shared {
     pub dataset: Arc<Dataset>,
-    /// What images hold instead of bytes, if anything.
-    pub table: Option<ValueTable>,
-    /// Bytes per value of an image.
-    pub value_bytes: usize,
+    pub preparation: Preparation,
     pub counters: Counters,
     pool: Arc<ArrayPool>,
     pub provider: Option<Arc<dyn ShardProvider>>,
@@ -118,7 +115,8 @@ impl Shared {
         table: Option<ValueTable>,
     ) -> Arc<Self> {
         let config = &dataset.config;
-        let value_bytes = table.as_ref().map_or(1, ValueTable::width);
+        let (form, fit) = (config.form(), config.fit);
+        let preparation = Preparation { form, fit, turned: None, table, planes: false };
         let planner = Planner::new(Arc::clone(&dataset), provider.clone(), from);
         let state = State {
             planner: Some(planner),
@@ -140,11 +138,10 @@ impl Shared {
             // One more than the prefetched batches: the one that the reader works on.
             pool: ArrayPool::new(
                 config.prefetch_batches + 1,
-                dataset.max_patches() * dataset.patch_bytes() * value_bytes,
+                dataset.max_patches() * preparation.cell_bytes(),
             ),
             dataset,
-            table,
-            value_bytes,
+            preparation,
             provider,
             changes: AtomicU64::new(0),
             files: Arc::default(),
@@ -163,11 +160,6 @@ impl Shared {
             }));
         }
         shared
-    }
-
-    /// Bytes per patch in a batch, or per square image.
-    pub fn patch_bytes(&self) -> usize {
-        self.dataset.patch_bytes() * self.value_bytes
     }
 
     pub fn stats(&self) -> LoaderStats {
@@ -281,7 +273,7 @@ impl Shared {
     fn begin(&self, state: &mut State, plan: BatchPlan, lease: Lease) {
         let mut rows = state.spare_rows.pop().unwrap_or_default();
         rows.resize_with(plan.samples.len(), Row::default);
-        let slots = RowSlots::new(lease, rows, plan.row_patches() * self.patch_bytes());
+        let slots = RowSlots::new(lease, rows, plan.row_patches() * self.preparation.cell_bytes());
         state.current = Some(Arc::new(BatchInProgress { number: state.begun, plan, slots }));
         state.begun += 1;
     }

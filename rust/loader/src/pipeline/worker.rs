@@ -12,12 +12,12 @@ use super::dataset::Dataset;
 use super::row_slots::RowSlot;
 use super::state::{BatchInProgress, FinishedBatch, Outcome, Shared};
 use super::stats::Stage;
-use prolip_image::{Scratch, grid_of};
+use prolip_image::Preparer;
 
 use crate::archive::Reader;
 use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDraw};
 use crate::error::{Error, SampleError};
-use crate::image::ImagePreparer;
+use crate::image::{draw, draw_native};
 use crate::order::{BatchPlan, NeededShard};
 use crate::rng::{SampleRng, stream};
 use crate::shards::{Location, SampleId};
@@ -40,10 +40,7 @@ struct Worker<'shared> {
     /// The current stage, for the message of a panic.
     stage: Stage,
     reader: Reader,
-    images: ImagePreparer<'shared>,
-    scratch: Scratch,
-    /// An image before its values are replaced.
-    bytes: Vec<u8>,
+    preparer: Preparer,
     caption_scratch: captions::Scratch,
 }
 
@@ -56,9 +53,7 @@ impl<'shared> Worker<'shared> {
             config,
             stage: Stage::Fetch,
             reader: Reader::sharing(&shared.files, &config.keep_members),
-            images: ImagePreparer::new(config),
-            scratch: Scratch::default(),
-            bytes: Vec::new(),
+            preparer: Preparer::new(config.max_pixels),
             caption_scratch: captions::Scratch::default(),
         }
     }
@@ -160,26 +155,25 @@ impl<'shared> Worker<'shared> {
         id: SampleId,
         (pixels, row): (&mut [u8], &mut Row),
     ) -> Result<(), SampleError> {
-        let dataset = self.dataset;
+        let (config, dataset) = (self.config, self.dataset);
         let rng = |purpose| dataset.rng(plan, index, id, purpose);
         let counters = &self.shared.counters;
         let begun = Instant::now();
         self.stage = Stage::Read;
         let wanted = self.dataset.needed_members;
         let index = &self.dataset.index;
-        let limit = self.config.max_member_bytes;
+        let limit = config.max_member_bytes;
         let provider = self.shared.provider.as_deref();
         let members = self.reader.read(index, provider, id, wanted, limit, &mut row.raw_members)?;
         let begun = counters.passed(Stage::Read, begun);
 
         self.stage = Stage::Caption;
-        if !self.config.captions.is_empty() {
-            let texts =
-                captions::Texts::new(members.txt, members.json, self.config.max_caption_bytes)?;
-            let mask = self.config.mask.as_ref();
+        if !config.captions.is_empty() {
+            let texts = captions::Texts::new(members.txt, members.json, config.max_caption_bytes)?;
+            let mask = config.mask.as_ref();
             let general_prob = mask.map_or(0.0, |mask| mask.general_prob);
             texts.draw(
-                &self.config.captions,
+                &config.captions,
                 general_prob,
                 &mut rng(stream::CAPTION),
                 &mut self.caption_scratch,
@@ -188,37 +182,19 @@ impl<'shared> Worker<'shared> {
         }
         let begun = counters.passed(Stage::Caption, begun);
 
-        if self.config.image_size > 0 {
+        if config.image_size != [0; 2] {
             self.stage = Stage::Decode;
-            let decoded = self.images.decode(members.image, || rng(stream::AUGMENT))?;
-            row.size = decoded.size();
+            let draw = |width, height| {
+                let augment = config.augment.as_ref()?;
+                let draw = if config.native.is_some() { draw_native } else { draw };
+                Some(draw(augment, width, height, &mut rng(stream::AUGMENT)))
+            };
+            let how = &self.shared.preparation;
+            row.size = self.preparer.decode(members.image, how, draw)?.map(|side| side as i32);
             let begun = counters.passed(Stage::Decode, begun);
 
             self.stage = Stage::Augment;
-            let (native, patch_bytes) = (self.config.native.as_ref(), self.shared.patch_bytes());
-            row.grid = native.map_or([1; 2], |native| {
-                let (part, cap) = (decoded.part(), pixels.len() / patch_bytes);
-                grid_of(part.height, part.width, native.patch_size, cap as u32).into()
-            });
-            let (image, padding) = pixels.split_at_mut(row.num_patches() * patch_bytes);
-            padding.fill(0);
-            let table = self.shared.table.as_ref();
-            let bytes = if table.is_some() {
-                self.bytes.resize(image.len() / self.shared.value_bytes, 0);
-                &mut self.bytes
-            } else {
-                &mut *image
-            };
-            match native {
-                Some(native) => {
-                    let grid = row.grid.into();
-                    decoded.write_patches(native.patch_size, grid, &mut self.scratch, bytes);
-                }
-                None => decoded.write(self.config.image_size, &mut self.scratch, bytes),
-            }
-            if let Some(table) = table {
-                table.translate(&self.bytes, image);
-            }
+            row.grid = self.preparer.write(how, pixels);
             counters.passed(Stage::Augment, begun);
         }
         row.row = self.reader.row();
@@ -255,7 +231,7 @@ impl<'shared> Worker<'shared> {
         let (dataset, plan) = (self.dataset, &in_progress.plan);
         let native = self.config.native.as_ref();
         let row_patches = plan.row_patches();
-        let patch_bytes = self.shared.patch_bytes();
+        let patch_bytes = self.shared.preparation.cell_bytes();
         let count = compact_rows(&mut lease.arrays, rows, row_patches, patch_bytes);
         let good = &rows[..count];
         let samples: Vec<SampleId> = good.iter().filter_map(|row| row.sample).collect();

@@ -126,7 +126,7 @@ pub fn config(folder: &Path) -> LoaderConfig {
         mode: Mode::Once,
         num_samples: None,
         batch_size: 4,
-        image_size: 8,
+        image_size: [8; 2],
         fit: Default::default(),
         native: None,
         augment: Some(AUGMENT),
@@ -205,7 +205,7 @@ pub struct Content {
 impl Content {
     pub fn new(batch: &Batch, dataset: &Dataset) -> Self {
         let memory = &batch.lease.arrays;
-        let pixels = batch.samples.len() * batch.row_patches * dataset.patch_bytes();
+        let pixels = batch.samples.len() * batch.row_patches * dataset.config.form().bytes();
         Self {
             keys: memory.keys.clone(),
             images: memory.images[..pixels].to_vec(),

@@ -78,7 +78,7 @@ fn training_pixels_follow_the_drawn_augmentations() {
         }),
         captions: Vec::new(),
         mask: None,
-        image_size: SIZE,
+        image_size: [SIZE; 2],
         last_batch: LastBatch::Keep,
         num_epochs: Some(3),
         ..config(folder.path())

@@ -87,7 +87,7 @@ impl Case {
             shards: self.sizes.iter().map(path).collect(),
             index: self.indexed.then(|| format!("{}/shards.index", folder().display())),
             batch_size: crew.batch_size,
-            image_size: 1,
+            image_size: [1; 2],
             captions: Vec::new(),
             mask: None,
             keep_members: Vec::new(),
@@ -117,7 +117,7 @@ impl Case {
                 assert_eq!(*key, row.to_string());
                 assert_eq!(*row, self.rows()[sample.shard as usize][sample.sample as usize]);
             }
-            let bytes = batch.samples.len() * batch.row_patches * dataset.patch_bytes();
+            let bytes = batch.samples.len() * batch.row_patches * dataset.config.form().bytes();
             shown.push(Shown {
                 samples: batch.samples.clone(),
                 pixels: batch.lease.arrays.images[..bytes].to_vec(),
