@@ -31,16 +31,3 @@ def values(found, model=0, data=None):
 def row(measure, data, items, labels=None, statistic="mean", main=False):
     """A row whose id has a data set."""
     return row_of_items(RowId(measure, data=data), items, labels, statistic=statistic, main=main)
-
-
-def three(main: bool = True) -> list[SuiteResult]:
-    """Models of 50, 80 and 20 percent, whose names come in no order; the last one lacks a figure."""
-    labels = torch.arange(COUNT) % 3
-    made = []
-    for model, share in (("m|ddle", 0.5), ("best", 0.8), ("a last", 0.2)):
-        rows = [row("accuracy", "set | one", hits(share), main=main)]
-        if model != "a last":
-            rows.append(row("class_recall", "set | one", hits(share), labels, "mean_per_group"))
-        chart = Chart(group="A curve", text=f"of {model}", svg=f'<svg id="{model[0]}"></svg>')
-        made.append(result(model, *rows, notes=(f"left out by {model}",), charts=(chart,)))
-    return made

@@ -209,9 +209,6 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(lab, mode
 
 
 def test_unusable_data_and_settings_are_refused(tmp_path, lab, model):
-    for field, setting in (("fit_share", 1), ("num_resamples", 0), ("seed", 2**64)):
-        with refusal_of(field):
-            dataclasses.replace(OPTIONS, **{field: setting})
     assert command(lab, "--out", str(tmp_path)) == 2, "a folder"
     (tmp_path / "names.txt").write_text("food\ntravel\nfood\n")
     assert command(lab, "--classnames", str(tmp_path / "names.txt"), "--out", str(tmp_path / "unused")) == 2

@@ -73,18 +73,6 @@ def test_a_model_without_variances_gets_a_note(world):
     assert not any("variances" in id.measure or id.by == "csd" for id in values(world.results))
 
 
-def test_finished_tasks_are_not_run_again(world, monkeypatch):
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("a task ran again")
-
-    before = (world.out / "results.json").read_text()
-    monkeypatch.setattr("prolip.evaluation.datacomp.embed_set", fail)
-    world.run()
-    assert (world.out / "results.json").read_text() == before
-    with pytest.raises(AssertionError, match="a task ran again"):
-        world.run("--out", str(world.out / "elsewhere"), "--tasks", "cifar10")
-
-
 def test_absent_small_and_damaged_sets_are_noted(tmp_path, world, capsys):
     data = tmp_path / "data"
     for key in ("cifar10", "gtsrb", "wilds/fmow"):

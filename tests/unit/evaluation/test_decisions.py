@@ -136,8 +136,6 @@ def test_label_frequencies_of_the_other_folds_make_more_answers_right(answered):
 
 
 def test_unusable_data_and_options_are_refused(lab, tmp_path, answered):
-    with refusal_of("num_folds"):
-        DecisionsOptions(checkpoint=(), data=(), num_folds=1)
     few = answered._replace(evidence=answered.evidence.rows(torch.arange(8)), truth=answered.truth[:8])
     with refusal_of("data"):
         decide(few._replace(folds=torch.arange(8) % 2))

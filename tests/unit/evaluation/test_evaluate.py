@@ -1,9 +1,11 @@
 """A suite's options reach its files; models and data sets are run one after the other."""
 
 import json
+import math
 import shutil
 import tarfile
 import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +14,28 @@ import numpy as np
 import pytest
 import torch
 from tests.support.captioned_world import CaptionedWorld, evaluate
+from tests.support.refusals import refusal_of
 from tests.support.suite_results import hits, result, row, row_of_items
 
 from prolip.cli import main
-from prolip.datasets.data_set import FolderMissing
+from prolip.datasets.data_set import DataSet, FolderMissing
 from prolip.errors import UserError
-from prolip.evaluation.config import SuiteOptions, ZeroShotOptions
-from prolip.evaluation.evaluate import evaluate_sets, run_suite
+from prolip.evaluation.config import (
+    CalibrateOptions,
+    CalibrateSearchOptions,
+    DecisionsOptions,
+    ModelToCalibrate,
+    NoiseOptions,
+    RetrievalOptions,
+    SuiteOptions,
+    UncertaintyOptions,
+    ZeroShotOptions,
+)
+from prolip.evaluation.evaluate import evaluate_data, evaluate_sets, run_suite
 from prolip.evaluation.results import RowId, SuiteResult, TaskCache, TaskResult
+from prolip.metrics.config import BprwConfig
 from prolip.store.selection import Chosen, write_selection
+from prolip.store.typed_tables import plain
 
 
 def run_toy(model: Any, _: SuiteOptions, cache: TaskCache) -> SuiteResult:
@@ -59,6 +74,28 @@ def test_wrong_options_are_refused_before_any_model_is_opened(field, value, tmp_
     with pytest.raises(UserError) as error:
         run_suite("toy", ZeroShotOptions(**given, out=tmp_path), run_toy)
     assert error.value.field.startswith(field.rstrip("s"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (CalibrateOptions, "fit_share", 1),
+        (CalibrateOptions, "num_resamples", 0),
+        (CalibrateSearchOptions, "absent_share", 2),
+        (DecisionsOptions, "num_folds", 1),
+        (NoiseOptions, "swap", 1.0),
+        (RetrievalOptions, "image_id_key", "cocoid"),
+        (RetrievalOptions, "max_wrong", 0.0),
+        (UncertaintyOptions, "num_bins", 1),
+        (UncertaintyOptions, "keep_ratio", 1.0),
+        (UncertaintyOptions, "blur", math.inf),
+        (ZeroShotOptions, "show", -1),
+    ],
+)
+def test_a_setting_out_of_range_is_named(kind, field, value, tmp_path):
+    given = {"out": tmp_path} if issubclass(kind, ModelToCalibrate) else {}
+    with refusal_of(field):
+        kind(checkpoint="x", data="y", **given, **{field: value})
 
 
 def test_a_folder_that_cannot_be_written_or_an_unknown_model_is_refused(tmp_path):
@@ -116,18 +153,44 @@ def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path):
         found("one", "wrong")
 
 
+def test_a_task_is_run_again_if_its_options_or_what_it_reads_have_changed(tmp_path):
+    class Recording(TaskCache):
+        """Keeps the key of the last task."""
+
+        def get_or_run(self, name, key, compute):
+            self.key = json.dumps(plain(key), default=str)
+            return compute()
+
+    def key_of(fingerprint="f", data="d", *read, **changes):
+        model = SimpleNamespace(name="m", fingerprint=lambda: fingerprint, has_variances=True)
+        options, cache = ZeroShotOptions(checkpoint=("m",), data=("d",), **changes), Recording(tmp_path)
+        opened = partial(DataSet, shards=(), classnames=["a"], templates=["{}"], fingerprint=data)
+        result = TaskResult(rows=[row_of_items(RowId("m"), torch.ones(2))])
+        evaluate_data("toy", model, options, ["d"], cache, opened, lambda *_: result, *read)
+        return cache.key
+
+    assert key_of(batch_size=7, num_resamples=3, out=tmp_path, device="cpu") == key_of()
+    changed = [{"templates": ("{}!",)}, {"bprw": BprwConfig(seed=1)}, {"seed": 5}, {"precision": "bf16"}]
+    keys = [
+        key_of(),
+        key_of("g"),
+        key_of("f", "e"),
+        key_of("f", "d", torch.ones(2)),
+        *(key_of(**one) for one in changed),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
 # ---- On real data sets ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suite", ["retrieval", "uncertainty"])
-def test_sets_of_equal_names_both_have_rows_and_damaged_ones_are_noted(suite, world, tmp_path):
+def test_sets_of_equal_names_both_have_rows_and_damaged_ones_are_noted(world, tmp_path):
     (tmp_path / "empty").mkdir()
     shutil.copytree(world.pairs, tmp_path / "other" / world.pairs.name)
     good = [str(world.pairs), str(tmp_path / "other" / world.pairs.name)]
     bad = [str(tmp_path / "empty"), "pipe:cat a.tar", str(tmp_path / "absent.tar")]
     given = [word for source in (*good, *bad, good[0]) for word in ("--data", source)]
-    words = ["--num_bins", "3", "--show", "0"] if suite == "uncertainty" else []
-    found = evaluate(suite, world.ours, tmp_path / "out", *given, *words)
+    found = evaluate("retrieval", world.ours, tmp_path / "out", *given)
     assert {row["id"]["data"] for row in found["figures"]} == set(good)
     notes = found["notes"][world.ours]
     assert [note.split(":")[0] for note in notes] == ["empty", "pipe", "absent.tar"]
@@ -135,7 +198,6 @@ def test_sets_of_equal_names_both_have_rows_and_damaged_ones_are_noted(suite, wo
 
 COMMANDS = {
     "retrieval": ["eval", "retrieval", "--data", "{data}/wds_pairs_test"],
-    "uncertainty": ["eval", "uncertainty", "--data", "{data}/wds_pairs_test", "--num_bins", "2"],
     "decisions": [
         *("eval", "decisions", "--data", "{data}/../wds_pairs_test", "--num_folds", "3"),
         *("--out_of_distribution", "{data}/wds_pairs_test"),

@@ -13,7 +13,6 @@ from tests.support.suite_results import values
 
 from prolip.cli import main
 from prolip.datasets.data_set import embed_set, open_images, read_levels
-from prolip.errors import UserError
 from prolip.evaluation.hierarchies import NEEDS_VARIANCES, Hierarchies, level_rows, walk_rows
 from prolip.evaluation.results import RowId
 from prolip.gaussian import Gaussian
@@ -103,8 +102,6 @@ def test_level_figures_of_a_hand_made_example():
 
 FAULTS = {
     "no image": lambda folder: (folder / "h4.png").unlink(),
-    "broken image": lambda folder: (folder / "h4.png").write_bytes(b"none"),
-    "two tables": lambda folder: (folder / "other.csv").write_text("a\n1\n"),
     "a short row": lambda folder: (folder / "table.csv").write_text((folder / "table.csv").read_text() + "a\n"),
     "broken zip": lambda folder: (folder / "more.zip").write_bytes(b"none"),
 }
@@ -118,16 +115,3 @@ def test_a_fault_of_the_data_ends_the_command(fault, world, tmp_path, capsys):
     words = ["--checkpoint", world.ours, *f"--data {folder} --out {tmp_path}/out".split()]
     assert main(["eval", "hierarcaps", *words]) == 2
     assert str(tmp_path) in capsys.readouterr().err
-
-
-def test_a_table_of_hierarchies_is_read_by_column(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text('id,captions,image_url\n0,"sky => blue sky, clear => a day",u0\n1,sky=>grey sky => rain,u1\n')
-    captions, urls = read_levels(path, "captions", "image_url")
-    assert captions == [["sky", "blue sky, clear", "a day"], ["sky", "grey sky", "rain"]]
-    assert urls == ["u0", "u1"]
-    for text in ("captions,image_url\na => b,u\na,u\n", "captions,image_url\na,u\n", "id,text\n0,a\n", "\xff"):
-        path.write_text(text, encoding="latin-1")
-        with pytest.raises(UserError) as error:
-            read_levels(path, "captions", "image_url")
-        assert str(path) in error.value.field

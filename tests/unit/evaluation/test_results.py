@@ -2,13 +2,12 @@
 
 import json
 import math
-import re
 
 import pytest
 import torch
 from scipy.stats import binomtest
 from tests.support.refusals import refusal_of
-from tests.support.suite_results import COUNT, hits, result, row, three
+from tests.support.suite_results import COUNT, hits, result, row
 
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import (
@@ -106,14 +105,6 @@ def test_rows_of_one_task_share_resamples_and_the_seed_fixes_them():
     assert all(map(math.isnan, compare([rows], num_resamples=0)[0].values[0][1:]))
 
 
-def test_rows_need_items_and_names_of_their_own():
-    with pytest.raises(ValueError, match="items"):
-        row("m", "t", torch.zeros(0))
-    one = row("m", "t", hits(0.5))
-    with pytest.raises(AssertionError, match="an id names one row"):
-        compare([result("a", one, one)], num_resamples=0)
-
-
 @pytest.mark.parametrize(
     ("right", "count", "num_known", "verdict"),
     [
@@ -179,26 +170,6 @@ def test_promises_come_first_with_a_verdict_for_each_model(tmp_path):
     head, _, first, *_ = write_results(tmp_path, both, num_resamples=0, seed=0)
     assert head == "| task | metric | promised | a | verdict | b | verdict | items | b − a |"
     assert first.startswith("| t | m | 90.00 | 50.00 | below | 99.00 | holds | 100 |")
-
-
-def test_result_files_compare_three_models(tmp_path):
-    write_results(tmp_path, three(), num_resamples=100, seed=0)
-    found = json.loads((tmp_path / "results.json").read_text())
-    accuracy, recall = found["figures"]
-    assert list(accuracy["value"]) == ["m|ddle", "best", "a last"]
-    assert accuracy["difference_low"]["best"] < accuracy["difference"]["best"] < accuracy["difference_high"]["best"]
-    assert recall["value"]["a last"] is recall["difference"]["a last"] is None
-    table = (tmp_path / "results.md").read_text()
-    head, _, first = re.findall(r"^\|.*$", table.split("## Main figures")[1], re.MULTILINE)[:3]
-    heads, cells = ([cell.strip() for cell in re.split(r"(?<!\\)\|", some)[1:-1]] for some in (head, first))
-    assert heads[3:] == [r"m\|ddle", "best", "a last", r"best − m\|ddle", r"a last − m\|ddle"]
-    percent = [100 * float(hits(share).mean()) for share in (0.5, 0.8, 0.2)]
-    expected = [*(f"{value:.2f} (" for value in percent), *(f"{value - percent[0]:+.2f} (" for value in percent[1:])]
-    assert all(cell.startswith(start.replace("-", "−")) for cell, start in zip(cells[3:], expected, strict=True))
-    told = write_results(tmp_path, three(main=False), num_resamples=0, seed=0)
-    assert sum("accuracy" in line for line in told) == 1, "all figures, if none is main"
-    mixed = compare([*three(main=False)[:1], *three()[1:]], num_resamples=0)
-    assert [one.row.main for one in mixed] == [True, False], "a figure is main if it is one of any model"
 
 
 # ---- Finished tasks -------------------------------------------------------------------------------------------------

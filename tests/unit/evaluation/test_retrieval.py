@@ -11,8 +11,6 @@ from tests.support.suite_results import values as values_of
 from torch.profiler import ProfilerActivity, profile
 
 from prolip.cli import main
-from prolip.errors import UserError
-from prolip.evaluation.config import RetrievalOptions
 from prolip.evaluation.results import RowId
 from prolip.evaluation.retrieval import recall_rows
 from prolip.inference.load_model import load
@@ -85,12 +83,3 @@ def test_coco_pairs_are_opened_before_embedding_starts(world, tmp_path, monkeypa
     words = f"--data {world.pairs} --image_id_key cocoid --caption_ids_key sentids".split()
     assert main(["eval", "retrieval", "--checkpoint", world.ours, "--out", str(tmp_path), *words]) == 2
     assert "prolip[eval]" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("data", "keys"),
-    [(("x",), {"image_id_key": "cocoid"}), (("x", "y"), {"image_id_key": "a", "caption_ids_key": "b"})],
-)
-def test_coco_ids_come_together_and_for_one_set(data, keys):
-    with pytest.raises(UserError, match="image_id_key"):
-        RetrievalOptions(checkpoint=("x",), data=data, **keys)

@@ -11,7 +11,7 @@ from tests.support.suite_results import values
 from prolip.cli import main
 from prolip.errors import UserError
 from prolip.evaluation.classification import Answers
-from prolip.evaluation.datacomp import AVERAGES, TABLE, Task, average_rows, read_tasks, task_rows
+from prolip.evaluation.datacomp import Task, average_rows, read_tasks, task_rows
 from prolip.evaluation.results import Row, RowId
 
 COLUMNS = ["key", "name", "folders", "items", "metric", "group_column", "averages"]
@@ -42,26 +42,15 @@ def test_each_table_line_is_read_as_a_task(tmp_path):
     assert (second.group_column, second.averages) == (None, ())
 
 
-def test_column_order_line_ends_and_byte_order_mark_do_not_matter(tmp_path):
-    path = write(tmp_path / "mine.tsv", GOOD[::-1], columns=COLUMNS[::-1])
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
-    assert read_tasks(path) == read_tasks(write(tmp_path / "other.tsv", GOOD))
-
-
 @pytest.mark.parametrize(
     ("lines", "column"),
     [
-        ([changed("key", "garden birds")], "key"),
         ([changed("name", "Average")], "name"),
         ([changed("folders", " ")], "folders"),
-        ([changed("items", "-1")], "items"),
         ([changed("metric", "acuracy")], "metric"),
         ([changed("group_column", "-")], "group_column"),
-        ([changed("metric", "recall")], "group_column"),
         ([GOOD, changed("key", "other")], "name"),
-        ([GOOD, changed("name", "other")], "key"),
         ([GOOD, GOOD[:-1]], "row 2"),
-        ([GOOD[:1]], "row 1"),
         ([], "mine.tsv"),
     ],
 )
@@ -86,11 +75,6 @@ def test_averages_are_over_the_tasks_that_name_them(tmp_path):
     assert found == pytest.approx(expected)
     assert list(found) == list(expected)
     assert average(table, {"N0": 0.1}) == {("animals", 1, 2): 0.1, ("all", 1, 2): 0.1}
-
-
-def test_datacomps_table_has_only_the_published_averages():
-    words = {word for task in read_tasks(TABLE) for word in task.averages}
-    assert words == {*AVERAGES, "all"}
 
 
 def test_a_table_of_ones_own_uses_datacomps_metrics(tmp_path, capsys):

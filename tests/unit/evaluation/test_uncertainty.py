@@ -11,7 +11,6 @@ import pytest
 import torch
 from tests.support.captioned_sets import COUNT, WORDS, caption
 from tests.support.captioned_world import CaptionedWorld, embedded, mean_ranks
-from tests.support.refusals import refusal_of
 from tests.support.suite_results import values
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
@@ -19,7 +18,6 @@ from torchvision.transforms.functional import gaussian_blur
 from prolip.cli import main
 from prolip.datasets.data_set import embed_set, open_dataset
 from prolip.errors import UserError
-from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.results import RowId
 from prolip.evaluation.uncertainty import (
     OCCLUDED,
@@ -63,14 +61,6 @@ def test_a_model_without_variances_is_refused(world, capsys):
     words = ["eval", "uncertainty", "--checkpoint", world.theirs, "--data", str(world.pairs)]
     assert main([*words, "--out", str(world.root / "refused")]) == 2
     assert "checkpoint: " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("num_bins", 1), ("keep_ratio", 1.0), ("blur", 0.0), ("blur", math.inf), ("show", -1)]
-)
-def test_options_out_of_range_are_named(name, value):
-    with refusal_of(name):
-        UncertaintyOptions(checkpoint=("x",), data=("y",), **{name: value})
 
 
 def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(world, found):
