@@ -8,29 +8,26 @@ from contextlib import suppress
 
 from prolip.checkpoint import Best, CheckpointError, read_best
 from prolip.distributed import Ranks
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.losses import LossTerms
 from prolip.train.config import TrainConfig
 from prolip.train.logging.log import GROUPS
 
 LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
-_LOW_IS_BEST = ("_rank", "risk_coverage", "calibration_error", "data_wait_share", "grad_norm", "seconds")
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether the best value of a metric is the smallest one."""
-    return metric in LOSSES or metric.endswith(_LOW_IS_BEST) or "_pearson" in metric
 
 
 def check_metric(config: TrainConfig) -> None:
     """Check before the run starts that it can have the metric `keep_best`; otherwise a UserError."""
     metric = config.keep_best
-    if metric is None or metric.startswith(("loader/", "bad/")):  # the loader names its stages and reasons
+    if metric is None:
         return
     known = [*LOSSES, *(name for names in GROUPS.values() for name in names)]
     sets = [f"val/{job.name}/" for job in config.validation.jobs]
-    if metric not in known and not metric.startswith(tuple(sets)):
+    # The loader names its stages and reasons.
+    if metric not in known and not metric.startswith(("loader/", "bad/", *sets)):
         raise UserError("keep_best", f"must be one of {', '.join(known)}, or begin with {' or '.join(sets)}", metric)
+    known_best = config.best_is is not None or metric in LOSSES
+    check(known_best, "best_is", f"must say which value of {metric} is the best, max or min", config.best_is)
 
 
 class BestSoFar:
@@ -38,7 +35,7 @@ class BestSoFar:
 
     def __init__(self, config: TrainConfig, ranks: Ranks, step: int) -> None:
         self._metric, self._ranks = config.keep_best, ranks
-        low = config.best_is == "min" or (config.best_is is None and lower_is_better(config.keep_best or ""))
+        low = config.best_is == "min" or (config.best_is is None and config.keep_best in LOSSES)
         self._sign = -1.0 if low else 1.0
         before = None
         if ranks.rank == 0 and self._metric is not None:

@@ -133,8 +133,7 @@ def test_averaged_weights_are_validated_if_there_are_any(model):
     ("metric", "better", "wins"),
     [
         ("val/a/top1", "max", [0.5, None, None, None, 0.75]),
-        ("val/a/top1", None, [0.5, None, None, None, 0.75]),
-        ("val/a/image_to_text_mean_rank", None, [0.5, 0.25, None, None, None]),
+        ("val/a/image_to_text_mean_rank", "min", [0.5, 0.25, None, None, None]),
         ("loss", None, [0.5, 0.25, None, None, None]),
         (None, None, [None] * 5),
     ],
@@ -159,7 +158,9 @@ def test_a_metric_that_no_row_has_is_refused(tmp_path, folder):
         with refusal_of("keep_best"):
             check_metric(dataclasses.replace(config, keep_best=wrong))
     config = dataclasses.replace(config, keep_best="val/a/top2")
-    check_metric(config)
+    with refusal_of("best_is"):
+        check_metric(config)
+    check_metric(dataclasses.replace(config, best_is="max"))
     with refusal_of("keep_best"):
         BestSoFar(config, ALONE, 0).beaten_by({"val/a/top1": 0.5})
 

@@ -55,8 +55,7 @@ class TrainConfig:
     """A metric of metrics.jsonl, such as val/NAME/top1 or loss. Whenever it is the best so far, the run saves a
     checkpoint and keeps it as checkpoints/best."""
     best_is: Literal["max", "min"] | None = field(default=None, metadata=OPERATIONAL)
-    """Whether the largest or the smallest value of `keep_best` is the best. None: the smallest of a loss, a rank or an
-    error, the largest of any other metric."""
+    """Whether the largest or the smallest value of `keep_best` is the best; needed unless that is a loss."""
     resume: str = field(default="auto", metadata=OPERATIONAL)
     """Where to start. `auto`: after the newest usable checkpoint in the run's folder, if any. `never`: at step 0, in a
     folder without checkpoints. Or a step of a checkpoint in the run's folder, or the path of a checkpoint or run."""
