@@ -23,8 +23,7 @@ from studies import print_table, run_module, spread
 
 from prolip.build.emoji.samples import read_set
 from prolip.demo.run import RESULTS, evaluate, machine_flags
-from prolip.demo.samples import embed_captions, set_names
-from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, order_rows
+from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, embed_captions, order_rows, set_names
 from prolip.evaluation.results import RowId
 from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load

@@ -5,20 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
-
-from prolip.build.emoji.samples import read_set
-from prolip.demo.samples import set_names
-from prolip.demo.suite import Embedded, embed_sets
-from prolip.inference import Model
-
-
-def embed_test(model: Model, data: Path) -> Embedded:
-    """Embed the test split of the emoji."""
-    names = set_names("test")
-    return embed_sets(model, {name: read_set(data, name) for name in names}, names)
 
 
 def run_module(module: str, *arguments: object) -> None:

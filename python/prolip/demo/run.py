@@ -17,14 +17,20 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from prolip.build.emoji.art import DESIGNS
 from prolip.build.emoji.build import build_emoji
-from prolip.build.emoji.config import EmojiConfig
+from prolip.build.emoji.config import EmojiConfig, SuitesConfig
+from prolip.build.emoji.suite_datasets import build_suites
 from prolip.calibration.config import CALIBRATION_FILE
 from prolip.checkpoint import checkpoint_path
 from prolip.demo.config import DemoConfig, EmojiOptions
 from prolip.demo.suite import run_emoji
 from prolip.distributed import find_device, usable_cores
+from prolip.evaluation.calibrate import run_calibrate, run_calibration
+from prolip.evaluation.config import CalibrateOptions, CalibrationOptions, UncertaintyOptions, ZeroShotOptions
 from prolip.evaluation.evaluate import run_suite
+from prolip.evaluation.uncertainty import run_uncertainty
+from prolip.evaluation.zero_shot import run_zero_shot
 from prolip.models.precision import has_bf16
 from prolip.store.atomic_writes import check_writable
 from prolip.train.config import load_config
@@ -58,6 +64,7 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
             return status, []
     results = config.out / RESULTS
     if not is_newer(results, last) or not (config.out / CALIBRATION_FILE).is_file():
+        run_suites(config.out, config.data)
         evaluate(config.out, config.data, results)
     if not is_newer(config.out / "report.html", results):
         write_report(config.out)
@@ -99,6 +106,25 @@ def count_processes() -> int:
 def machine_flags() -> list[str]:
     """Flags that adapt the recipe to this machine."""
     return [] if has_bf16(find_device("auto")) else ["--precision", "fp32"]
+
+
+def run_suites(run: Path, data: Path) -> None:
+    """Calibrate a run on validation emoji, unless it is calibrated, and run general suites on held-out ones."""
+    suites = data.with_name(f"{data.name}-suites")
+    build_suites(SuitesConfig(data=data), suites)
+    if not (run / CALIBRATION_FILE).is_file():
+        run_calibrate(CalibrateOptions(checkpoint=str(run), data=str(suites / "wds_emoji-groups-val_test")))
+    groups = tuple(f"{suites}/wds_emoji-groups-{design}_test" for design in DESIGNS)
+
+    def out(suite: str) -> Path:
+        return run / "evals" / suite
+
+    model = (str(run),)
+    run_suite("zero_shot", ZeroShotOptions(checkpoint=model, data=groups, out=out("zero_shot")), run_zero_shot)
+    uncertainty = UncertaintyOptions(checkpoint=model, data=groups, caption_key="txt", out=out("uncertainty"))
+    run_suite("uncertainty", uncertainty, run_uncertainty)
+    calibration = CalibrationOptions(checkpoint=model, data=groups, max_error=0.2, out=out("calibration"))
+    run_suite("calibration", calibration, run_calibration)
 
 
 def evaluate(source: Path, data: Path, results: Path) -> None:

@@ -50,10 +50,10 @@ def test_a_finished_demo_without_a_calibration_is_measured_again(tmp_path, monke
         done.append("evaluate")
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text("{}")
-        (source / CALIBRATION_FILE).touch()
 
     monkeypatch.setattr(demo, "build_emoji", lambda *_: SimpleNamespace(samples={"train": 1}))
     monkeypatch.setattr(demo, "evaluate", evaluate)
+    monkeypatch.setattr(demo, "run_suites", lambda run, data: (run / CALIBRATION_FILE).touch())
     monkeypatch.setattr(demo, "headline_lines", lambda results: [])
     monkeypatch.setattr(demo, "write_report", lambda run: (run / "report.html").touch())
     for _ in range(2):

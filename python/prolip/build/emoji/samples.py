@@ -11,7 +11,6 @@ from prolip.build.emoji.captions import LEVELS
 from prolip.data import StoreConfig
 from prolip.data.samples import read_members
 from prolip.errors import UserError, check
-from prolip.report.page import Tile
 
 TITLES: dict[str, str] = {"openmoji": "OpenMoji", "goog": "Noto", "twtr": "Twemoji"}
 TRAINED = f"design-{HELD_OUT_DESIGN}"
@@ -32,10 +31,6 @@ class EmojiSample(NamedTuple):
     def text(self, level: str) -> str:
         """The caption of a level in the first template: its words alone."""
         return self.captions[level][0]
-
-    def tile(self, *lines: tuple[str, bool]) -> Tile:
-        """The image in a gallery, with lines below its name."""
-        return Tile(self.png, self.text("name"), lines)
 
 
 def find_shards(data: Path, name: str) -> list[Path]:

@@ -3,6 +3,7 @@
 wds_emoji-groups-DESIGN_test      held-out emoji, labelled with one of nine groups
 wds_emoji-subgroups-DESIGN_test   the same images labelled with subgroups; the group is the metadata
 wds_emoji-names-DESIGN_test       the same images without duplicates, with all their names
+wds_emoji-groups-val_test         validation emoji of all designs: labelled images that can calibrate a model
 wds_emoji-groups-trained_test     trained emoji in the held-out design: labelled images that can weight prompts
 hierarcaps/                       one image of the first design per row, with captions from "a picture" to its name
 hierarimgs/                       one name per row, with images from the average of all trained emoji to its own
@@ -63,7 +64,7 @@ _HIERARCHY_DESIGN = TRAINING_DESIGNS[0]
 def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
     """Write the suites' datasets to `out`, unless they exist already for the same shards."""
     started = time.monotonic()
-    names = ["train", TRAINED, *(f"test-{design}" for design in DESIGNS)]
+    names = ["train", TRAINED, *(f"{split}-{design}" for split in ("test", "val") for design in DESIGNS)]
     shards = [path for name in names for path in find_shards(config.data, name)]
     digest = hashlib.sha256(dump_json([FORMAT, TEMPLATES, [path.name for path in shards]]).encode())
     for path in shards:
@@ -83,9 +84,11 @@ def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
 
 
 def _write_tasks(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiSample]]) -> None:
-    labelled = [sample for name, some in sets.items() if name != "train" for sample in some]
+    labelled = [sample for name, some in sets.items() if not name.startswith(("train", "val")) for sample in some]
     classes = {level: list(dict.fromkeys(one.text(level) for one in labelled)) for level in ("group", "subgroup")}
     _write_classes(folder, "groups-trained", sets[TRAINED], "group", classes)
+    validation = [sample for design in DESIGNS for sample in sets[f"val-{design}"]]
+    _write_classes(folder, "groups-val", validation, "group", classes)
     table: list[Sequence[object]] = [("key", "name", "folders", "items", "metric", "group_column", "averages")]
     for design, title in TITLES.items():
         samples, distinct = sets[f"test-{design}"], _distinct(sets[f"test-{design}"])
