@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,11 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.support.emoji_build import BORROWED, EQUAL, NUM_BASE, SMALL, made_up_emoji
-from tokenizers import Tokenizer
 
 from prolip.build.config import FolderConfig
-from prolip.build.emoji import build as builder
-from prolip.build.emoji.art import Art, encode_png, find_art, image_id
+from prolip.build.emoji.art import Art, encode_png, image_id
 from prolip.build.emoji.build import Drawing, _mirrored_copies, build_emoji
 from prolip.build.emoji.captions import LEVELS
 from prolip.build.emoji.config import EmojiConfig
@@ -97,34 +94,12 @@ def test_built_shards_keep_the_documented_promises(tmp_path, made_up, read_back)
     assert len({splits[f"thing {number}"] for number in EQUAL}) == 1
 
 
-def test_a_fifth_of_the_training_samples_are_variants(built, tmp_path, made_up, read_back):
+def test_a_fifth_of_the_training_samples_are_variants(built, read_back):
     train = read_back(built, "train-*.tar")
     variants = [one for one in train if one["json"]["skin_tone"]]
     assert len(variants) / len(train) == pytest.approx(0.2, abs=0.01)
     assert set(Counter(one["json"]["design"] for one in variants)) == {"openmoji", "goog"}
     assert max(Counter((one["json"]["base_name"], one["json"]["design"]) for one in variants).values()) == 1, "spread"
-    first = train[: len(train) // 2]
-    assert 0.3 < sum(one["json"]["design"] == "goog" for one in first) / len(first) < 0.7, "mixed"
-    assert 0.1 < sum(one["json"]["skin_tone"] for one in first) / len(first) < 0.3, "mixed"
-    by_design = [
-        {one["json"]["codepoint"] for one in variants if one["json"]["design"] == design}
-        for design in ("openmoji", "goog")
-    ]
-    assert by_design[0] != by_design[1], "each design has its own choice"
-    build_emoji(replace(SMALL, skin_tone_share=0.0), tmp_path / "none")
-    assert not [one for one in read_back(tmp_path / "none", "train-*.tar") if one["json"]["skin_tone"]]
-
-
-def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(built, tmp_path, made_up, read_back):
-    variant = next(one for one in read_back(built, "train-*.tar") if one["json"]["skin_tone"])
-    held_out = read_back(built, "test-goog-*.tar")[0]
-    files = builder.find_art()
-    copy = files[variant["json"]["design"]].files[variant["json"]["codepoint"]]
-    copy.write_bytes(files["goog"].files[held_out["json"]["codepoint"]].read_bytes())
-    build_emoji(SMALL, tmp_path / "again")
-    keys = [one["__key__"] for one in read_back(tmp_path / "again", "train-*.tar")]
-    assert variant["__key__"] not in keys
-    assert read_back(tmp_path / "again", "test-goog-*.tar")[0]["__key__"] == held_out["__key__"]
 
 
 def test_training_images_have_mirrored_copies(built, tmp_path, made_up, read_back):
@@ -144,7 +119,6 @@ def test_training_images_have_mirrored_copies(built, tmp_path, made_up, read_bac
         assert np.array_equal(mirrored, pixels[:, ::-1])
         assert image_id(mirrored) == copy["json"]["picture"]
     assert not [one for name, own in sets.items() if name != "train" for one in own if one["json"]["mirrored"]]
-    assert json.loads((both / "dataset.json").read_text())["mirrored_samples"] == len(before)
 
 
 @pytest.mark.parametrize(
@@ -220,48 +194,11 @@ def test_emoji_do_not_replace_shards_of_another_kind(tmp_path, made_up):
     assert sorted((path.name, path.read_bytes()) for path in mine.iterdir()) == before
 
 
-def test_a_new_version_of_art_or_names_rebuilds_the_shards(built, tmp_path, made_up, monkeypatch):
-    shutil.copytree(built, tmp_path / "out")
-    monkeypatch.setattr(builder, "package_versions", lambda: {"made-up": "2"})
-    assert not build_emoji(SMALL, tmp_path / "out").already_built
-    (tmp_path / "names.tsv").write_text("other names", encoding="utf-8")
-    monkeypatch.setattr(builder, "TABLE", tmp_path / "names.tsv")
-    assert not build_emoji(SMALL, tmp_path / "out").already_built
-    assert build_emoji(SMALL, tmp_path / "out").already_built
-
-
-def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(built):
+def test_the_art_is_credited(built):
     record = json.loads((built / "dataset.json").read_text(encoding="utf-8"))
-    tokenizer = Tokenizer.from_file(str(built / "tokenizer.json"))
-    assert record["vocab_size"] == tokenizer.get_vocab_size() <= 400
-    assert record["pad_id"] == tokenizer.token_to_id("<pad>") == 0
-    assert record["tokenizer"]["mask_id"] == tokenizer.token_to_id("[MASK]")
-    assert record["groups"] == {"Objects": "objects", "Animals & Nature": "animals and nature"}
-    assert record["subgroups"]["animal-bird"] == {"text": "kind of bird", "group": "Animals & Nature"}
     assert sum(record["emoji"].values()) == NUM_BASE
     page = (built / "ATTRIBUTION.md").read_text(encoding="utf-8")
     assert all(entry["credit"] in page and entry["licence"] in page for entry in record["attributions"])
-
-
-def test_the_tokenizer_is_trained_on_training_captions_only(tmp_path, made_up, monkeypatch, read_back):
-    seen = []
-    train = builder.train_vocabulary
-
-    def spy(captions: list[str], size: int) -> Any:
-        seen.extend(captions)
-        return train(captions, size)
-
-    monkeypatch.setattr(builder, "train_vocabulary", spy)
-    build_emoji(SMALL, tmp_path / "out")
-    held_out = {one["json"]["name"] for one in read_back(tmp_path / "out", "test-*.tar")}
-    assert held_out
-    assert not [caption for caption in seen if caption.split(",")[0] in held_out]
-
-
-def test_art_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr("prolip.build.emoji.art.find_spec", lambda name: None)
-    with pytest.raises(UserError):
-        find_art()
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -311,17 +248,4 @@ def test_real_emoji_shards_keep_the_documented_promises(real, read_back):
     assert pixels.shape == (40, 40, 3)
     assert (pixels[0, 0] == 255).all(), "on white"
     assert pixels.std() > 20, "something is drawn"
-
-
-def test_real_captions_fit_the_context(real):
-    record = json.loads((real / "dataset.json").read_text(encoding="utf-8"))
-    assert record["vocab_size"] <= 2000
-    assert record["tokenizer"]["truncated_share"] < 0.01
-
-
-def test_every_emoji_has_art(real_art):
-    art = find_art()
-    keys = {one.key for one in read_table()}
-    assert keys <= set(art["openmoji"].files)
-    base = {one.key for one in read_table() if not one.skin_tones}
-    assert len(base & set(art["goog"].files)) == len(base & set(art["twtr"].files)) == 1849
+    assert json.loads((real / "dataset.json").read_text())["tokenizer"]["truncated_share"] < 0.01

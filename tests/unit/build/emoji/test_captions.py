@@ -1,15 +1,10 @@
 """Captions of emoji: the same templates at every level, and no level says what a more specific one adds."""
 
-import pytest
-
 from prolip.build.emoji.captions import (
     LEVELS,
-    MAX_KEYWORDS,
     SUBGROUP_TEXTS,
     captions_by_level,
     group_text,
-    keyword_captions,
-    subgroup_text,
 )
 from prolip.build.emoji.names import read_table
 
@@ -27,14 +22,6 @@ def test_every_level_has_the_same_templates_half_of_them_chained():
     assert captions["group"][3] == "animals and nature"
 
 
-def test_general_captions_contain_no_specific_words():
-    captions = captions_by_level("blowfish", "animal-marine", "Animals & Nature")
-    assert not [caption for level in LEVELS[:3] for caption in captions[level] if "blowfish" in caption]
-    assert not [caption for level in LEVELS[:2] for caption in captions[level] if "marine" in caption]
-    assert not [caption for caption in captions["picture"] if "nature" in caption]
-    assert len(set(captions["picture"])) == 6
-
-
 def test_each_phrase_belongs_to_one_level():
     table = read_table()
     assert set(SUBGROUP_TEXTS) == {one.subgroup for one in table}
@@ -43,15 +30,3 @@ def test_each_phrase_belongs_to_one_level():
     names = {one.name.lower() for one in table}
     assert not [phrase for phrase in phrases if phrase in names]
     assert all(phrase == phrase.lower() for phrase in phrases)
-
-
-def test_an_unknown_subgroup_is_an_error():
-    with pytest.raises(KeyError, match="animal-imaginary"):
-        subgroup_text("animal-imaginary")
-
-
-def test_keyword_captions_list_keywords_or_the_name():
-    many = [f"word{number}" for number in range(MAX_KEYWORDS + 2)]
-    assert keyword_captions("chef", ["cook", "kitchen"])[0] == "cook, kitchen"
-    assert keyword_captions("chef", many)[0].split(", ") == many[:MAX_KEYWORDS]
-    assert keyword_captions("chef", [])[0] == "chef"

@@ -1,18 +1,12 @@
 """The table of emoji, and stems that variants of a name share."""
 
-from collections import Counter
-
 import pytest
 
-from prolip.build.emoji.names import Emoji, join_key, read_table
+from prolip.build.emoji.names import Emoji, read_table
 
 
 def emoji(name: str, *codes: str) -> Emoji:
     return Emoji(codepoints=codes, name=name, base_name=name, group="g", subgroup="s")
-
-
-def test_names_are_joined_without_the_variation_selector():
-    assert join_key(["0023", "fe0f", "20E3"]) == "0023-20E3"
 
 
 @pytest.mark.parametrize(
@@ -58,11 +52,3 @@ def test_the_shipped_table_is_unicode_17():
     assert len({one.subgroup for one in table}) == 98
     assert {one.base_name for one in table} == {one.name for one in base}, "every variant has its base"
     assert next(one for one in table if one.name == "blowfish").keywords == ("fish",)
-
-
-def test_no_stem_joins_more_than_a_few_emoji():
-    by_code = Counter(one.stems[0] for one in read_table() if not one.skin_tones)
-    by_name = Counter(one.stems[1] for one in read_table() if not one.skin_tones)
-    assert max(by_code.values()) <= 10
-    assert by_name.most_common(1)[0] == ("name family", 30)
-    assert by_name.most_common(2)[1][1] <= 9

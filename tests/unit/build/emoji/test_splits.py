@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from prolip.build.emoji.names import Emoji
-from prolip.build.emoji.splits import choose_variants, connect, split_emoji
+from prolip.build.emoji.splits import choose_variants, split_emoji
 from prolip.build.shards import hash_rank
 
 
@@ -18,12 +18,6 @@ def test_seeded_ranks_have_fixed_values():
     assert hash_rank(0, "blowfish") == 0xAB75AA7184FBAC0
     assert hash_rank(0, "blowfish") != hash_rank(1, "blowfish")
     assert 0 <= hash_rank(0, "blowfish") < 2**64
-
-
-def test_connected_components_join_through_shared_labels():
-    labels = {"a": ["1"], "b": ["2", "1"], "c": ["2"], "d": ["3"], "e": []}
-    assert connect(labels) == {"a": "a", "b": "a", "c": "a", "d": "d", "e": "e"}
-    assert connect(dict(reversed(labels.items()))) == connect(labels), "the order of the keys does not matter"
 
 
 def test_shares_hold_in_every_group():
@@ -53,14 +47,6 @@ def test_components_larger_than_a_share_go_to_training(seed):
     splits = split_emoji(listed, images, test_share=0.15, val_share=0.05, seed=seed)
     assert Counter(splits.values()) == {"train": 80, "test": 15, "val": 5}
     assert {splits[one.key] for one in listed[:40]} == {"train"}
-
-
-def test_the_seed_decides_the_split():
-    listed = [emoji(number) for number in range(100)]
-    images = {one.key: [one.key] for one in listed}
-    first, again, other = (split_emoji(listed, images, test_share=0.2, val_share=0.1, seed=seed) for seed in (0, 0, 1))
-    assert first == again
-    assert first != other
 
 
 def test_variants_are_spread_evenly_over_base_emoji():
