@@ -1,25 +1,20 @@
 """Small sets of captioned images and of hierarchies, with two models to evaluate on them."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import torch
 from tests.support.captioned_sets import COUNT, caption, write_hierarchies, write_pairs
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.untrained_run import write_run
-from torch import Tensor
 
 from prolip.cli import main
 from prolip.datasets.data_set import open_dataset
 from prolip.embeddings.embed import embed_shards
-from prolip.gaussian import Gaussian
 from prolip.inference.load_model import load
-from prolip.inference.model import Model
 
 
 class CaptionedWorld:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root):
         self.root = root
         self.pairs, self.hierarchies = root / "wds_pairs_test", root / "hierarchies"
         write_pairs(self.pairs)
@@ -28,7 +23,7 @@ class CaptionedWorld:
         self.ours, self.theirs = str(root / "run"), write_open_clip(root / "clip")
         self.model = load(self.ours, device="cpu")
 
-    def run(self, suite: str, *words: str, models: list[str] | None = None) -> dict[str, Any]:
+    def run(self, suite, *words, models=None):
         """The figures of our model and of open_clip's, by task and metric."""
         out = self.root / suite
         names = models if models is not None else [self.ours, self.theirs]
@@ -40,16 +35,16 @@ class CaptionedWorld:
         return found
 
 
-def embedded(model: Model, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
+def embedded(model, folder):
     images = embed_shards(model, open_dataset(str(folder)).shards).gaussian
     texts = model.encoder.embed_captions([caption(number, place) for number in range(COUNT) for place in range(3)])
     return images, texts, torch.arange(COUNT).repeat_interleave(3)
 
 
-def evaluate(suite: str, source: str, out: Path, *words: str) -> Any:
+def evaluate(suite, source, out, *words):
     assert main(["eval", suite, "--checkpoint", source, "--out", str(out), "--num_resamples", "0", *words]) == 0
     return json.loads((out / "results.json").read_text())
 
 
-def mean_ranks(values: Tensor) -> Tensor:
+def mean_ranks(values):
     return torch.tensor([float((values < value).sum()) + float((values == value).sum()) / 2 for value in values])

@@ -3,19 +3,18 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, row_of_items
+from prolip.evaluation.results import RowId, SuiteResult, row_of_items
 
 COUNT = 400
 
 
-def hits(share: float, seed: int = 0) -> Tensor:
+def hits(share, seed=0):
     """Answers of which a share is right."""
     return (torch.rand(COUNT, generator=torch.Generator().manual_seed(seed)) < share).double()
 
 
-def result(model: str, *rows: Row, notes: tuple[str, ...] = (), charts: tuple[Chart, ...] = ()) -> SuiteResult:
+def result(model, *rows, notes=(), charts=()):
     return SuiteResult(
         suite="toy", model=model, fingerprint=f"f-{model}", rows=list(rows), notes=list(notes), charts=list(charts)
     )

@@ -22,20 +22,19 @@ from prolip.cli import main
 from prolip.data import DataError, StoreConfig
 from prolip.datasets.data_set import open_classes
 from prolip.errors import UserError
-from prolip.evaluation.calibrate import Calibrated, calibrate, report_lines
+from prolip.evaluation.calibrate import calibrate, report_lines
 from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.decisions import reliability_chart
 from prolip.evaluation.results import RowId
 from prolip.evaluation.zero_shot import calibration_charts
-from prolip.inference.model import Model
 from prolip.metrics.reliability import measure_pairs, measure_reliability
 
 OPTIONS = CalibrateOptions(checkpoint="", data="", out=Path("unused"), num_resamples=3)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory):
     """A model, calibrated on its labelled images."""
     root = tmp_path_factory.mktemp("calibrated")
     write_calibrated_world(root)
@@ -43,18 +42,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(root: Path, *words: str) -> int:
+def command(root, *words):
     given = f"--checkpoint {root}/run --data {root}/mine --device cpu".split()
     return main(latest(["calibrate", *given, "--num_resamples", "3", *words]))
 
 
 @pytest.fixture(scope="module")
-def model(lab: Path) -> Model:
+def model(lab):
     return prolip.load(lab / "run", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def calibrated(lab: Path, model: Model) -> Calibrated:
+def calibrated(lab, model):
     return calibrate(model, open_classes(str(lab / "mine"), StoreConfig(), ()), OPTIONS)
 
 
@@ -134,13 +133,13 @@ def test_classify_decides_by_the_calibration(lab, tmp_path, calibrated):
     assert float(others.usual.max()) < 0.05 < float(found.usual.median())
 
 
-def measured(lab: Path, data: Path, *words: str):
+def measured(lab, data, *words):
     given = f"--checkpoint {lab}/run --device cpu --num_resamples 0 --out {data}/out".split()
     assert main(["eval", "calibration", *given, "--data", str(data / "mine"), *words]) == 0
     return values(json.loads((data / "out" / "results.json").read_text()))
 
 
-def link(lab: Path, folder: Path, **counts: tuple[str, int]) -> None:
+def link(lab, folder, **counts):
     """Fill `folder` with one folder per label, of that many of a label's images."""
     for name, (label, count) in counts.items():
         (folder / "mine" / name).mkdir(parents=True)

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.support.captioned_sets import COUNT, caption
-from tests.support.captioned_world import CaptionedWorld, embedded
+from tests.support.captioned_world import embedded
 from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.embed_options import options
 from tests.support.flags import latest
@@ -43,12 +42,12 @@ def test_queries_are_the_distinct_captions_and_images_that_share_one():
     assert torch.equal(found["image"].gaussian.mean, images.mean[[0, 2, 3]])
 
 
-def calibrate(checkpoint: str, data: Path, out: Path, *words: str) -> int:
+def calibrate(checkpoint, data, out, *words):
     given = f"calibrate search --checkpoint {checkpoint} --data {data} --out {out} --device cpu".split()
     return main(latest([*given, *words]))
 
 
-def expected_of(world: CaptionedWorld) -> tuple[np.ndarray, np.ndarray]:
+def expected_of(world):
     """The nearest right and wrong image of each distinct caption."""
     images, texts, owner = embedded(world.model, world.pairs)
     captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
@@ -114,7 +113,7 @@ def test_class_names_are_queries_and_the_model_finds_its_file(tmp_path, capsys):
         assert shares[RowId("contained", way=f"{kind}_to_image", by="mean", at=0.8)] == pytest.approx(float(kept))
 
 
-def figures(world: CaptionedWorld, *words: str):
+def figures(world, *words):
     """What is measured of caption queries by sampled distance."""
     found = world.run("retrieval", "--data", str(world.pairs), *words, models=[world.ours])
     of_queries = {

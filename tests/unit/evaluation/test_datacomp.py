@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from prolip.evaluation.results import RowId
 class World:
     """All tasks' folders, and what the command found of them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root):
         self.data, self.out = root / "data", root / "out"
         for task in TASKS.values():
             write_task(self.data, task)
@@ -31,13 +30,13 @@ class World:
         self.run()
         self.results = json.loads((self.out / "results.json").read_text())
 
-    def run(self, *words: str) -> None:
+    def run(self, *words):
         given = ["--checkpoint", self.source, *f"--data {self.data} --out {self.out}".split()]
         assert main(latest(["eval", "datacomp", *given, "--num_resamples", "20", *words])) == 0
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory):
     return World(tmp_path_factory.mktemp("datacomp"))
 
 

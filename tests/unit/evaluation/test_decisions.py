@@ -2,8 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,9 +15,8 @@ from prolip.cli import main
 from prolip.data import StoreConfig
 from prolip.datasets.data_set import open_classes
 from prolip.evaluation.config import DecisionsOptions
-from prolip.evaluation.decisions import Answered, answer_images, decide, fold_scores, set_rows
+from prolip.evaluation.decisions import answer_images, decide, fold_scores, set_rows
 from prolip.evaluation.results import RowId
-from prolip.inference.model import Model
 from prolip.metrics import aggregate_prompts, logit_scores
 from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import encode_prompts
@@ -27,7 +24,7 @@ from prolip.metrics.statistics import auroc, equal_mass_error, excess_risk_cover
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory):
     root = tmp_path_factory.mktemp("decisions")
     write_calibrated_world(root)
     write_run_with(root / "other", root / "tokenizer.json", context_length=8, seed=1)
@@ -35,18 +32,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(lab: Path) -> Model:
+def model(lab):
     return prolip.load(lab / "run", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def answered(lab: Path, model: Model) -> Answered:
+def answered(lab, model):
     data = open_classes(str(lab / "mine"), StoreConfig(), ())
     return answer_images(model, data, DecisionsOptions(checkpoint=(), data=(), num_folds=3))
 
 
 @pytest.fixture(scope="module")
-def figures(lab: Path) -> dict[RowId, Any]:
+def figures(lab):
     """The figures of results.json."""
     words = f"--checkpoint {lab}/run --data {lab}/mine --out_of_distribution {lab}/elsewhere".split()
     words += f"--beside {lab}/run --beside {lab}/other --num_resamples 20".split()

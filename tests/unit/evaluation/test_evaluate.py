@@ -8,12 +8,11 @@ import weakref
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.support.captioned_world import CaptionedWorld, evaluate
+from tests.support.captioned_world import evaluate
 from tests.support.refusals import refusal_of
 from tests.support.suite_results import hits, result, row, row_of_items
 
@@ -32,13 +31,13 @@ from prolip.evaluation.config import (
     ZeroShotOptions,
 )
 from prolip.evaluation.evaluate import evaluate_data, evaluate_sets, run_suite
-from prolip.evaluation.results import RowId, SuiteResult, TaskCache, TaskResult
+from prolip.evaluation.results import RowId, TaskCache, TaskResult
 from prolip.metrics.config import BprwConfig
 from prolip.store.selection import Chosen, write_selection
 from prolip.store.typed_tables import plain
 
 
-def run_toy(model: Any, _: SuiteOptions, cache: TaskCache) -> SuiteResult:
+def run_toy(model, _, cache):
     assert cache.folder.name == "tasks"
     return result(model.name, row("m", "t", 2 * hits(0.5)))
 
@@ -112,7 +111,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path, monkeypatch):
 
     opened = []
 
-    def load(source: str, **_: Any) -> Opened:
+    def load(source, **_):
         assert all(before() is None for before in opened)
         model = Opened(name=source)
         opened.append(weakref.ref(model))
@@ -129,7 +128,7 @@ def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path):
     options = SuiteOptions(checkpoint=("m",))
     errors = {"wrong": UserError("data", "it has no shard"), "gone": FileNotFoundError("no such folder")}
 
-    def prepare(name: str, source: str) -> tuple[dict[str, Any], Any]:
+    def prepare(name, source):
         assert source == f"a/{name}"
         if name in errors:
             raise errors[name]
@@ -137,7 +136,7 @@ def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path):
             raise FolderMissing(name, "data")
         return {}, lambda: TaskResult(rows=[row_of_items(RowId("m"), torch.ones(2))], notes=["small"])
 
-    def found(*names: str) -> SuiteResult:
+    def found(*names):
         return evaluate_sets(
             "toy", model, options, {name: f"a/{name}" for name in names}, TaskCache(tmp_path / "tasks"), prepare
         )
@@ -206,7 +205,7 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def unended(world: CaptionedWorld) -> Path:
+def unended(world):
     """The pairs, in archives without an end."""
     folder = world.root / "unended"
     shutil.copytree(world.pairs, folder / "wds_pairs_test")

@@ -16,10 +16,10 @@ from prolip.datasets.data_set import embed_set, open_images, read_levels
 from prolip.evaluation.hierarchies import NEEDS_VARIANCES, Hierarchies, level_rows, walk_rows
 from prolip.evaluation.results import RowId
 from prolip.gaussian import Gaussian
-from prolip.metrics.config import InclusionForm, Root, TraversalConfig
+from prolip.metrics.config import TraversalConfig
 from prolip.metrics.hierarchy import items_on_walk, mean_root, string_ids, traverse
 
-KINDS: dict[str, tuple[Root, InclusionForm]] = {
+KINDS = {
     "root": ("text", "official"),
     "inclusion_official": ("inclusion", "official"),
     "inclusion_exact": ("inclusion", "exact"),

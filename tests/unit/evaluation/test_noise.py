@@ -1,11 +1,9 @@
 """`prolip eval noise` against the functions behind it."""
 
-from typing import Any
-
 import pytest
 import torch
 from tests.support.captioned_sets import COUNT, caption
-from tests.support.captioned_world import CaptionedWorld, embedded
+from tests.support.captioned_world import embedded
 from tests.support.refusals import refusal_of
 from tests.support.suite_results import values
 
@@ -19,7 +17,7 @@ from prolip.metrics.statistics import auroc, average_precision, value_of
 CAPTIONS = [caption(number, 0) for number in range(COUNT)]
 
 
-def run(world: CaptionedWorld, *words: str) -> dict[str, Any]:
+def run(world, *words):
     return world.run("noise", "--data", str(world.pairs), *words)
 
 

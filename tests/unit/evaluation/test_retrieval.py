@@ -75,7 +75,7 @@ def test_coco_ids_add_the_coco_figures(world, monkeypatch):
 
 
 def test_coco_pairs_are_opened_before_embedding_starts(world, tmp_path, monkeypatch, capsys):
-    def fail(*_: object, **__: object) -> None:
+    def fail(*_, **__):
         raise AssertionError("images were embedded")
 
     monkeypatch.setattr("prolip.evaluation.retrieval.embed_set", fail)

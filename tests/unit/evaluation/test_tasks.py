@@ -1,7 +1,6 @@
 """A custom task table for `prolip eval datacomp`: read, run, and its errors."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,12 +17,12 @@ COLUMNS = ["key", "name", "folders", "items", "metric", "group_column", "average
 GOOD = ["birds", "Garden birds", "wds_birds_test birds", "120", "worst_group", "2", "animals all"]
 
 
-def write(path: Path, *lines: list[str], columns: list[str] = COLUMNS) -> Path:
+def write(path, *lines, columns=COLUMNS):
     path.write_text("\n".join("\t".join(line) for line in [columns, *lines]) + "\n", encoding="utf-8")
     return path
 
 
-def changed(column: str, value: str) -> list[str]:
+def changed(column, value):
     return [value if name == column else field for name, field in zip(COLUMNS, GOOD, strict=True)]
 
 

@@ -5,14 +5,12 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from tests.support.captioned_sets import COUNT, WORDS, caption
-from tests.support.captioned_world import CaptionedWorld, embedded, mean_ranks
+from tests.support.captioned_world import embedded, mean_ranks
 from tests.support.suite_results import values
-from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from prolip.cli import main
@@ -39,7 +37,7 @@ from prolip.models import ARCHITECTURES, ProLIP
 
 
 @pytest.fixture(scope="module")
-def found(world: CaptionedWorld) -> dict[str, Any]:
+def found(world):
     """What the suite finds in four bins, with views of its own."""
     words = f"--data {world.pairs} --caption_key txt --num_bins 4 --keep_ratio 0.4".split()
     return world.run("uncertainty", *words, "--blur", "0.2", models=[world.ours])
@@ -131,7 +129,7 @@ def test_the_least_certain_bin_includes_the_remainder():
 def test_hidden_patches_have_the_given_share_and_repeat():
     seen = []
 
-    def encode_image(_: Any, kept: Tensor) -> Gaussian:
+    def encode_image(_, kept):
         seen.append(kept)
         return Gaussian.point(kept.float())
 

@@ -28,7 +28,7 @@ PROMPTS = ["a photo of {}", "{} again"]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory):
     """A run, images in class folders with equal file names, and the same images in the published layout."""
     folder = tmp_path_factory.mktemp("lab")
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)
@@ -47,7 +47,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(lab: Path, out: Path, *words: str):
+def evaluate(lab, out, *words):
     given = f"eval zero_shot --checkpoint {lab}/run --out {out} --num_resamples 0".split()
     assert main([*given, *words]) == 0
     return values(json.loads((out / "results.json").read_text()))

@@ -4,7 +4,6 @@ import json
 import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -63,7 +62,7 @@ def test_a_chart_of_weights_is_a_file_of_its_own():
     assert texts.index("c") < texts.index("a & b"), "the largest first"
 
 
-def figure(data: str, value: float, group: str = "", measure: str = "accuracy", **more: Any) -> dict[str, Any]:
+def figure(data, value, group="", measure="accuracy", **more):
     id = RowId(measure, group=group, data=data)
     row = {"id": plain(id), "main": False, "num_items": 4, "baselines": {}, "verdict": {"m": ""}}
     ends = {"value": {"m": value}, "low": {"m": 0.1}, "high": {"m": None}}
@@ -71,7 +70,7 @@ def figure(data: str, value: float, group: str = "", measure: str = "accuracy", 
     return row | ends | differences | more
 
 
-def results(model: str = "m") -> dict[str, Any]:
+def results(model="m"):
     figures = [
         figure("t", 0.5, main=True, baselines={"untrained": 0.2, "coin": 0.5}),
         figure("one", 0.25, "Head", baselines={"untrained": 0.2}),
