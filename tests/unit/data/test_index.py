@@ -9,8 +9,7 @@ from tests.support.http_servers import answering
 from tests.support.shards import FULL, config, contents, write_two_shards
 
 from prolip.cli import main
-from prolip.data import BatchLoader, StoreConfig, check_index, examine_shards, write_index
-from prolip.errors import UserError
+from prolip.data import BatchLoader, StoreConfig, check_index, write_index
 
 
 @pytest.fixture
@@ -44,16 +43,6 @@ def test_copies_of_a_shard_have_its_stamp(shards, tmp_path):
         assert remote.stamps() == [""]
         assert len(list(remote)) == 3
         assert remote.stamps() == stamps[1:]
-
-
-def test_errors_about_shards_name_the_option(tmp_path):
-    store, index = StoreConfig(), tmp_path / "index"
-    for shard in ("ftp://host/a.tar", "pipe:cat a.tar"):
-        for call in (write_index, check_index):
-            with pytest.raises(UserError, match=r"^shards: "):
-                call([shard], index, 1, store)
-        with pytest.raises(UserError, match=r"^shards: "):
-            examine_shards([shard], store)
 
 
 def test_checking_an_index_prints_what_differs(shards, tmp_path, capsys):

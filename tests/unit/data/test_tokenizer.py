@@ -12,7 +12,6 @@ from tests.support.refusals import refusal_of
 
 from prolip import _core
 from prolip.build.vocabulary import train_vocabulary
-from prolip.data.cleaning import clean_lower
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 
@@ -76,34 +75,6 @@ def test_damaged_merges_are_named(tmp_path, content):
     path.write_bytes(content)
     with refusal_of(f"tokenizer {path}"):
         Tokenizer(TokenizerConfig(path=path))
-
-
-def test_only_captions_that_need_cleaning_are_cleaned_in_one_call():
-    calls = []
-
-    def clean(captions: list[str]) -> list[str]:
-        calls.append(captions)
-        return clean_lower(captions)
-
-    core = _core.Tokenizer.clip(MERGES, 6, clean)
-    core.encode(["cat!", "cat &", "cat &amp; cat", "CAT\t", "cât", "a & b"])
-    assert calls == [["cat &amp; cat", "cât"]]
-
-
-def test_an_exception_of_the_cleaner_is_raised_unchanged():
-    class Unwell(Exception):
-        pass
-
-    def clean(captions: list[str]) -> list[str]:
-        raise Unwell(captions[0])
-
-    with pytest.raises(Unwell, match="é"):
-        _core.Tokenizer.clip(MERGES, 6, clean).encode(["é"])
-
-
-def test_a_cleaner_that_returns_fewer_captions_is_an_error():
-    with pytest.raises(RuntimeError, match="given 2 captions and returned 1"):
-        _core.Tokenizer.clip(MERGES, 6, lambda captions: captions[:1]).encode(["é", "è"])
 
 
 def test_cleaning_captions_lets_other_threads_run():

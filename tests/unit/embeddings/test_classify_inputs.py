@@ -77,10 +77,8 @@ def test_names_in_a_csv_are_no_formulas_and_no_codes(lab, tmp_path):
     ("words", "field"),
     [
         ("mine a b", "out"),
-        ("mine --labels a b --out made.xlsx", "out"),
         ("mine a b --out made.csv", "image"),
         ("mine --out made.csv", "labels"),
-        ("mine --labels a --batch_size 0 --out made.csv", "batch_size"),
         ("broken --labels a --out made.csv", "no image"),
     ],
 )

@@ -23,14 +23,11 @@ from prolip.embeddings.config import SearchOptions, Stored
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.row_contents import Contents, fetch
 from prolip.embeddings.search import (
-    Answer,
     Hit,
-    Promised,
     answers_table,
     look_up,
     nearest,
     promise,
-    queries_table,
     run_search,
 )
 from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
@@ -123,27 +120,9 @@ def test_answers_equal_the_measures(tmp_path, score):
             ("inclusion", inclusion_score(chosen, one).sum(1)),
         ):
             np.testing.assert_allclose([getattr(answer, name) for answer in found], expected, rtol=1e-4, atol=1e-5)
-    table = answers_table("a", answers[0])
-    assert table[0] == "a"
-    assert len({line.index("a.tar") for line in table[2:]}) == 1
     table = answers_table("two\nlines", [answers[0][0]._replace(key="a\x1b[31m", caption="one\nmore")])
     assert len(table) == 3, "a query, a key and a caption are in one line each"
     assert not any(letter in line for line in table for letter in "\n\x1b")
-
-
-def test_of_many_queries_each_is_a_line():
-    answer = Answer("k1", "a.tar", 0.5, 0.5, None, None, caption="a\n" + "b" * 99, probability=0.25)
-    asked = ["one", "x" * 99, "none"], [[answer] * 2, [answer], []]
-    for promised, first in (
-        ([], ["one", "2", "0.5000", "k1"]),
-        ([Promised([], [], count, 0) for count in (1, 0, 0)], ["one", "1", "25.0%", "k1"]),
-    ):
-        table = queries_table(*asked, promised)
-        rows = [line.split() for line in table[1:]]
-        assert rows[0][:4] == first
-        assert rows[1][1:4] == ["nothing" if promised else "1", *first[2:]]
-        assert rows[2] == ["none", "nothing", "-", "-"]
-        assert max(map(len, table)) < 90
 
 
 # ---- The command ----------------------------------------------------------------------------------------------------
@@ -260,10 +239,6 @@ def test_results_that_match_are_kept_or_else_the_nearest(asked, wrong, rows, mat
     assert (found.matches, found.hits) == (matches, HITS[: matches or 4])
     odds = [4 / rows * np.exp(2 * hit.score - 1) for hit in found.hits]
     np.testing.assert_allclose(found.probabilities, [odd / (1 + odd) for odd in odds])
-
-
-def test_of_no_results_none_match():
-    assert promise(calibration(0.7, 1), "text", 0, [], 0.9, None)[:3] == ([], [], 0)
 
 
 def test_a_file_of_queries_is_answered_with_promises(lab, tmp_path, capsys, caplog):

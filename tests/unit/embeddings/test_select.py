@@ -106,8 +106,6 @@ def test_what_cannot_be_chosen_is_named(lab, tmp_path):
         (images, "text", {"keep_count": 1}, str(images)),
         (apart, "csd", {"keep_count": 1}, str(apart)),
         (images, "image", {"keep_count": 0}, "embeddings"),
-        (images, "image", {"keep_share": 1.5}, "keep_share"),
-        (images, "image", {"min_score": 1.0, "max_score": 0.0}, "embeddings"),
     ):
         with refusal_of(field):
             select(embeddings, tmp_path / "chosen", by=by, **rules)

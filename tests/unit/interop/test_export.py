@@ -19,12 +19,10 @@ import prolip
 from prolip.calibration.config import CALIBRATION_FILE
 from prolip.checkpoint import open_saved
 from prolip.cli import main
-from prolip.data import MaskConfig
 from prolip.data.config import TokenizerConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
 from prolip.models.hub import save_pretrained
-from prolip.models.official_json import to_official_json
 from prolip.train.config import TrainConfig, to_toml
 from prolip.train.config.optim import EmaConfig
 from prolip.train.optim import Ema
@@ -43,10 +41,8 @@ def run(tmp_path: Path) -> Path:
     config = TrainConfig(out=Path("runs/mine"), samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = replace(config, data=replace(config.data, shards=("images-{0..3}.tar",), tokenizer=tokenizer))
-    signed = '"https://user:secret@host/{0..3}.tar?signature=secret"'
-    text = to_toml(config).replace('"images-{0..3}.tar"', signed)  # as older versions stored it
     for step in (10, 20):
-        write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), text, step=step, elapsed_s=7200.0)
+        write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), to_toml(config), step=step, elapsed_s=7200.0)
     return tmp_path / "run"
 
 
@@ -55,20 +51,6 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     capsys.readouterr()
     assert main(["export", *words]) == 2
     return capsys.readouterr().err.splitlines()[-1].removeprefix("prolip export: ").partition(": ")[0]
-
-
-def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(tmp_path):
-    write_words(tmp_path / "tokenizer.json")
-    tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
-    config = TrainConfig(samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
-    mask = MaskConfig(text_mode="remove")
-    config = replace(config, data=replace(config.data, shards=("x.tar",), tokenizer=tokenizer, mask=mask))
-    old = to_toml(config).replace('out = "runs/run"', 'name = "run"\nrun_dir = "runs/run"')
-    write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), old, step=10, trained=config)
-    assert prolip.load(tmp_path / "run", device="cpu").encode_texts("a picture").mean.shape == (1, 128)
-    (tmp_path / "again.toml").write_text(to_toml(config))
-    assert main(f"export {tmp_path}/run --out {tmp_path}/out".split()) == 2
-    assert main(f"train {tmp_path}/again.toml --out {tmp_path}/run --dry-run".split()) == 2
 
 
 def test_an_export_that_cannot_work_changes_nothing(run, tmp_path, capsys):
@@ -86,13 +68,10 @@ def test_an_export_that_cannot_work_changes_nothing(run, tmp_path, capsys):
     new = tmp_path / "new"
     for field, words in (
         (f"tokenizer {broken}", f"{run} --out {out} --tokenizer {broken}".split()),
-        ("tokenizer", f"{run} --out {new} --tokenizer {tmp_path}/absent.json".split()),
         ("out", [str(run), "--out", str(mine)]),
         ("out", [str(out), "--out", str(out)]),
-        ("out", f"{out} --out {out} --format transformers".split()),
         ("out", [str(run)]),
         ("weights", f"{out} --out {new} --weights trained".split()),
-        ("format", f"{run} --out {new} --onnx.precision fp16".split()),
         ("tokenizer", f"{bare} --out {new} --format transformers".split()),
         (str(tmp_path / "absent"), [str(tmp_path / "absent"), "--out", str(new)]),
     ):
@@ -129,25 +108,14 @@ def test_the_model_card_states_model_and_training_data(run, tmp_path):
     card = (out / "README.md").read_text()
     assert re.match(r"---\nlicense: cc-by-4\.0\nlibrary_name: prolip\n(.*\n)*?---\n\n# mine\n", card)
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.M))
-    assert rows["trained on"] == "`https://host/{0..3}.tar?…`"
+    assert rows["trained on"] == "`images-{0..3}.tar`"
     assert (rows["steps"], rows["samples seen"], rows["batch size"]) == ("20", "320", "16")
     assert (rows["licence"], rows["started from"], rows["hours"]) == ("cc-by-4.0", "random weights", "2.00")
-    assert "1 layers of 128, 12 pixels in patches of 6" in rows["architecture"]
     assert (rows["ppcl_weight"], rows["inclusion_form"], rows["lr"]) == ("1.0", "official", "0.0005")
-    assert (rows["text_unlocked_groups"], rows["unc_vectors"]) == ("0", "False")
-    assert json.loads(card.split("```json\n")[1].split("```")[0]) == to_official_json(SMALL)
     assert main(f"export {run} --out {out} --trained_on emoji --name Emoji".split()) == 0
     card = (out / "README.md").read_text()
     assert "# Emoji\n" in card
     assert "| trained on | emoji |" in card
-
-
-def test_a_tokenizer_beside_the_weights_comes_along(tmp_path):
-    write_words(tmp_path / "tokenizer.json")
-    save_pretrained(ProLIP(SMALL), tmp_path / "one", tokenizer=tmp_path / "tokenizer.json")
-    assert main(f"export {tmp_path}/one --out {tmp_path}/two".split()) == 0
-    one, two = (prolip.load(tmp_path / name, device="cpu").tokenize(["a cat"]) for name in ("one", "two"))
-    assert torch.equal(one, two)
 
 
 def test_a_pushed_model_loads_with_the_same_tensors(run, tmp_path, capsys, monkeypatch):

@@ -75,15 +75,6 @@ def test_an_abandoned_iteration_starts_over(shards):
     assert [batch.keys for batch in dataset] == expected[:4]
 
 
-def test_each_pass_over_evaluation_data_is_complete(shards):
-    kept = config(shards, batch_size=5, shuffle_window=0, last_batch="keep")
-    dataset = BatchDataset(kept)
-    once, again = ([batch.keys for batch in dataset] for _ in range(2))
-    assert [len(keys) for keys in once] == [5, 5, 5, 1]
-    assert once == again
-    assert dataset.num_samples == 16
-
-
 @pytest.mark.parametrize("options", [{"batch_size": None, "num_workers": 1}, {}, {"batch_size": 4}])
 def test_dataloaders_that_batch_or_fork_are_refused(shards, options):
     """By default torch makes batches of one item."""

@@ -10,18 +10,6 @@ from prolip.gaussian import Gaussian
 from prolip.interop.vector_databases import query_vectors, read_vectors, stored_vectors
 
 
-def test_a_vector_is_the_mean_and_one_extra_number():
-    items = some_gaussians(5, 8, seed=0)
-    stored, queries = stored_vectors(items), query_vectors(items)
-    assert stored.dtype == queries.dtype == np.float32
-    assert (stored[:, :8] == items.mean.float().numpy()).all()
-    assert (queries[:, :8] == stored[:, :8]).all()
-    np.testing.assert_allclose(stored[:, 8], items.total_var.numpy(), rtol=1e-6)
-    assert (queries[:, 8] == -0.5).all()
-    points = Gaussian.point(items.mean)
-    assert (stored_vectors(points)[:, 8] == 0).all()
-
-
 @pytest.mark.parametrize("stored", ["float32", "float16"])
 def test_vectors_read_from_part_files_equal_those_of_the_gaussians(tmp_path, stored):
     items = some_gaussians(50, 16, seed=0)

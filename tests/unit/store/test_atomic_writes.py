@@ -139,13 +139,6 @@ def test_errors_other_than_a_full_disk_keep_their_type(tmp_path):
         raise ValueError("a library that does not tell the reason")
 
 
-def test_an_error_that_only_the_attempt_shows_names_the_file_itself(tmp_path):
-    name = f"{'a' * 250}.csv"  # the temporary file's name is longer
-    with pytest.raises(OSError, match="File name too long") as raised:
-        write_atomic(tmp_path / name, "text")
-    assert raised.value.filename == str(tmp_path / name)
-
-
 def test_a_home_folder_that_no_shell_has_filled_in_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError):

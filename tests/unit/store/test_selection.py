@@ -84,10 +84,8 @@ def test_files_are_combined_in_turn(tmp_path, capsys):
     "column",
     [
         ("rows", [[3, 3]]),
-        ("rows", [["x"]]),
         ("rows", [[1, None]]),
         ("repeats", [[1, 0]]),
-        ("repeats", [[1]]),
         ("repeats", [[1, None]]),
         ("source", [None]),
     ],
@@ -96,21 +94,12 @@ def test_what_is_no_selection_is_refused(tmp_path, column):
     columns = {"source": ["a.tar"], "stamp": [""], "rows": [[1, 2]], "repeats": [[1, 2]]}
     types = {"rows": pa.list_(pa.uint32()), "repeats": pa.list_(pa.uint16())}
     table = {name: pa.array(values, types.get(name)) for name, values in columns.items() if name != column[0]}
-    wrong = column[1]
-    table[column[0]] = pa.array(wrong, None if wrong == [["x"]] else types.get(column[0], pa.string()))
+    table[column[0]] = pa.array(column[1], types.get(column[0], pa.string()))
     pq.write_table(pa.table(table), tmp_path / "chosen")
     for path in (tmp_path / "chosen", tmp_path / "absent"):
         with pytest.raises(UserError) as error:
             list(read_selection(path))
         assert error.value.field == "selection"
-
-
-def test_a_source_that_occurs_twice_is_refused_and_named(tmp_path):
-    twice = [Chosen("a.tar", "", np.array([row], np.uint32)) for row in (1, 2)]
-    write_selection(tmp_path / "chosen", [twice[0], twice[0]._replace(source="b.tar"), twice[1]])
-    with pytest.raises(UserError, match=r"a\.tar") as error:
-        list(read_selection(tmp_path / "chosen"))
-    assert error.value.field == "selection"
 
 
 def test_a_damaged_file_is_refused_or_reads_the_same(tmp_path):
