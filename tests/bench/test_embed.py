@@ -14,7 +14,7 @@ from tests.support.images import encode
 from tests.support.shards import write_tar
 
 from prolip.embeddings.config import EmbedOptions
-from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.embed import run_embed
 from prolip.embeddings.storage import Manifest
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained

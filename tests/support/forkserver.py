@@ -20,7 +20,7 @@ PRELOADED = [
     "torch.distributed.fsdp",
     "torch.utils.tensorboard",
     *("fastapi", "httpx", "uvicorn"),  # what Gradio imports; it reads variables when it is imported itself
-    "prolip.embeddings.embed_inputs",
+    "prolip.embeddings.embed",
     "prolip.train.loop",
     "tests.support.frozen",  # the last
 ]

@@ -11,7 +11,7 @@ def run(prog: str, arguments: list[str]) -> int:
     options = parse(ClassifyOptions, prog, arguments)
     prepare()
     if options.out is not None:
-        from prolip.embeddings.classify_inputs import run_classify_all
+        from prolip.embeddings.classify import run_classify_all
 
         with ended_by_sigterm():
             lines = run_classify_all(options, options.out)

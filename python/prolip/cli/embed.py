@@ -10,7 +10,7 @@ def run(prog: str, arguments: list[str]) -> int:
     """Run the command."""
     options = parse(EmbedOptions, prog, arguments)
     prepare()
-    from prolip.embeddings.embed_inputs import run_embed
+    from prolip.embeddings.embed import run_embed
 
     has_images = options.what != "text" and (options.shards or options.selection or options.images)
     then = f"prolip search --embeddings {options.out} --find {'image' if has_images else 'text'} --text 'a caption'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from prolip.embeddings.row_contents import Contents
+from prolip.embeddings.originals import Original
 from prolip.inference.preprocess import Pixels
 from prolip.report.page import html_environment
 
@@ -16,7 +16,7 @@ class Cell(NamedTuple):
     """One item of a row."""
 
     title: str
-    contents: Contents | None
+    contents: Original | None
     """Its image and caption; None if they could not be fetched."""
     lines: Sequence[str]
 

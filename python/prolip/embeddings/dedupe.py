@@ -23,7 +23,7 @@ from torch import Tensor
 
 from prolip.embeddings.config import DedupeOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
-from prolip.embeddings.row_contents import Name, fetch
+from prolip.embeddings.originals import Name, fetch
 from prolip.embeddings.storage import Manifest, Part, complete_parts
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least

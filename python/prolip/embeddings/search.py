@@ -17,7 +17,7 @@ from prolip.calibration.config import QueryKind
 from prolip.calibration.search import SearchCalibration
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
-from prolip.embeddings.row_contents import Contents, Name, fetch
+from prolip.embeddings.originals import Name, Original, fetch
 from prolip.embeddings.storage import ROWS, Floats, Manifest, Part, complete_parts
 from prolip.errors import UserError, check, check_at_least, printable
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
@@ -215,7 +215,7 @@ def _open_model(options: SearchOptions, manifest: Manifest) -> Model:
     return model
 
 
-def _with_contents(answer: Answer, contents: Mapping[Name, Contents]) -> Answer:
+def _with_contents(answer: Answer, contents: Mapping[Name, Original]) -> Answer:
     found = contents.get((answer.source, answer.key))
     return answer if found is None else answer._replace(caption=found.caption, file=found.file)
 
@@ -224,7 +224,7 @@ def _numbered(rank: int, answer: Answer) -> dict[str, Any]:
     return {"rank": rank, **{name: value for name, value in answer._asdict().items() if value is not None}}
 
 
-def _cell(rank: int, answer: Answer, contents: Mapping[Name, Contents]) -> Cell:
+def _cell(rank: int, answer: Answer, contents: Mapping[Name, Original]) -> Cell:
     lines = [f"score {answer.score:.4f}, similarity {answer.similarity:.4f}"]
     if answer.uncertainty is not None:
         lines.append(f"uncertainty {answer.uncertainty:.5f}")

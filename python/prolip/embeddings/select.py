@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from prolip.embeddings.config import By, Kind, SelectOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
-from prolip.embeddings.row_contents import Contents, fetch
+from prolip.embeddings.originals import Original, fetch
 from prolip.embeddings.search import described
 from prolip.embeddings.storage import Block, Floats, Manifest, Part, complete_parts, paired_parts
 from prolip.embeddings.threads_or_ray import Report, run_units
@@ -176,7 +176,7 @@ def _show(
         cells = []
         for place, rank in zip(end, ranks, strict=False):
             (source, key), score = names[place], -place[0] if options.by == "inclusion" else place[0]
-            found = contents.get(names[place], Contents(None, None))
+            found = contents.get(names[place], Original(None, None))
             told = described(source, found.file, found.caption)
             lines.append(f"  {rank:>9,}  {score:12.5f}  {printable(key)}  {told}")
             cells.append(Cell(key, found, [f"rank {rank:,}, score {score:.5f}", source]))

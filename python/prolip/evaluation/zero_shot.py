@@ -18,7 +18,7 @@ from torch import Tensor
 from prolip.data.class_names import class_places
 from prolip.datasets.data_set import DataSet, embed_set
 from prolip.datasets.labels import read_labels
-from prolip.embeddings.row_contents import fetch
+from prolip.embeddings.originals import fetch
 from prolip.evaluation.classification import (
     NUM_SHOWN,
     Labelled,

@@ -9,7 +9,7 @@ from tests.support.ranked_shards import SIZES, shards
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
 
-from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.embed import run_embed
 
 WORDS = ["food", "travel", "nature", "emoji", "picture", "animals"]
 

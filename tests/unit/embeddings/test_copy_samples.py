@@ -17,7 +17,7 @@ from prolip.cli import main
 from prolip.data import BatchLoader, DataError, LoaderConfig, StoreConfig, shard_regions
 from prolip.embeddings.config import CopyOptions
 from prolip.embeddings.copy_samples import copy_samples, run_copy
-from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.embed import run_embed
 from prolip.store.selection import _SCHEMA, Chosen, read_selection, write_selection
 
 

@@ -20,8 +20,8 @@ from prolip.calibration.calibration import Subject
 from prolip.calibration.search import KnownQueries, SearchCalibration, save_search_calibration
 from prolip.cli import main
 from prolip.embeddings.config import SearchOptions, Stored
-from prolip.embeddings.embed_inputs import run_embed
-from prolip.embeddings.row_contents import Contents, fetch
+from prolip.embeddings.embed import run_embed
+from prolip.embeddings.originals import Original, fetch
 from prolip.embeddings.search import (
     Hit,
     answers_table,
@@ -170,7 +170,7 @@ def test_captions_are_found_and_shown(lab, tmp_path, caplog):
 
 def test_images_that_are_gone_or_remote_are_left_out(lab, caplog):
     here, far = (str(lab / "images"), "some.where/red.tif"), ("http://127.0.0.1:9/0.tar", "k")
-    assert fetch([here, far], None, remote=False) == {here: Contents(None, "a picture", None)}
+    assert fetch([here, far], None, remote=False) == {here: Original(None, "a picture", None)}
     assert not caplog.records
     shard, lines = str(shards(lab)[0]), str(lab / "lines.txt")
     found = fetch([(shard, "k1"), (shard, "gone"), (lines, "2"), (lines, "99"), ("gone.tar", "a")], 16)

@@ -13,7 +13,7 @@ from tests.support.refusals import refusal_of
 
 from prolip.cli import main
 from prolip.embeddings.config import Kind, SelectOptions
-from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.embed import run_embed
 from prolip.embeddings.select import run_select
 from prolip.gaussian import Gaussian, csd, inclusion_score
 from prolip.store.selection import read_selection

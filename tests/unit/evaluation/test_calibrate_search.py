@@ -18,7 +18,7 @@ from tests.support.untrained_run import write_run
 import prolip
 from prolip.calibration.search import load_search_calibration, save_search_calibration
 from prolip.cli import main
-from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.embed import run_embed
 from prolip.evaluation.calibrate_search import find_queries
 from prolip.evaluation.results import RowId
 from prolip.metrics.retrieval import retrieval_scores

@@ -23,7 +23,7 @@ from prolip.data import DataError, StoreConfig
 from prolip.data.class_names import class_text
 from prolip.datasets.data_set import open_classes
 from prolip.embeddings.config import EmbedOptions, SearchOptions
-from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.embed import run_embed
 from prolip.embeddings.search import run_search
 from prolip.evaluation.calibrate import calibrate
 from prolip.evaluation.config import CalibrateOptions

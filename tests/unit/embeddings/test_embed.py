@@ -22,9 +22,8 @@ from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.embeddings.embed import embed_shards
-from prolip.embeddings.embed_inputs import run_embed
-from prolip.embeddings.row_contents import fetch
+from prolip.embeddings.embed import embed_shards, run_embed
+from prolip.embeddings.originals import fetch
 from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.errors import UserError
 from prolip.inference.load_model import load

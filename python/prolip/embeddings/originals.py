@@ -20,7 +20,7 @@ Name = tuple[str, str]
 """Source and key of a row."""
 
 
-class Contents(NamedTuple):
+class Original(NamedTuple):
     """The image and caption of a row; None if it could not be read, or was not requested."""
 
     image: Pixels | None
@@ -36,7 +36,7 @@ def fetch(
     caption_key: str = "txt",
     *,
     remote: bool = True,
-) -> dict[Name, Contents]:
+) -> dict[Name, Original]:
     """Fetch the images, cut to squares, the captions and the file names of rows.
 
     If a source cannot be read, a warning is logged, and its rows are missing from the result.
@@ -50,7 +50,7 @@ def fetch(
     for source, key in names:
         if remote or Path(source).exists():
             by_source.setdefault(source, set()).add(key)
-    found: dict[Name, Contents] = {}
+    found: dict[Name, Original] = {}
     for source, keys in by_source.items():
         path = Path(source)
         try:
@@ -58,7 +58,7 @@ def fetch(
                 contents = {key: _of_file(path / below(path, key), side) for key in keys}
             elif path.suffix == ".txt":
                 lines = read_lines(path)
-                contents = {key: Contents(None, lines[int(key)]) for key in keys if 0 <= int(key) < len(lines)}
+                contents = {key: Original(None, lines[int(key)]) for key in keys if 0 <= int(key) < len(lines)}
             else:
                 contents = _of_shard(source, keys, side, store or StoreConfig(), caption_key)
         except (ValueError, DataError, OSError) as error:
@@ -82,16 +82,16 @@ def below(folder: Path, key: str) -> PurePath:
     return path
 
 
-def _of_file(path: Path, side: int | None) -> Contents:
+def _of_file(path: Path, side: int | None) -> Original:
     caption = path.with_suffix(".txt")
     text = caption.read_text(encoding="utf-8-sig", errors="replace").strip() if caption.is_file() else None
-    return Contents(_square(path, side), text)
+    return Original(_square(path, side), text)
 
 
 def _of_shard(
     shard: str, keys: set[str], side: int | None, store: StoreConfig, caption_key: str
-) -> dict[str, Contents]:
-    found: dict[str, Contents] = {}
+) -> dict[str, Original]:
+    found: dict[str, Original] = {}
     for key, members in read_members(shard, ("txt", "json", *(EXTENSIONS if side else ())), store):
         if key not in keys or key in found:  # if several samples of the shard have one key, the first is used
             continue
@@ -101,7 +101,7 @@ def _of_shard(
             file = file_name(key, members["json"])
         encoded = encoded_image(members)
         image = None if encoded is None else _square(encoded, side)
-        found[key] = Contents(image, caption or None, file)
+        found[key] = Original(image, caption or None, file)
         if len(found) == len(keys):
             break
     return found
