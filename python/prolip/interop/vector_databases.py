@@ -46,7 +46,7 @@ def stored_vectors(items: Gaussian) -> Floats:
     Raises:
         ValueError: a mean is not of unit length within 1e-3, or a number is not finite.
     """
-    return _stored(_means(items), items.log_var.detach().cpu().double().exp().sum(-1).numpy())
+    return _vectors(_means(items), items.log_var.detach().cpu().double().exp().sum(-1).numpy())
 
 
 def query_vectors(queries: Gaussian) -> Floats:
@@ -57,7 +57,7 @@ def query_vectors(queries: Gaussian) -> Floats:
     Raises:
         ValueError: a mean is not of unit length within 1e-3, or a number is not finite.
     """
-    return _queries(_means(queries))
+    return _vectors(mean := _means(queries), np.full(len(mean), -0.5))
 
 
 def read_vectors(
@@ -80,7 +80,8 @@ def read_vectors(
         for block in part.blocks(rows):
             here = slice(block.start, block.start + len(block.mean))
             try:
-                vectors = _stored(block.mean, block.total_var) if role == "stored" else _queries(block.mean)
+                last = block.total_var if role == "stored" else np.full(len(block.mean), -0.5)
+                vectors = _vectors(block.mean, last)
             except ValueError as error:
                 raise UserError(f"{part.path}, rows from {block.start}", error) from error
             yield VectorBlock(keys[here], sources[here], vectors)
@@ -91,23 +92,16 @@ def _means(gaussians: Gaussian) -> Floats:
     return mean
 
 
-def _stored(mean: Floats, total_var: NDArray[np.floating]) -> Floats:
-    if not np.isfinite(total_var).all():
-        row = int(np.argmin(np.isfinite(total_var)))
-        raise ValueError(f"row {row}: the total variance must be finite (got {total_var[row]})")
-    return np.concatenate([_checked(mean), total_var[:, None].astype(np.float32)], axis=1)
-
-
-def _queries(mean: Floats) -> Floats:
-    return np.concatenate([_checked(mean), np.full((len(mean), 1), -0.5, np.float32)], axis=1)
-
-
-def _checked(mean: Floats) -> Floats:
+def _vectors(mean: Floats, last: NDArray[np.floating]) -> Floats:
     if mean.ndim != 2:
         raise ValueError(f"mean: must be [N, D] (got {list(mean.shape)})")
     lengths = np.sqrt(np.einsum("nd,nd->n", mean, mean, dtype=np.float64))
     unit = np.abs(lengths - 1.0) <= LENGTH_TOLERANCE  # False for NaN, too
-    if not unit.all():
-        row = int(np.argmin(unit))
-        raise ValueError(f"row {row}: the mean's length must be 1 within {LENGTH_TOLERANCE} (got {lengths[row]:.6g})")
-    return mean
+    for rule, values, right in (
+        (f"the mean's length must be 1 within {LENGTH_TOLERANCE}", lengths, unit),
+        ("the total variance must be finite", last, np.isfinite(last)),
+    ):
+        if not right.all():
+            row = int(np.argmin(right))
+            raise ValueError(f"row {row}: {rule} (got {values[row]:.6g})")
+    return np.column_stack([mean, last]).astype(np.float32)
