@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -121,6 +122,19 @@ def test_a_failed_part_is_left_out_or_made_later(lab, tmp_path):
     for made in (1, 0):
         assert f"parts: 2 ({made} new)" in run_embed(options(lab, out, shards=tuple(data[:2])))[0]
     assert read(out, "image")[0] == [f"k{row}" for size in SIZES[:2] for row in range(size)]
+
+
+def test_of_commands_at_once_those_of_one_plan_make_the_parts_together(lab, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        runs = [
+            pool.submit(run_embed, options(lab, tmp_path, what="both", log_var=place % 2 == 0)) for place in range(4)
+        ]
+        failed = [run.exception() for run in runs]
+    assert all(error is None or (isinstance(error, UserError) and error.field == "out") for error in failed)
+    ours, others = failed[::2], failed[1::2]
+    assert (ours == [None, None]) != (others == [None, None])
+    made, near = ({path.name: path.read_bytes() for path in one.glob("*.parquet")} for one in (tmp_path, lab / "out"))
+    assert (made == near) == (ours == [None, None])
 
 
 OTHER_SETTINGS: tuple[Mapping[str, object], ...] = (

@@ -277,7 +277,7 @@ def test_promises_that_nothing_backs_are_refused(lab, tmp_path):
     asked = {"text": ("a",), "max_wrong": 0.1, "calibration": file}
     for field, changes in (
         ("calibration", {"calibration": None}),
-        (str(other), {"calibration": other}),
+        (f"{other}: calibration", {"calibration": other}),
         ("score", {"score": "csd"}),
         ("find", {"find": "text"}),
         ("max_wrong", {"max_wrong": 1.5}),

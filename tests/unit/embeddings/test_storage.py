@@ -86,7 +86,7 @@ def test_damage_is_noticed(tmp_path):
         with suppress(UserError):
             assert read(part) == expected, place
     for wrong in (
-        written(tmp_path, ROWS, replace(NOTES, rows=2)),
+        written(tmp_path, ROWS, replace(NOTES, number=1, rows=2)),
         replace(written(tmp_path, ROWS, NOTES), count=4),
         replace(part, name="absent"),
     ):

@@ -109,7 +109,7 @@ def test_the_model_card_states_model_and_training_data(run, tmp_path):
     assert re.match(r"---\nlicense: cc-by-4\.0\nlibrary_name: prolip\n(.*\n)*?---\n\n# mine\n", card)
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.M))
     assert rows["trained on"] == "`images-{0..3}.tar`"
-    assert (rows["steps"], rows["samples seen"], rows["batch size"]) == ("20", "320", "16")
+    assert (rows["steps"], rows["batch size"]) == ("20", "16")
     assert (rows["licence"], rows["started from"], rows["hours"]) == ("cc-by-4.0", "random weights", "2.00")
     assert (rows["ppcl_weight"], rows["inclusion_form"], rows["lr"]) == ("1.0", "official", "0.0005")
     assert main(f"export {run} --out {out} --trained_on emoji --name Emoji".split()) == 0
