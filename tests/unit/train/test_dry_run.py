@@ -61,7 +61,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab, capsys):
         "steps      24 of 16 samples",
         "H100 at 30% of its 67 TFLOPS in fp32",
         "tokenizer  10 ids for 10 rows",
-        "shards     64 samples per epoch, 20.0 epochs; test read OK: sample 00",
+        "shards     64 samples per epoch, 6.0 epochs; test read OK: sample 00",
         "val        sets open: none",
         "start      random weights",
         "the run starts at step 0",
@@ -75,7 +75,7 @@ def test_a_dry_run_counts_and_reads_the_chosen_samples(lab, capsys):
     write_selection(chosen, [Chosen(str(lab.folder / "train.tar"), "", rows)])
     for shards in ([], ["--data.shards"]):
         assert rehearse(lab, *shards, "--data.selection", str(chosen)) == 0
-        assert f"40 samples per epoch, 32.0 epochs; test read OK: sample 0000 of {chosen}" in capsys.readouterr().out
+        assert f"40 samples per epoch, 9.6 epochs; test read OK: sample 0000 of {chosen}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
