@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prolip.data import Batch, BatchLoader, LoaderStats
 from prolip.data.device import device_batches
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD
 
 _BUSY, _EVERY, _SECONDS = 4096, 8, 0.04
 """Side of the matrix products that keep the device busy; every so many batches it gets work for so many seconds."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from prolip.image_tensors import Patches
+from prolip.images.tensors import Patches
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.position_tables import grid_positions
 

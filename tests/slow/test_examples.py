@@ -78,7 +78,7 @@ def test_onnx_embed_prints_the_models_numbers(run, demo, tmp_path, monkeypatch):
     assert {path.name for path in Path(out).iterdir()} == {"README.md", "image.onnx", "text.onnx", "tokenizer.json"}
     card = (tmp_path / "onnx" / "README.md").read_text()
     assert re.search(r"\| image\.onnx \| \d\.\de-\d\d in a mean, ", card)
-    height, width = model.preprocess.pixels.sides
+    height, width = model.preprocess.sides
     assert f"images: uint8 [batch, {height}, {width}, 3]" in card
 
     lines = run("onnx_embed.py", out, "image.png", *captions).splitlines()[-5:]  # after the export's

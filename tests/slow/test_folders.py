@@ -12,8 +12,7 @@ from tests.support.servers import StoreProxy, free_port, moto
 from tests.support.shards import encoded
 
 from prolip.errors import UserError
-from prolip.inference.preprocess import Preprocess
-from prolip.pixels import Preprocess as Exact
+from prolip.pixels import Preprocess
 from prolip.store.folder import Folder
 from prolip.store.selection import Chosen, read_selection, write_selection
 
@@ -42,7 +41,7 @@ def test_files_are_written_listed_read_and_deleted(scheme, tmp_path, monkeypatch
     assert next(read_selection(folder.at("chosen"))).rows.tolist() == [3, 7]
     image = encoded((9, 8, 7))
     folder.write("a.png", image)
-    preprocess = Preprocess(Exact(size=8))
+    preprocess = Preprocess(size=8)
     assert preprocess(folder.at("a.png")).equal(preprocess(image))
     folder.delete("a.png")
     folder.delete("chosen")

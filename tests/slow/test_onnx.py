@@ -16,7 +16,7 @@ from tests.support.frozen_pairs import made_up, write_npz
 import prolip
 from prolip.cli import main
 from prolip.gaussian import Gaussian
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.interop import onnx as onnx_module
 from prolip.interop.config import OnnxConfig
 from prolip.interop.onnx import TOLERANCES, write_towers
@@ -151,7 +151,7 @@ def test_files_of_an_adapted_model_include_the_heads(tmp_path):
     assert main(f"adapt {adapt} --out {tmp_path}/adapted".split()) == 0
     assert main(f"export {tmp_path}/adapted --out {tmp_path}/onnx --format onnx".split()) == 0
     model, texts = prolip.load(tmp_path / "adapted", device="cpu"), ["a photo of a red fox", "a car"]
-    images = torch.randn(3, 3, *model.preprocess.pixels.sides, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(3, 3, *model.preprocess.sides, generator=torch.Generator().manual_seed(0))
     for name, given, expected in (
         ("image", {"images": images.numpy()}, model.encode_images(images, progress=False)),
         ("text", {"token_ids": model.tokenize(texts).numpy()}, model.encode_texts(texts, progress=False)),

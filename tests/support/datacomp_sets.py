@@ -19,7 +19,7 @@ from tests.support.shards import write_tar
 
 from prolip.evaluation.datacomp import Task, read_tasks
 from prolip.inference.load_model import of_open_clip
-from prolip.inference.preprocess import Preprocess
+from prolip.pixels import Preprocess
 
 TASKS = {task.key: task for task in read_tasks()}
 NAMES = ["red fox", "blue car", "green tree", "gray stone", "white cloud", "black night", "tall tower"]

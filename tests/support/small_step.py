@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prolip.distributed import Peers, Ranks
-from prolip.image_tensors import Patches
+from prolip.images.tensors import Patches
 from prolip.losses import LossConfig, LossTerms, ProlipLoss
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import TextConfig, VisionConfig

@@ -229,7 +229,7 @@ def published_transform(config: BenchDataConfig, seq_len: int = 0) -> Any:
     from torchvision import transforms
 
     from prolip.data import AugmentConfig
-    from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
+    from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD
 
     augment, bicubic = AugmentConfig(), transforms.InterpolationMode.BICUBIC
     if seq_len:

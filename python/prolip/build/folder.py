@@ -9,8 +9,8 @@ from prolip.build.config import FolderConfig
 from prolip.build.images import Candidate, write_images
 from prolip.build.shards import BuildSummary
 from prolip.data.class_names import class_text
-from prolip.data.image_files import find_images
 from prolip.errors import UserError, check, sentence
+from prolip.images.files import find_images
 from prolip.store.file_contents import read_text
 
 _SPLITS = {"train", "val", "valid", "validation", "test"}

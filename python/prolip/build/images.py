@@ -21,8 +21,8 @@ from prolip.build.shards import (
     replace_folder,
 )
 from prolip.build.vocabulary import train_vocabulary
-from prolip.data.image_files import EXTENSIONS, STORED, UNREADABLE, open_image
 from prolip.errors import UserError, sentence
+from prolip.images.files import EXTENSIONS, STORED, UNREADABLE, open_image
 
 _QUALITY = 95
 """JPEG and WebP quality of images that are scaled down."""

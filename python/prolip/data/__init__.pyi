@@ -19,7 +19,6 @@ from .loader import (
     PatchArrays as PatchArrays,
     decode as decode,
     grid_of as grid_of,
-    preprocess as preprocess,
     preprocess_image as preprocess_image,
 )
 from .rust_exports import (

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import tyro
 
 from prolip import _core
+from prolip.images.config import FitConfig as FitConfig
 from prolip.store.typed_tables import DERIVED, OPERATIONAL, RESULTS
 
 Cleaning = Literal["lower", "whitespace", "canonicalize", "none"]
@@ -151,26 +152,6 @@ class NativeConfig:
         return replace(self, seq_lens=(seq_len,), seq_len_probs=(), token_budget=budget, batch_divisor=1)
 
 
-Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
-"""Pillow's filters."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """How a whole image becomes one of a fixed size, and the filter of every resize."""
-
-    resize: Literal["shortest", "squash", "longest"] = "shortest"
-    """`shortest`: cover the size and crop; `longest`: fit into it and pad; `squash`: ignore the aspect ratio."""
-    filter: Filter = "bicubic"
-    """Pillow's filter, antialiased, but for `nearest`."""
-    crop: Literal["round", "floor"] = "round"
-    """Offset of the centre: rounded to even, as in torchvision and open_clip, or down, as in transformers."""
-    resize_size: tuple[int, int] | None = None
-    """Height and width before the crop; None for those of the result."""
-    fill: tuple[int, int, int] = (0, 0, 0)
-    """Colour of what is padded."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
     """How to fetch shards that are not plain local files, and when a shard counts as complete."""
@@ -266,7 +247,7 @@ class LoaderConfig(DataConfig):
     image_size: int | tuple[int, int]
     """Height and width of the images in pixels, or their side; with 0 no image is decoded. With `native` only 0 has a
     meaning."""
-    fit: FitConfig = FitConfig()
+    fit: FitConfig = field(default_factory=FitConfig)
     """How images are fitted. With `native` or `augment` only the filter has a meaning."""
     seed: int = 0
     """Random seed."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from prolip.data import Batch, Cursor, DataError, Members, PatchArrays
 from prolip.data.cuda import CudaEvent, CudaTransfer
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Normalise, Patches
 
 __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
 
@@ -197,31 +197,6 @@ class _InFlight(NamedTuple):
     tensors: list[Tensor]
     ready: CudaEvent
     """The tensors are valid after this event."""
-
-
-class Normalise:
-    """Turns uint8 values of red, green and blue side by side, [..., 3 n], into `(values / 255 - mean) / std`.
-
-    Computed in float32 and rounded once to the output dtype.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, device: torch.device):
-        self._scale = torch.tensor([1 / (255 * value) for value in std], dtype=torch.float32, device=device)
-        self._bias = torch.tensor(
-            [-centre / value for centre, value in zip(mean, std, strict=True)], dtype=torch.float32, device=device
-        )
-        self.dtype = dtype
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Normalise with one kernel that reads the bytes, into new memory."""
-        out = torch.empty(values.shape, dtype=self.dtype, device=values.device)
-        torch.addcmul(self._bias, values.reshape(-1, 3), self._scale, out=out.view(-1, 3))
-        return out
-
-    def table(self) -> NDArray[np.uint8]:
-        """The bytes of each value of red, green and blue, [3, 256, width], for `BatchLoader.translated`."""
-        values = torch.arange(256, dtype=torch.uint8)[:, None].expand(-1, 3)
-        return self(values).T[..., None].contiguous().view(torch.uint8).numpy()
 
 
 def _arrays(batch: Batch) -> list[NDArray[Any] | None]:

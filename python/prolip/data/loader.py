@@ -72,7 +72,7 @@ class PatchArrays(NamedTuple):
     """Images of a native batch, padded to its sequence length L; P is the side of a patch."""
 
     patches: NDArray[np.uint8]
-    """[B, L, P * P * 3]; zeros where there is no patch. Pixels as in `prolip.image_tensors`."""
+    """[B, L, P * P * 3]; zeros where there is no patch. Pixels as in `prolip.images.tensors`."""
     patch_coords: NDArray[np.int16]
     """[B, L, 2]: row and column of each patch."""
     grids: NDArray[np.int32]
@@ -246,6 +246,3 @@ that has its aspect ratio, rounded up in both directions (timm's `get_image_size
 
 preprocess_image = _core.preprocess_image
 """The loader's evaluation transform of an encoded image, uint8 [size, size, 3]; see `docs/specification.md`."""
-
-preprocess = _core.preprocess
-"""Decode, fit and normalise many images by threads (`prolip.pixels`): their bytes, grids [N, 2], and what failed."""

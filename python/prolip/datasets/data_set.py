@@ -26,9 +26,9 @@ from huggingface_hub import constants
 
 from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
 from prolip.data.class_names import class_text
-from prolip.data.image_files import find_images
 from prolip.datasets.imagenet_prompts import IMAGENET, imagenet_classnames, named_templates
 from prolip.errors import UserError, check
+from prolip.images.files import find_images
 from prolip.inference.encoder import MAX_BAD_FRACTION, Encoded, Sample, View, in_batches, joined
 from prolip.inference.model import Model
 from prolip.metrics.config import DEFAULT_TEMPLATES

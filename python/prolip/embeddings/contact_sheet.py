@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from prolip.embeddings.originals import Original
-from prolip.inference.preprocess import Pixels
+from prolip.images.preprocess import Pixels
 from prolip.report.page import html_environment
 
 SIDE = 160

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from prolip.data import BatchLoader, NoSampleError, StoreConfig, expand_shards, without_secrets
-from prolip.data.image_files import find_images
 from prolip.embeddings.originals import read_lines
 from prolip.errors import UserError, check, printable, sentence
+from prolip.images.files import find_images
 from prolip.inference.encoder import Encoded, Encoder, Sample, in_batches, joined
 from prolip.store.selection import read_selection
 

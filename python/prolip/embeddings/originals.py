@@ -11,7 +11,7 @@ from typing import NamedTuple
 from prolip.data import DataError, StoreConfig
 from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
 from prolip.errors import UserError
-from prolip.inference.preprocess import Pixels, square
+from prolip.images.preprocess import Pixels, Preprocess
 from prolip.store.file_contents import read_text
 
 log = logging.getLogger(__name__)
@@ -110,5 +110,5 @@ def _of_shard(
 def _square(image: bytes | Path, side: int | None) -> Pixels | None:
     if side is not None:
         with suppress(UserError, DataError):
-            return square(image, side)
+            return Preprocess().thumbnail(image, side)
     return None

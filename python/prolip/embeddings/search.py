@@ -21,9 +21,9 @@ from prolip.embeddings.originals import Name, Original, fetch
 from prolip.embeddings.storage import ROWS, Floats, Manifest, Part, complete_parts
 from prolip.errors import UserError, check, check_at_least, printable
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
+from prolip.images.preprocess import Pixels, Preprocess
 from prolip.inference.load_model import load
 from prolip.inference.model import Model, weights_digest
-from prolip.inference.preprocess import Pixels, check_image_file, square
 from prolip.inference.tokenizer import warn_of_unknown_words
 from prolip.metrics.config import Score
 from prolip.models.convert_open_clip import StartError
@@ -100,7 +100,7 @@ def run_search(options: SearchOptions) -> list[str]:
     if options.sheet is not None:
         check_writable(options.sheet)
     for path in options.image:
-        check_image_file(path)
+        check(path.is_file(), path, "no such image file")
     other, folder = "text" if options.find == "image" else "image", Folder(options.embeddings)
     manifest, parts = complete_parts(folder, options.find, instead=f"search them with --find {other}")
     model = _open_model(options, manifest)
@@ -112,7 +112,7 @@ def run_search(options: SearchOptions) -> list[str]:
     warn_of_unknown_words(model.encoder.tokenizer, texts)
     found = [model.encode_texts(texts, progress=False)] if texts else []
     if options.image:
-        found.append(model.encode_images([model.preprocess(path) for path in options.image], progress=False))
+        found.append(model.encode_images(options.image, progress=False))
     queries = concatenate(found)
     hits = nearest(parts, queries.mean.numpy(), options.k, score)
     if calibrated is not None:
@@ -134,7 +134,7 @@ def run_search(options: SearchOptions) -> list[str]:
         for place, title in enumerate(titles)
     ]
     if options.sheet is not None:
-        images: list[Pixels | None] = [square(path, SIDE) for path in options.image]
+        images: list[Pixels | None] = [Preprocess().thumbnail(path, SIDE) for path in options.image]
         lines = [
             Row(title, image, [_cell(rank, answer, contents) for rank, answer in enumerate(found, start=1)])
             for title, image, found in zip(shown, [*[None] * len(texts), *images], answers, strict=True)

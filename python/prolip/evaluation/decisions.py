@@ -129,7 +129,7 @@ def _embed(model: Model, option: str, source: str, options: DecisionsOptions) ->
 
 
 def _embed_noise(model: Model, options: DecisionsOptions) -> Gaussian:
-    draws, shape = torch.Generator().manual_seed(options.seed), (3, *model.preprocess.pixels.sides)
+    draws, shape = torch.Generator().manual_seed(options.seed), (3, *model.preprocess.sides)
     pixels = (torch.randint(256, shape, generator=draws, dtype=torch.uint8) for _ in range(_NUM_NOISE))
     return model.encode_images(pixels, batch_size=options.batch_size, progress=False)
 

@@ -21,8 +21,8 @@ from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
 from prolip.evaluation.evaluate import Prepared, evaluate_sets
 from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian, inclusion_score
+from prolip.images.preprocess import Preprocess
 from prolip.inference.model import Model
-from prolip.inference.preprocess import square
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
 from prolip.metrics.hierarchy import entailment, including_items, items_on_walk, mean_root, string_ids, traverse
 from prolip.metrics.statistics import spearman
@@ -82,7 +82,9 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
             met = list(dict.fromkeys(names[step] for step in steps))
             tiles = []
             for name, read in zip(met, find_named(options.data, met), strict=True):
-                tiles.append(Tile(square(read(), 64), name, [("its own", True)] * (name in levels[row])))
+                tiles.append(
+                    Tile(Preprocess().thumbnail(read(), 64), name, [("its own", True)] * (name in levels[row]))
+                )
             charts.append(Chart(group="Walks", title=captions[row], text="", svg=gallery(tiles)))
         return charts
 

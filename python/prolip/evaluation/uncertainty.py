@@ -25,7 +25,7 @@ from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian, inclusion_score
-from prolip.image_tensors import Patches
+from prolip.images.tensors import Patches
 from prolip.inference.model import Model
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
@@ -201,7 +201,7 @@ def view_of(model: Model, change: Callable[[Tensor], Tensor]) -> Callable[[Tenso
     def view(images: Tensor | Patches) -> Gaussian:
         if isinstance(images, Tensor):
             return model.encode_pixels(change(images))
-        size = model.preprocess.pixels.patch_size
+        size = model.preprocess.patch_size
         return model.encode_pixels(Patches.of([change(image[None])[0] for image in images.images(size)], size))
 
     return view

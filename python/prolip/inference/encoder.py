@@ -36,22 +36,22 @@ from prolip.data import (
     DataError,
     LoaderConfig,
     Members,
+    NativeConfig,
     StoreConfig,
     without_secrets,
 )
 from prolip.data.device import device_batches
-from prolip.data.image_files import find_images
 from prolip.data.samples import EXTENSIONS, captions_at, encoded_image
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import usable_cores
 from prolip.errors import UserError, check
 from prolip.gaussian import Gaussian, concatenate
-from prolip.image_tensors import Patches
-from prolip.inference.preprocess import Preprocess, pixel_size, square_image_size
+from prolip.images.files import find_images
+from prolip.images.preprocess import KINDS, AnyImage, Preprocess
+from prolip.images.tensors import Patches
 from prolip.models import ProLIP
 from prolip.models.config import Precision
 from prolip.models.precision import autocast
-from prolip.pixels import KINDS, AnyImage
 
 MAX_BAD_FRACTION = 0.01
 """Maximum share of unreadable images; a set with more counts as damaged."""
@@ -167,10 +167,8 @@ class Encoder:
         """Wrap a ProLIP network, and move it to `device`.
 
         Raises:
-            UserError: its images are not square, or the tokenizer has more tokens than the network's table.
+            UserError: the tokenizer has more tokens than the network's table.
         """
-        if network.config.vision.image_seq_len is None:
-            square_image_size(network)  # or an error
         rows = network.config.text.vocab_size
         if isinstance(tokenizer, Tokenizer) and tokenizer.vocab_size > rows:
             raise UserError("tokenizer", f"must have at most the model's {rows} tokens", tokenizer.vocab_size)
@@ -254,8 +252,11 @@ class Encoder:
         if self.caption_keys and not isinstance(self.tokenizer, Tokenizer | UserError):
             texts = ("txt" if key == "txt" else "json" for key in self.caption_keys)
             return BatchLoader(replace(config, keep_members=tuple(dict.fromkeys((*self.keep, *EXTENSIONS, *texts)))))
-        native = preprocess.native(self.batch_size)
-        config = replace(config, image_size=preprocess.pixels.sides, fit=preprocess.pixels.fit, native=native)
+        config = replace(config, image_size=preprocess.sides, fit=preprocess.fit)
+        if preprocess.is_native:
+            native = NativeConfig(patch_size=preprocess.patch_size)
+            native = native.of_one_length(preprocess.image_seq_len, self.batch_size)
+            config = replace(config, native=native)
         if self.caption_keys:
             slots = tuple(CaptionConfig(sources=(CaptionSource(key=key),)) for key in self.caption_keys)
             config = replace(config, captions=slots, tokenizer=self.require_tokenizer().config)
@@ -267,7 +268,7 @@ class Encoder:
             return self.of_samples(map(_samples_of_batch, loader))
         device, preprocess = self.device, self.preprocess
         via = device if device.type in {"cpu", "cuda"} else torch.device("cpu")
-        batches = device_batches(loader, via, mean=preprocess.pixels.mean, std=preprocess.pixels.std)
+        batches = device_batches(loader, via, mean=preprocess.mean, std=preprocess.std)
         return self._encoded(
             _Prepared(
                 Encoded(batch.keys, batch.rows.tolist(), batch.sizes.tolist(), batch.members),
@@ -369,10 +370,7 @@ class Encoder:
                 captions.append(texts[0])
             if not self._views:
                 return _Ready(None, (0, 0), captions)
-            preprocess, image, size = self.preprocess, sample.image, (0, 0)
-            if isinstance(image, bytes | Path):
-                size = pixel_size(image, turned=preprocess.pixels.is_native)
-            return _Ready(preprocess.decode(image, sample.name), size, captions)
+            return _Ready(*self.preprocess.decode(sample.image, sample.name), captions)
         except (UserError, DataError) as error:
             return Bad(sample.key, sample.place, error)
 

@@ -20,14 +20,13 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import find_device
 from prolip.errors import UserError, check_at_least, check_choice, fields_within
 from prolip.gaussian import Gaussian
+from prolip.images.preprocess import Preprocess
 from prolip.inference.encoder import Encoder
 from prolip.inference.model import Model, of_prolip, weights_digest
-from prolip.inference.preprocess import Preprocess, check_image_settings
 from prolip.inference.tokenizer import check_tokenizer, find_tokenizer
 from prolip.models import ModelConfig
 from prolip.models.adapter import AdaptedNetwork, Adapter
 from prolip.models.config import Precision
-from prolip.pixels import Preprocess as Exact
 from prolip.pretrained.build_with_open_clip import build_named, import_open_clip, root_messages
 from prolip.pretrained.sources import Source, find_frozen, resolve
 
@@ -82,9 +81,9 @@ def load(
     model = _open(found, tokenizer, target, precision, config)
     if image_seq_len is not None:
         check_at_least(1, image_seq_len=image_seq_len)
-        if not model.preprocess.pixels.is_native:
+        if not model.preprocess.is_native:
             raise UserError("image_seq_len", f"{model.name} takes square images only", image_seq_len)
-        shorter = Preprocess(dataclasses.replace(model.preprocess.pixels, image_seq_len=image_seq_len))
+        shorter = dataclasses.replace(model.preprocess, image_seq_len=image_seq_len)
         model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, preprocess=shorter))
     for name in () if found.is_released else (CALIBRATION_FILE, SEARCH_FILE):
         if (path := found.find(name)) is not None:
@@ -137,7 +136,7 @@ def _open(
         return adapted(below, adapter, source.name)
     settings, prolip = source.settings, source.network(config, uncertainty=False)
     if settings is not None:
-        check_image_settings(settings.images, prolip.config, source.name)
+        Preprocess.of_config(prolip.config).check_settings(settings.images, source.name)
     chosen = find_tokenizer(source, prolip.config.text, tokenizer)
     if isinstance(chosen, UserError):
         logger.warning("%s: only images can be encoded: %s", source.name, chosen)
@@ -198,7 +197,7 @@ def of_open_clip(
         device=device,
         encode_pixels=partial(_encode, network.encode_image),
         encode_tokens=partial(_encode, network.encode_text),
-        preprocess=Preprocess(Exact.of(network)),
+        preprocess=Preprocess.of(network),
         tokenizer=tokenizer,
         precision=precision,
     )

@@ -23,6 +23,7 @@ from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check, check_at_least
 from prolip.gaussian import Gaussian
+from prolip.images.preprocess import Preprocess
 from prolip.inference.classify import (
     NOTHING,
     Classification,
@@ -33,7 +34,6 @@ from prolip.inference.classify import (
     classification,
 )
 from prolip.inference.encoder import Encoder, Images, View, as_captions, count_images, joined
-from prolip.inference.preprocess import Preprocess
 from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import encode_prompts
 from prolip.models import ProLIP
@@ -268,7 +268,7 @@ class Model:
         """
         digest = hashlib.sha256()
         shape = self.network.config if isinstance(self.network, ProLIP) else self.network
-        given = self.preprocess.pixels
+        given = self.preprocess
         length = [given.image_seq_len] if given.is_native else []
         pixels = (given.sides, given.mean, given.std, *length)
         for part in (shape, pixels, given.resize, given.filter, self.has_variances):

@@ -15,7 +15,6 @@ from prolip.inference.config import ClassifyOptions, CompareOptions, ImageOption
 from prolip.inference.encoder import is_many
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
-from prolip.inference.preprocess import check_image_file
 from prolip.inference.tokenizer import warn_of_unknown_words
 from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import fill_templates
@@ -29,7 +28,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
     check(
         not is_many(options.image), "out", "must be given for folders and shards, as --out answers.csv", options.image
     )
-    check_image_file(options.image)
+    check(Path(options.image).is_file(), options.image, "no such image file")
     model, labels, classify = open_classifier(options, (*options.words, *options.labels))
     found = classify(model.encode_images(options.image, progress=False))
     rows: list[dict[str, Any]] = [
@@ -83,9 +82,9 @@ def open_classifier(
 def run_compare(options: CompareOptions) -> list[str]:
     """Compare an image with texts; returns the lines to print, the nearest text first."""
     check(options.texts, "texts", "give at least one text after the image")
-    check_image_file(options.image)
+    check(Path(options.image).is_file(), options.image, "no such image file")
     model = _load(options)
-    image = model.encode_images(model.preprocess(options.image), progress=False)
+    image = model.encode_images(options.image, progress=False)
     texts = model.encode_texts(options.texts, progress=False)
     columns = {
         "text": list(options.texts),

@@ -12,7 +12,7 @@ from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data.config import Cleaning, TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check_choice
-from prolip.inference.preprocess import image_settings
+from prolip.images.preprocess import Preprocess
 from prolip.models.config import ModelConfig, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.weights import INFERENCE_FILE, read_json
@@ -168,7 +168,7 @@ def _file_or_clip(path: Path | None, text: TextConfig) -> TokenizerConfig:
 
 def inference_files(tokenizer: TokenizerConfig, model: ModelConfig) -> Preprocessing:
     """What is stored with a model for inference: its tokenizer, with the file, and how images are prepared."""
-    images = image_settings(model)
+    images = Preprocess.of_config(model).settings()
     if tokenizer.path is None:
         return Preprocessing(tokenizer=tokenizer.to_dict(), images=images)
     name, pad_id = TOKENIZER_FILE, tokenizer.pad_id

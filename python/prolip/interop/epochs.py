@@ -13,7 +13,7 @@ import torch
 
 from prolip.data import BatchLoader, Cursor, LoaderConfig
 from prolip.data.device import DeviceBatch, DeviceBatches, DeviceStats, device_batches
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD
 
 
 class Epochs:

@@ -15,9 +15,9 @@ from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check
+from prolip.images.preprocess import Preprocess
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
-from prolip.inference.preprocess import image_settings
 from prolip.inference.tokenizer import check_tokenizer, choose_tokenizer, inference_files, stored_tokenizer
 from prolip.interop.config import ExportOptions, OnnxConfig
 from prolip.models import ProLIP
@@ -140,7 +140,7 @@ def _write_prolip(
     model: ProLIP, tokenizer: TokenizerConfig | None, keep_ratio: float | None, card: ModelCard, folder: Path
 ) -> None:
     """Write the hub's layout, and delete the tokenizer of an earlier export."""
-    stored = Preprocessing(images=image_settings(model.config))
+    stored = Preprocessing(images=Preprocess.of_config(model.config).settings())
     if tokenizer is not None:
         stored = inference_files(tokenizer, model.config)
     save_pretrained(model, folder, card=card)
@@ -187,7 +187,7 @@ def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequ
 
 
 def _use(model: Model) -> dict[str, str]:
-    images = model.preprocess.pixels
+    images = model.preprocess
     rows = {"images": f"resized as `{images.resize}` ({images.filter}) before the tower"}
     return rows
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.interop.config import OnnxConfig, OnnxPrecision
 from prolip.interop.tokenizer_json import complete_tokenizer
 from prolip.models import ProLIP

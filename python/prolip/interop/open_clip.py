@@ -21,7 +21,7 @@ from prolip.data import AugmentConfig, LoaderConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD
 from prolip.interop.epochs import Epochs
 
 __all__ = ["OpenClipData", "OpenClipLoader", "get_data", "main", "open_clip_data"]

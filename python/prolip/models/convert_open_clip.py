@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prolip.errors import UserError
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD
 from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, TextConfig, VisionConfig
 from prolip.models.prolip import ProLIP
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
-from prolip.image_tensors import Patches
+from prolip.images.tensors import Patches
 from prolip.models.config import VisionConfig
 from prolip.models.position_tables import grid_positions
 from prolip.models.transformer import Activation, AttentionMask, AttentionPool, Transformer, hide_token

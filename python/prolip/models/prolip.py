@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
-from prolip.image_tensors import Patches
+from prolip.images.tensors import Patches
 from prolip.models.config import ModelConfig
 from prolip.models.image_encoder import ImageEncoder
 from prolip.models.text_encoder import TextEncoder

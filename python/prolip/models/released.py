@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD
 from prolip.models.architectures import ARCHITECTURES
 from prolip.models.config import ModelConfig
 

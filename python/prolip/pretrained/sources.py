@@ -49,7 +49,7 @@ class InferenceSettings(NamedTuple):
     tokenizer: TokenizerConfig | None
     """Its path is the name of a file of the model."""
     images: dict[str, Any] | None
-    """How images are prepared (`prolip.inference.preprocess.image_settings`); None if unknown."""
+    """How images are prepared (`Preprocess.settings`); None if unknown."""
     keep_ratio: float | None
     """Share of patches that training kept of masked images; None if unknown."""
 

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from prolip.checkpoint import restore_rng, rng_state
 from prolip.data.device import DeviceBatch
 from prolip.gaussian import Gaussian, concatenate
-from prolip.image_tensors import Patches
+from prolip.images.tensors import Patches
 from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
 from prolip.train.parallel import no_gradient_sync

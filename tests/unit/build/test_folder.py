@@ -17,8 +17,8 @@ from tests.support.refusals import refusal_of
 from prolip.build.config import FolderConfig
 from prolip.build.folder import build_folder
 from prolip.data import Tokenizer, TokenizerConfig
-from prolip.data.image_files import find_images
 from prolip.errors import UserError
+from prolip.images.files import find_images
 
 Read = Callable[..., list[dict[str, Any]]]
 
@@ -105,7 +105,7 @@ def test_a_bad_pair_is_left_out_and_named(tmp_path, read_back, spoil):
 
 
 def test_an_image_that_the_loader_would_skip_is_not_stored(tmp_path, monkeypatch):
-    monkeypatch.setattr("prolip.data.image_files.MAX_PIXELS", 40 * 30 - 1)
+    monkeypatch.setattr("prolip.images.files.MAX_PIXELS", 40 * 30 - 1)
     draw(tmp_path / "photos" / "a.jpg", (40, 30))
     with pytest.raises(UserError, match=r"a\.jpg \(40 x 30 pixels are more than .*--max_side\)"):
         build_folder(FolderConfig(images=tmp_path / "photos", captions="none"), tmp_path / "out")

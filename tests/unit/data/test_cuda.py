@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prolip.data.cuda import CudaTransfer
 from prolip.data.device import DeviceBatches, Normalise
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, DataError, NativeConfig, PatchArrays
 from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 
 CPU = torch.device("cpu")
 

@@ -27,7 +27,7 @@ from prolip.evaluation.uncertainty import (
     view_of,
 )
 from prolip.gaussian import Gaussian, inclusion_score
-from prolip.image_tensors import Patches
+from prolip.images.tensors import Patches
 from prolip.inference.model import of_prolip
 from prolip.metrics.uncertainty import (
     count_words,

@@ -60,7 +60,7 @@ def test_pixels_equal_open_clips(settings, encoded, tmp_path):
     rows, preprocess = joined(batches), encoder.preprocess
     assert rows.keys == [f"k{n:02}" for n in range(13)]
     found = rows.gaussian.mean.view(expected.shape)
-    mean, std = (torch.tensor(value)[:, None, None] for value in (preprocess.pixels.mean, preprocess.pixels.std))
+    mean, std = (torch.tensor(value)[:, None, None] for value in (preprocess.mean, preprocess.std))
     pixels = [((images * std) * 255 + mean * 255).round() for images in (found, expected)]
     assert torch.equal(*pixels)
     assert torch.allclose(found, expected, atol=2e-6)

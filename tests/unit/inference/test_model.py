@@ -22,9 +22,9 @@ import prolip
 from prolip.data import DataError
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
-from prolip.image_tensors import Patches
-from prolip.inference.preprocess import Preprocess
+from prolip.images.tensors import Patches
 from prolip.models import ARCHITECTURES, ProLIP
+from prolip.pixels import Preprocess
 
 CPU = torch.device("cpu")
 COUNT = 7
@@ -81,7 +81,7 @@ def pixels_of(model: prolip.Model, preprocess: Preprocess, images: Any, batch_si
     seen = []
 
     def encode(some: Tensor | Patches) -> Gaussian:
-        seen.extend(some if isinstance(some, Tensor) else some.images(preprocess.pixels.patch_size))
+        seen.extend(some if isinstance(some, Tensor) else some.images(preprocess.patch_size))
         return Gaussian.point(torch.zeros(1, 1))
 
     changed = replace(model.encoder, preprocess=preprocess, encode_pixels=encode, batch_size=batch_size)
@@ -98,7 +98,7 @@ def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
 def test_every_kind_of_images_gives_the_same_batches(data, files, model, native, form, batch_size):
     preprocess = native.preprocess if form == "native" else model.preprocess
     if form == "squash":
-        preprocess = Preprocess(replace(preprocess.pixels, resize="squash", filter="bilinear"))
+        preprocess = replace(preprocess, resize="squash", filter="bilinear")
     expected = [preprocess(path) for path in files]
     opened = [Image.open(path) for path in files]
     arrays = [np.asarray(ImageOps.exif_transpose(image) if form == "native" else image) for image in opened]
@@ -134,7 +134,7 @@ def test_a_native_image_has_one_embedding_however_it_is_batched(lab, data, files
         assert_close(native.encode_images(one, batch_size=size), alone)
     few = prolip.load(lab / "native", device="cpu", image_seq_len=4)
     assert few.fingerprint() != native.fingerprint()
-    patches = few.preprocess.batch([few.preprocess(path) for path in files], CPU)
+    patches = few.preprocess(files)
     assert isinstance(patches, Patches)
     assert int(patches.grids.prod(dim=1).max()) == 4
     with refusal_of("images[0]"):
@@ -293,7 +293,7 @@ def test_the_fingerprint_changes_with_weights_and_preprocessing(lab):
     before = model.fingerprint()
     others = [
         *(
-            changed(model, preprocess=Preprocess(replace(model.preprocess.pixels, **change)))
+            changed(model, preprocess=replace(model.preprocess, **change))
             for change in ({"mean": HALF}, {"std": HALF}, {"filter": "bilinear"}, {"resize": "squash"})
         ),
         replace(model, has_variances=False),

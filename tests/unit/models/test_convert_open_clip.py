@@ -12,7 +12,7 @@ from timm.models import VisionTransformer
 from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.convert_open_clip import StartError, start_from
 from prolip.models.hub import save_pretrained

@@ -14,7 +14,7 @@ from transformers import Siglip2Config, Siglip2Model
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
 import prolip
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models.convert_siglip2 import siglip2_config
 from prolip.pretrained.sources import load_network, new_model, read_config
 

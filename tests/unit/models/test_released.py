@@ -51,7 +51,7 @@ def test_every_released_name_loads_and_classifies(world, name):
     ids = model.tokenize(["a tabby cat", "an animal"])
     assert ids.shape == (2, released.context_length)
     assert preprocess("cat.jpg").shape == (3, released.image_size, released.image_size)
-    assert (preprocess.pixels.mean, preprocess.pixels.std) == (released.mean, released.std)
+    assert (preprocess.mean, preprocess.std) == (released.mean, released.std)
     assert model.logit_scale == pytest.approx(SCALE)
     assert model.logit_bias == BIAS
     with torch.no_grad():

@@ -22,9 +22,9 @@ from transformers.image_transforms import normalize, rescale
 from transformers.image_utils import ChannelDimension
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
-from prolip.data.image_files import STORED
 from prolip.errors import check
-from prolip.pixels import Preprocess, of_transformers
+from prolip.images.files import STORED
+from prolip.images.preprocess import Preprocess, of_transformers
 
 _STEPS = ("process_image", "resize", "center_crop", "rescale", "normalize", "pad", "_preprocess")
 

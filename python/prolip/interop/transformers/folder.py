@@ -13,7 +13,7 @@ from PIL import Image
 
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.inference.preprocess import square_image_size
+from prolip.errors import check
 from prolip.interop.tokenizer_json import json_tokenizer, sides
 from prolip.interop.transformers import (
     ProLIPConfig,
@@ -48,7 +48,9 @@ def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, c
     """Write `model` into `folder`, from where transformers loads it with or without prolip installed."""
     vision = model.config.vision
     if vision.image_seq_len is None:
-        images = ProLIPImageProcessor(size={"shortest_edge": square_image_size(model)})
+        height, width = vision.height_and_width
+        check(height == width, "vision.image_size", "images must be square", vision.image_size)
+        images = ProLIPImageProcessor(size={"shortest_edge": height})
     else:
         images = ProLIPImageProcessor(patch_size=vision.patch_size, max_num_patches=vision.image_seq_len)
     images.resample = int(Image.Resampling[vision.interpolation.upper()])

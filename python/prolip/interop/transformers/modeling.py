@@ -17,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from prolip.gaussian import Gaussian, csd_logits
-from prolip.image_tensors import Patches
+from prolip.images.tensors import Patches
 from prolip.models.config import ModelConfig
 from prolip.models.image_encoder import ImageEncoder
 from prolip.models.official_json import from_official_json

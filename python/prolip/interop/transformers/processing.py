@@ -24,7 +24,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2Imag
 from transformers.processing_utils import ProcessorMixin
 
 from prolip.data.cleaning import cleaner
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD
 
 try:
     from prolip.data import DataError

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ProLIPOutput
 
 

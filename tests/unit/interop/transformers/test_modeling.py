@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian, csd_logits
-from prolip.image_tensors import Patches
+from prolip.images.tensors import Patches
 from prolip.interop.transformers import ProLIPConfig, ProLIPModel
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.official_json import to_official_json

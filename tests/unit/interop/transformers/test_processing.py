@@ -20,7 +20,7 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 from prolip.data import preprocess_image
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.inference.tokenizer import choose_tokenizer
 from prolip.interop.transformers import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer, processing
 from prolip.interop.transformers.folder import transformers_tokenizer

@@ -13,7 +13,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.data.device import Normalise
 from prolip.data.tokenizer import Tokenizer
 from prolip.gaussian import Gaussian
-from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
+from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ProLIPOutput
 from prolip.train.logging.examples import image_of, pick_examples, write_examples
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from prolip.data import LoaderConfig
+from prolip import _core
 
 EXTENSIONS = {
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -20,7 +20,7 @@ STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that the loader reads. An MPO starts with an ordinary JPEG."""
 FORMATS = (*STORED, "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM", "TGA")
 """Formats that Pillow is asked for. Others hide images of any size, as ICO does, or run programs, as EPS does."""
-MAX_PIXELS = LoaderConfig.max_pixels
+MAX_PIXELS: int = _core.MAX_PIXELS
 """The loader skips larger images, so they are not stored."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
 """What Pillow raises for damaged files."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -17,6 +19,31 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean of red, green and blue, for pixel values in [0, 1]: that of OpenAI's CLIP, as in all released models."""
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 """Standard deviation of red, green and blue, for pixel values in [0, 1]."""
+
+
+class Normalise:
+    """Turns uint8 values of red, green and blue side by side, [..., 3 n], into `(values / 255 - mean) / std`.
+
+    Computed in float32 and rounded once to the output dtype.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, device: torch.device):
+        self._scale = torch.tensor([1 / (255 * value) for value in std], dtype=torch.float32, device=device)
+        self._bias = torch.tensor(
+            [-centre / value for centre, value in zip(mean, std, strict=True)], dtype=torch.float32, device=device
+        )
+        self.dtype = dtype
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Normalise with one kernel that reads the bytes, into new memory."""
+        out = torch.empty(values.shape, dtype=self.dtype, device=values.device)
+        torch.addcmul(self._bias, values.reshape(-1, 3), self._scale, out=out.view(-1, 3))
+        return out
+
+    def table(self) -> NDArray[np.uint8]:
+        """The bytes of each value of red, green and blue, [3, 256, width], for the loader and `Preprocess`."""
+        values = torch.arange(256, dtype=torch.uint8)[:, None].expand(-1, 3)
+        return self(values).T[..., None].contiguous().view(torch.uint8).numpy()
 
 
 class Patches(NamedTuple):

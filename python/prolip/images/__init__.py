@@ -1,0 +1,1 @@
+"""Images as models take them: found, prepared with Pillow's pixels, normalised, cut into patches."""
