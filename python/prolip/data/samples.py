@@ -9,6 +9,7 @@ from typing import Any
 from prolip import _core
 from prolip.data import BatchLoader, DataError, LoaderConfig, NoSampleError, StoreConfig
 
+CLASS_MEMBER = "cls"
 EXTENSIONS = _core.IMAGE_EXTENSIONS
 """Image extensions. If a sample has several images, the first in this order is used."""
 
@@ -61,12 +62,12 @@ def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> lis
         raise DataError(f"must be UTF-8 ({error})", key=key, member="txt") from error
 
 
-def read_label(key: str, member: bytes | None, path: str) -> str | int:
-    """The text or whole number at a dotted path in a sample's JSON."""
-    values = values_at(key, member, path)
-    if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], str | int):
-        raise DataError(f"must have a text or number at {path!r}", key=key, member="json")
-    return values[0]
+def label_at(key: str, members: Mapping[str, bytes | None], path: str) -> str | None:
+    """The label of a sample: its `cls`, or the first text or whole number at a dotted path of its json."""
+    if path == CLASS_MEMBER:
+        return (members.get(path) or b"").decode("utf-8", "replace").strip() or None
+    values = values_at(key, members["json"], path)
+    return next((str(one) for one in values if isinstance(one, str | int) and not isinstance(one, bool)), None)
 
 
 def values_at(key: str, member: bytes | None, path: str) -> list[Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prolip.data import DataError
-from prolip.data.samples import values_at
+from prolip.data import DataError, Members
+from prolip.data.samples import CLASS_MEMBER, label_at, values_at
 from prolip.datasets.data_set import DataSet
 from prolip.inference.encoder import Encoded
 
@@ -33,15 +34,27 @@ def members_of(data: DataSet, found: Encoded, extension: str) -> list[bytes]:
     return members
 
 
+def labels_of(
+    keys: Sequence[str], members: Members, class_key: str = CLASS_MEMBER, *, source: str | None = None
+) -> list[str]:
+    """The label of every image, by `label_at`; DataError if one has none."""
+    labels = []
+    for place, key in enumerate(keys):
+        label = label_at(key, {name: some[place] for name, some in members.items()}, class_key)
+        if label is None:
+            raise DataError(f"must have a label at {class_key!r}", source, key)
+        labels.append(label)
+    return labels
+
+
 def read_labels(data: DataSet, found: Encoded) -> Tensor:
     """The class of every image, i64 [N], from its `.cls`."""
-    labels = [int(text) if text.strip().isdigit() else -1 for text in members_of(data, found, "cls")]
+    labels = labels_of(found.keys, found.members, source=data.source)
     for key, label in zip(found.keys, labels, strict=True):
-        if not 0 <= label < len(data.classnames):
-            raise DataError(
-                f"must be a class from 0 to {len(data.classnames) - 1} (got {label})", data.source, key, "cls"
-            )
-    return torch.tensor(labels)
+        if not label.isascii() or not label.isdecimal() or int(label) >= len(data.classnames):
+            last = len(data.classnames) - 1
+            raise DataError(f"must be a class from 0 to {last} (got {label})", data.source, key, "cls")
+    return torch.tensor([*map(int, labels)])
 
 
 def read_metadata(data: DataSet, found: Encoded, num_columns: int = 1) -> Tensor:

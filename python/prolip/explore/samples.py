@@ -13,7 +13,7 @@ from pathlib import Path
 from prolip.build.config import FolderConfig
 from prolip.build.folder import candidate_of
 from prolip.data import DataError, expand_shards, without_secrets
-from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
+from prolip.data.samples import CLASS_MEMBER, EXTENSIONS, captions_at, encoded_image, file_name, label_at, read_members
 from prolip.embeddings.inputs import plan_inputs
 from prolip.errors import UserError
 from prolip.explore.config import ExploreOptions
@@ -54,7 +54,7 @@ def read_items(options: ExploreOptions) -> list[Item]:
     for name, image, members in islice((sample for pair in both for sample in pair if sample), options.max_items):
         try:
             found = [captions_at(name, members, path)[:1] for path in options.caption_key]
-            label = next(iter(captions_at(name, members, options.class_key)), None)
+            label = label_at(name, members, options.class_key)
         except DataError as error:
             log.warning("skipped: %s", error)
             continue
@@ -73,7 +73,7 @@ def _of_shards(options: ExploreOptions) -> Iterator[Sample]:
             pattern = str(folder / ("test-*.tar" if any(folder.glob("test-*.tar")) else "*.tar"))
         patterns.append(pattern)
     for shard in expand_shards(patterns, options.store) if patterns else []:
-        for key, members in read_members(shard, ("txt", "json", *EXTENSIONS), options.store):
+        for key, members in read_members(shard, ("txt", "json", CLASS_MEMBER, *EXTENSIONS), options.store):
             yield f"{Path(without_secrets(shard)).stem}/{key}", encoded_image(members) or b"", members
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members
+from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig
 from prolip.data.class_names import class_places, listed
-from prolip.data.samples import read_label
 from prolip.data.tokenizer import Tokenizer
+from prolip.datasets.labels import labels_of
 from prolip.distributed import Ranks
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
@@ -70,7 +70,7 @@ class Validation:
                 self._jobs.append((job, loader))
                 first = next(iter(loader), None)  # better now than after many steps
                 if first is not None and job.kind == "zero_shot":
-                    _labels(job, first.keys, first.members)
+                    labels_of(first.keys, first.members, job.class_key)
                 text = read_text(job.classnames) if job.classnames is not None and job.kind == "zero_shot" else ""
                 self._classes[job.name] = [line.strip() for line in text.splitlines() if line.strip()]
 
@@ -104,7 +104,7 @@ class Validation:
         )
         with self._precision():
             local = joined(encoder.of_loader(loader))
-        labels = _labels(job, local.keys, local.members) if job.kind == "zero_shot" else []
+        labels = labels_of(local.keys, local.members, job.class_key) if job.kind == "zero_shot" else []
         of_ranks = self._ranks.gather((local._replace(members={}), labels))
         result: dict[str, float] = {}
         if self._ranks.rank == 0:
@@ -191,15 +191,6 @@ def _loader_config(job: ValidationJob, training: LoaderConfig, seq_len: int | No
         store=training.store,
         keep_members=(CLASS_MEMBER if job.class_key == CLASS_MEMBER else "json",) if job.kind == "zero_shot" else (),
     )
-
-
-def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str]:
-    if job.class_key != CLASS_MEMBER:
-        return [str(read_label(key, member, job.class_key)) for key, member in zip(keys, members["json"], strict=True)]
-    labels = [(member or b"").decode("utf-8", "replace").strip() for member in members[CLASS_MEMBER]]
-    if "" in labels:
-        raise DataError("must be there", key=keys[labels.index("")], member=CLASS_MEMBER)
-    return labels
 
 
 def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> Tensor:
