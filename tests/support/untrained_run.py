@@ -91,6 +91,7 @@ def write_checkpoint(
         cursor={"epoch": 0, "legs": []},
         config=config,
         model_config=to_official_json(model.config),
+        samples=0 if trained is None else step * trained.batch_size,
         keep_ratio=None if trained is None else trained.data.mask.keep_ratio,
     )
     preprocessing = None if trained is None else inference_files(trained.data.tokenizer, model.config)

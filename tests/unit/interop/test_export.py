@@ -42,7 +42,8 @@ def run(tmp_path: Path) -> Path:
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = replace(config, data=replace(config.data, shards=("images-{0..3}.tar",), tokenizer=tokenizer))
     for step in (10, 20):
-        write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), to_toml(config), step=step, elapsed_s=7200.0)
+        folder = tmp_path / "run" / "checkpoints"
+        write_checkpoint(folder, ProLIP(SMALL), to_toml(config), step=step, elapsed_s=7200.0, trained=config)
     return tmp_path / "run"
 
 
