@@ -34,7 +34,6 @@ PREPROCESSES = [
     {"size": 16},
     {"size": 24, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]},
     {"size": 16, "resize_mode": "squash"},
-    {"size": 16, "interpolation": "bilinear"},
     {"size": 16, "resize_mode": "longest", "fill_color": 0},
     {"size": [16, 24]},
 ]
