@@ -2,7 +2,7 @@
 # Train with Slurm: one torchrun per node, one process per GPU. The published runs used 32 GPUs, 4 nodes of 8.
 #   sbatch train/slurm.sh vit-b16-datacomp-1b-1.28b --out /shared/runs/b16 --shards '/shared/datacomp/*.tar'
 # As an array with one recipe per task, each in a folder of its name (arguments after -- go to all of them):
-#   sbatch --array=0-1 train/slurm.sh finetune-clip-vit-b16 finetune-siglip-vit-b16 -- --shards '/shared/datacomp/*.tar'
+#   sbatch --array=0-1 train/slurm.sh ablation control-siglip-vit-b16-1.28b -- --shards '/shared/datacomp/*.tar'
 # When the job is pre-empted, or two minutes before its time limit, the run saves and ends, and the job requeues itself
 # to resume. RESTARTS=3 also restarts within the job when a process dies.
 #SBATCH --job-name=prolip

@@ -248,8 +248,11 @@ def test_a_start_sets_the_tokenizer_unless_another_is_given(tmp_path):
         assert (tokenizer.kind, tokenizer.context_length, tokenizer.pad_id) == ("file", 7, 0)
         assert tokenizer.path.read_bytes() == (tmp_path / "own.json").read_bytes()
         config.check_vocabulary()
+    (tmp_path / "mine.toml").write_text(f'data.tokenizer.path = "{tmp_path}/own.json"')
+    by_recipe = load_config(["finetune-siglip-vit-b16", str(tmp_path / "mine.toml"), *words])
     by_flag = load_config([*words, "--data.tokenizer.path", str(tmp_path / "own.json")])
-    assert by_flag.data.tokenizer == TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
+    for config in (by_recipe, by_flag):
+        assert config.data.tokenizer == TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
 
 
 def test_a_saved_config_loads_without_its_start(start, tmp_path):

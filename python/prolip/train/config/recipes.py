@@ -46,7 +46,10 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
             rule is broken.
     """
     settings: Table = {}
+    tokenizer: Table = {}
     given: set[str] = set()
+    later: list[Table] = []
+    """Tables since the last one that describes a model."""
     for table in _tables(arguments):
         resized = (settings | table).get("start_resize", "off") != "off"
         starts = table.get("start_from", "None") != "None" and not resized
@@ -54,12 +57,15 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
         layer = {"architecture": OF_START} | table if starts else table
         if layer.get("architecture") == OF_START:  # what earlier tables say of a model is not said of the start
             settings.pop("model", None)
-            settings.get("data", {}).pop("tokenizer", None)
-            given = set()
+            tokenizer = settings.get("data", {}).pop("tokenizer", {})
+            given = {key for kept in later for key in flatten(kept)}
+            for kept in later:
+                settings = _overlaid(settings, kept)
+        later = [] if {"model", "architecture"} & layer.keys() else [*later, layer]
         settings = _overlaid(settings, layer)
         given |= flatten(layer).keys()
     keys = flatten(settings)
-    base = _base(keys)
+    base = _base(keys, decode(TokenizerConfig, tokenizer, from_text=True))
     config = decode(TrainConfig, _overlaid(plain(base, "derived"), settings), from_text=True, drop_unknown=True)
     known = flatten(plain(config, "derived"))
     for key in keys:
@@ -183,10 +189,11 @@ def _overlaid(below: Any, above: Any, path: str = "") -> Any:
 # ---- Derived settings ----
 
 
-def _base(keys: Mapping[str, Any]) -> TrainConfig:
+def _base(keys: Mapping[str, Any], of_recipe: TokenizerConfig) -> TrainConfig:
     """The defaults, with the named architecture, or with that of the start and its tokenizer unless one is named.
 
-    If the run has begun earlier, both come from its saved settings: the start may be gone by now.
+    A start without a tokenizer takes the recipe's. If the run has begun earlier, its saved settings count: the start
+    may be gone by now, and then its tokenizer is that of the run's checkpoints.
     """
     start, name = keys.get("start_from", "None"), keys.get("architecture", TrainConfig.architecture)
     check(name in {*ARCHITECTURES, OF_START}, "architecture", f"must be one of {', '.join(ARCHITECTURES)}", name)
@@ -205,16 +212,16 @@ def _base(keys: Mapping[str, Any]) -> TrainConfig:
     from prolip.inference import own_tokenizer
     from prolip.pretrained import read_config
 
-    tokenizer = base.data.tokenizer
-    names_tokenizer = {key for key in keys if key.startswith("data.tokenizer.")} - {"data.tokenizer.context_length"}
+    source, tokenizer = start, None
     run = Path(keys.get("out", base.out)) / RUN_SETTINGS
     if run.is_file() and (saved := from_toml(run.read_text(encoding="utf-8"))).start_from == start:
-        model, of_start = saved.model, saved.data.tokenizer
+        model, path = saved.model, saved.data.tokenizer.path
+        source, tokenizer = str(run.parent), saved.data.tokenizer if path is None or path.is_file() else None
     else:
         model = read_config(start)
-        of_start = tokenizer if names_tokenizer else own_tokenizer(start, model.text) or tokenizer
-    if not names_tokenizer:
-        tokenizer = of_start
+    if {key for key in keys if key.startswith("data.tokenizer.")} - {"data.tokenizer.context_length"}:
+        tokenizer = base.data.tokenizer
+    tokenizer = tokenizer or own_tokenizer(source, model.text) or of_recipe
     return replace(base, model=model, data=replace(base.data, tokenizer=tokenizer))
 
 
