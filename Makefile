@@ -51,7 +51,7 @@ lint: lint-rust lint-python ## formatting, clippy, licences of crates, ruff, myp
 FUZZ := rust/loader/fuzz/Cargo.toml
 lint-rust: $(VENV)/.ready-demo
 	cargo fmt --all --check
-	cargo clippy --locked $(CHECKED) --workspace --all-targets --features pyo3/extension-module,prolip-loader/bench -- -D warnings
+	cargo clippy --locked $(CHECKED) --workspace --all-targets --features pyo3/extension-module -- -D warnings
 	cargo fmt --manifest-path $(FUZZ) --check
 	@cp Cargo.lock $(dir $(FUZZ))
 	@echo 'THIRD_PARTY_LICENSES.txt names the crates that are linked' && $(BIN)/python rust/licences.py | diff THIRD_PARTY_LICENSES.txt -
@@ -97,7 +97,6 @@ bench-loader: $(VENV)/.ready-test
 	done
 
 bench-kernels: $(VENV)/.ready-demo
-	cargo bench --locked --package prolip-loader --features bench --bench kernels
 	cargo bench --locked --package prolip-loader --bench stages
 
 coverage: $(VENV)/.ready-test ## lines that the tests run, of both layers, in coverage/ (needs cargo-llvm-cov)

@@ -133,10 +133,10 @@ def test_without_decoding_an_unreadable_image_is_no_error(tmp_path):
 
 @pytest.mark.parametrize("size", [200_000, 3 << 20])
 def test_a_member_that_is_too_large_is_named(size, tmp_path):
-    """With shard, key, extension and limit, whether or not the sample is large enough to be read in parts."""
+    """With shard, key and limit, whether or not the sample is large enough to be read in parts."""
     write_tar(tmp_path / "0.tar", [("a.png", IMAGE), ("a.cls", b"7"), ("b.png", IMAGE), ("b.npy", bytes(size))])
     config = evaluation([tmp_path / "0.tar"], keep_members=("cls", "npy"), max_member_bytes=100_000)
-    expected = rf"0\.tar, sample b: its members have \d+ bytes, {size} of them \.npy, more than .* = 100000 allows"
+    expected = r"0\.tar: sample b: its members have \d+ bytes, more than max_member_bytes = 100000 allows"
     with BatchLoader(config) as loader:
         assert [batch.keys for batch in loader] == [["a"]]
         assert loader.stats().bad == {"read": 1}

@@ -292,11 +292,11 @@ def test_an_archive_cut_between_samples_is_damaged_where_webdataset_sees_none(tm
     assert [batch.keys for batch in loader] == [["a"]]
     stats = loader.stats()
     assert stats.bad == {"archive": 1}
-    assert "0.tar, sample no. 1: there is nothing at byte 2048" in stats.bad_samples[0]
+    assert "0.tar: sample no. 1: there is nothing at byte 2048" in str(stats.bad_samples[0])
 
 
 def test_a_sparse_member_is_an_error_that_names_it(tmp_path):
     """Departure: webdataset lets tarfile fill the holes; here nothing is read wrongly, and nothing is filled."""
     write(tmp_path / "0.tar", [entry("a.png", 1), entry("a.txt", 1), Entry("holes.png", tarfile.GNUTYPE_SPARSE)])
-    with pytest.raises(DataError, match=r"0\.tar, byte 2048: member \"holes\.png\" is sparse, which is not supported"):
+    with pytest.raises(DataError, match=r"0\.tar: byte 2048: member \"holes\.png\" is sparse, which is not supported"):
         evaluation(tmp_path / "0.tar")

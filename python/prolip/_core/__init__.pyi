@@ -7,6 +7,8 @@ from typing import Final, Protocol, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from prolip.errors import DataError
+
 from . import testing
 
 __all__ = [
@@ -79,7 +81,7 @@ class LoaderStats:
     @property
     def bad(self) -> dict[str, int]: ...
     @property
-    def bad_samples(self) -> list[str]: ...
+    def bad_samples(self) -> list[DataError]: ...
 
 @final
 class Batch:

@@ -154,7 +154,7 @@ def embed_input(encoder: Encoder, source: Input, started: Started | None) -> Enc
         return EncodedInput(rows, source.stamp, len(rows.bad), named)
     stats, (stamp,) = started.loader.stats(), started.loader.stamps()
     started.loader.close()
-    return EncodedInput(rows, stamp, len(rows.bad) + sum(stats.bad.values()), [*stats.bad_samples, *named])
+    return EncodedInput(rows, stamp, len(rows.bad) + sum(stats.bad.values()), [*map(str, stats.bad_samples), *named])
 
 
 def _of_folder(source: Input) -> Iterator[Sample]:

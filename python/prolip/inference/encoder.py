@@ -317,7 +317,7 @@ class Encoder:
             stats = loader.stats()
         # The loader counts a truncated shard as one bad sample, however many samples are lost.
         if "archive" in stats.bad:
-            raise DataError(f"a shard is damaged: {'; '.join(stats.bad_samples)}", shown)
+            raise DataError(f"a shard is damaged: {'; '.join(map(str, stats.bad_samples))}", shown)
         if len(bad) > max_bad_fraction * stats.samples:
             first = f"{bad[0].key}: {bad[0].error}"
             raise DataError(f"{len(bad)} of {stats.samples} images are unreadable: {first}", shown)

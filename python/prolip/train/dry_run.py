@@ -103,7 +103,9 @@ def _first_sample(settings: LoaderConfig, patterns: tuple[str, ...]) -> str:
     with BatchLoader(reading) as loader:
         for batch in loader:
             return f"sample {batch.keys[0]} of {shown}"
-        raise UserError("shards", f"no sample of {shown} can be read: {loader.stats().bad_samples}")
+        raise UserError(
+            "shards", f"no sample of {shown} can be read: {'; '.join(map(str, loader.stats().bad_samples))}"
+        )
 
 
 def _validation(config: TrainConfig) -> str:

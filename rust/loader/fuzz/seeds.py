@@ -57,33 +57,17 @@ def archives() -> dict[str, bytes]:
 
 
 def texts() -> dict[str, bytes]:
-    """A kind, a path and a json behind one another, in the form that the target takes them apart."""
+    """JSON of samples, a head of an index, and behind each a path or pattern, as the target takes them apart."""
     record = {"a": [{"b": "x", "w": 1.5}, {"b": "é\n"}], "c": float("nan"), "d": "\ud83d"}
-    return {f"{number}": json.dumps(record).encode() + f"\x00a.*.b{chr(number)}".encode() for number in range(4)}
-
-
-def indices() -> dict[str, bytes]:
-    """A number of samples, and behind it a part of an index file."""
     head = b"PROLIPIX" + struct.pack("<IIQQQI", 1, 2, 5, 50, 60, 7)
-    stamps = [b"\x00", b"\x01" + struct.pack("<q", 10**18), b'\x02\x04"ab"']
-    entries = [b"\x05a.tar\x02\x03" + bytes(4) + b"\x80\x50" + stamp for stamp in stamps]
-    parts = {"head": head, "table": b"".join(entries), "regions": b"\x00\x04\x8a\x01"}
-    return {name: struct.pack("<H", 2) + part for name, part in parts.items()}
+    paths = [b"a.*.b", b"{a,b{1..3}}x{9..1..2}", b"the cat's &amp; <START_OF_TEXT> 42!"]
+    every = [content + b"\x00" + path for content in (json.dumps(record).encode(), head) for path in paths]
+    return {str(number): text + b"\x03" for number, text in enumerate(every)}
 
 
 def main(folder: Path) -> None:
     """Writes every target's inputs."""
-    captions = ["the cat's on a bus", "&amp; caf\u00e9 <START_OF_TEXT> 42!", "\u3000'll ſ\u0345"]
-    patterns = ["a{000..012}.tar", "{a,b{1..3}}x{9..1..2}", "{x"]
-    everything = {
-        "decode": images(),
-        "archive": archives(),
-        "captions": texts(),
-        "tokenize": {str(number): text.encode() for number, text in enumerate(captions)},
-        "braces": {str(number): text.encode() for number, text in enumerate(patterns)},
-        "index": indices(),
-    }
-    for target, inputs in everything.items():
+    for target, inputs in {"decode": images(), "archive": archives(), "parsers": texts()}.items():
         (folder / target).mkdir(parents=True, exist_ok=True)
         for name, data in inputs.items():
             (folder / target / name).write_bytes(data)

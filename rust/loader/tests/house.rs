@@ -51,11 +51,3 @@ fn rooms_import_only_from_lower_floors() {
         }
     }
 }
-
-#[test]
-fn only_one_file_uses_operating_system_apis() {
-    let words = ["std::os::", "cfg(unix)", "cfg(windows)", "rustix"];
-    for (room, code) in sources().into_iter().filter(|(room, _)| room != "os") {
-        assert!(!words.iter().any(|word| code.contains(word)), "{room}");
-    }
-}

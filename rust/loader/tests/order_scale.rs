@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use prolip_loader::config::LastBatch;
 use prolip_loader::order::{BatchPlan, BatchPlans, Cursor, Leg, OrderSettings};
 
-const SHARDS: usize = 140_146;
-const TOTAL: u64 = 1_400_000_000;
+const SHARDS: u32 = 140_146;
 const RANKS: u64 = 4_096;
 const BATCH: u64 = 16;
 /// Not quite half of the epoch's 21,362 steps.
@@ -19,25 +18,8 @@ const FEWER: u64 = 3_000;
 
 /// Shards of different lengths, some of them empty.
 fn counts() -> Vec<u32> {
-    let mut counts: Vec<u32> =
-        (0..SHARDS as u32)
-            .map(|shard| {
-                if shard % 1_000 == 7 {
-                    0
-                } else {
-                    5_000 + shard.wrapping_mul(2_654_435_761) % 9_900
-                }
-            })
-            .collect();
-    let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    // The last shards are enlarged until the sum is right.
-    let mut missing = TOTAL.checked_sub(sum).unwrap();
-    for count in counts.iter_mut().rev() {
-        let more = missing.min(20_000);
-        *count += more as u32;
-        missing -= more;
-    }
-    counts
+    let length = |shard: u32| 5_000 + shard.wrapping_mul(2_654_435_761) % 10_000;
+    (0..SHARDS).map(|shard| if shard % 1_000 == 7 { 0 } else { length(shard) }).collect()
 }
 
 fn rules(rank: u64, world_size: u64) -> OrderSettings {
@@ -77,16 +59,6 @@ fn peak_memory() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// The shortest of three: other work on the machine only makes it longer.
-fn fastest(mut work: impl FnMut()) -> Duration {
-    let time = |_| {
-        let begun = Instant::now();
-        work();
-        begun.elapsed()
-    };
-    (0..3).map(time).min().unwrap()
-}
-
 #[test]
 fn planning_scales_to_the_whole_internet() {
     let counts = counts();
@@ -94,10 +66,11 @@ fn planning_scales_to_the_whole_internet() {
     let plan = |rank, ranks, from: &Cursor| {
         drop(batches(&counts, rules(rank, ranks), from).next().unwrap())
     };
-    let planned = fastest(|| plan(RANKS / 2, RANKS, &Cursor::default()));
-    let resumed = fastest(|| plan(FEWER / 2, FEWER, &stopped()));
-    let memory = peak_memory() - before;
-    println!("planned in {planned:?}, resumed in {resumed:?}, {} kB", memory / 1024);
-    assert!(planned < Duration::from_secs(1) && resumed < Duration::from_secs(1));
+    let begun = Instant::now();
+    plan(RANKS / 2, RANKS, &Cursor::default());
+    plan(FEWER / 2, FEWER, &stopped());
+    let (time, memory) = (begun.elapsed(), peak_memory() - before);
+    println!("planned and resumed in {time:?}, {} kB", memory / 1024);
+    assert!(time < Duration::from_secs(5), "{time:?}");
     assert!(memory < 100 << 20, "{memory}");
 }

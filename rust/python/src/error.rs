@@ -2,6 +2,7 @@
 
 use prolip_image::DecodeError;
 use prolip_loader::error::{ConfigError, Error, TokenizeError};
+use prolip_loader::pipeline::BadSample;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -23,14 +24,24 @@ pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
         | Error::NotIndexed { .. }
         | Error::Changed { .. }
         | Error::Chosen { .. }
-        | Error::TooManyBad { .. } => DataError::new_err(error.to_string()),
+        | Error::TooManyBad { .. } => data_error(error),
         Error::Tokenize { source, .. } => {
-            raised_by_cleaner(py, source).unwrap_or_else(|| DataError::new_err(error.to_string()))
+            raised_by_cleaner(py, source).unwrap_or_else(|| data_error(error))
         }
         Error::Panicked { .. } | Error::Closed | Error::Spawn(_) => {
             PyRuntimeError::new_err(error.to_string())
         }
     }
+}
+
+fn data_error(error: &Error) -> PyErr {
+    let own = |text: Option<&str>| text.map(str::to_owned);
+    DataError::new_err((error.to_string(), own(error.shard()), own(error.key())))
+}
+
+pub fn bad_sample(sample: &BadSample) -> PyErr {
+    let BadSample { shard, key, error } = sample.clone();
+    DataError::new_err((error, shard, key))
 }
 
 pub fn config_error(error: ConfigError) -> PyErr {

@@ -19,8 +19,6 @@ use crate::stats::LoaderStats;
 use crate::tokenizer::Tokenizer;
 use crate::wait::{SIGNAL_POLL, interruptible};
 
-/// The logger of `prolip/data/loader.py`.
-const LOGGER: &str = "prolip.data.loader";
 /// Runs that may still have threads, for `close_all`.
 static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
 
@@ -209,7 +207,6 @@ impl BatchIterator {
         let pipeline = self.run.pipeline()?;
         loop {
             let next = py.detach(|| pipeline.next_within(SIGNAL_POLL));
-            log(py, pipeline.notes())?;
             match next.map_err(|error| loader_error(py, &error))? {
                 Next::Batch(batch) => {
                     return Batch::new(py, *batch, &self.dataset, pipeline.preparation()).map(Some);
@@ -240,15 +237,6 @@ pub fn close_all(py: Python<'_>) {
     for run in runs {
         run.close(py);
     }
-}
-
-/// Passes notes to Python's log. They cannot wait for a batch: a server may ask for minutes before the first.
-fn log(py: Python<'_>, notes: Vec<String>) -> PyResult<()> {
-    for note in notes {
-        let logger = py.import("logging")?.call_method1("getLogger", (LOGGER,))?;
-        logger.call_method1("warning", ("%s", note))?;
-    }
-    Ok(())
 }
 
 fn check_process(process: u32) -> PyResult<()> {

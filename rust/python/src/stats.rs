@@ -1,9 +1,11 @@
 //! `LoaderStats`: a snapshot of a loader's counters.
 
 use prolip_loader::error::Reason;
-use prolip_loader::pipeline::{self, Stage};
+use prolip_loader::pipeline::{self, BadSample, Stage};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+
+use crate::error::bad_sample;
 
 /// How often a stage ran and how many seconds it took, over all threads.
 #[pyclass(frozen, get_all, module = "prolip._core")]
@@ -17,8 +19,8 @@ pub struct StageStats {
 #[pyclass(frozen, module = "prolip._core")]
 #[derive(Default)]
 pub struct LoaderStats {
-    stages: [StageStats; Stage::ALL.len()],
-    bad: [u64; Reason::ALL.len()],
+    stages: [StageStats; Stage::NAMES.len()],
+    bad: [u64; Reason::NAMES.len()],
     /// Samples tried for the batches so far, including bad ones.
     #[pyo3(get)]
     samples: u64,
@@ -28,9 +30,7 @@ pub struct LoaderStats {
     /// Batches that are ready.
     #[pyo3(get)]
     ready: u64,
-    /// Descriptions of the first bad samples: shard, key, what is wrong.
-    #[pyo3(get)]
-    bad_samples: Vec<String>,
+    bad_samples: Vec<BadSample>,
 }
 
 impl LoaderStats {
@@ -55,18 +55,25 @@ impl LoaderStats {
     #[getter]
     fn stages<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stages = PyDict::new(py);
-        for (stage, &stats) in Stage::ALL.iter().zip(&self.stages) {
-            stages.set_item(stage.name(), Bound::new(py, stats)?)?;
+        for (name, &stats) in Stage::NAMES.iter().zip(&self.stages) {
+            stages.set_item(name, Bound::new(py, stats)?)?;
         }
         Ok(stages)
+    }
+
+    /// The first bad samples, each as a `DataError`.
+    #[getter]
+    fn bad_samples(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let raised = self.bad_samples.iter().map(bad_sample);
+        raised.map(|error| error.into_value(py).into_any()).collect()
     }
 
     /// Bad samples by reason. Reasons that did not occur are left out.
     #[getter]
     fn bad<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let bad = PyDict::new(py);
-        for (reason, &count) in Reason::ALL.iter().zip(&self.bad).filter(|&(_, &count)| count > 0) {
-            bad.set_item(reason.name(), count)?;
+        for (name, &count) in Reason::NAMES.iter().zip(&self.bad).filter(|&(_, &count)| count > 0) {
+            bad.set_item(name, count)?;
         }
         Ok(bad)
     }

@@ -68,18 +68,6 @@ fn large_images_are_refused_by_their_header() {
     assert!(matches!(result, Err(DecodeError::TooLarge { width: 50_000, height: 50_000, .. })));
 }
 
-/// A progressive image whose last scan is repeated until there are thousands of them.
-#[test]
-fn endless_progressive_scans_are_an_error() {
-    let bytes = files()[1].0;
-    let last = bytes.windows(2).rposition(|marker| marker == [0xFF, 0xDA]).unwrap();
-    let scan = &bytes[last..bytes.len() - 2];
-    let repeated = |times: usize| [&bytes[..last], &scan.repeat(times), &[0xFF, 0xD9]].concat();
-    assert!(decode(&repeated(100)).is_ok());
-    let result = decode(&repeated(3_000));
-    assert!(matches!(result, Err(DecodeError::TooManyScans { width: 13, height: 11, .. })));
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 

@@ -4,7 +4,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-mod islow;
+mod idct;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -32,11 +32,11 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
 macro_rules! kernels {
     ($vector:ty, $bytes:literal, $(#[$instructions:meta])*) => {
         use $crate::bits::Blocks;
-        // Arm has its own: see `islow::rounding`.
+        // Arm has its own: see `idct::rounding`.
         #[cfg(not(target_arch = "aarch64"))]
         use self::{packs32 as narrow32, shift32 as descale32};
 
-        $crate::kernels::islow::islow!($vector, $(#[$instructions])*);
+        $crate::kernels::idct::idct!($vector, $(#[$instructions])*);
 
         $(#[$instructions])*
         pub(super) fn decode(
@@ -91,7 +91,7 @@ macro_rules! kernels {
                         own.fill(0);
                     }
                     // Then the upper two bits of a usual coefficient are zeros.
-                    beyond = or(beyond, add16(rows[0], set16($crate::kernels::islow::USUAL)));
+                    beyond = or(beyond, add16(rows[0], set16($crate::kernels::idct::USUAL)));
                     let lower = or(or(rows[4], rows[5]), or(rows[6], rows[7]));
                     let upper = or(or(rows[0], rows[1]), or(rows[2], rows[3]));
                     let [a, b, c, d] = if any(or(lower, high64(upper, zero()))) {
@@ -106,7 +106,7 @@ macro_rules! kernels {
                     store_rows(pairs, &mut out[number * 32 + part * LANES..], stride);
                 }
             }
-            !any(and(beyond, set16(-2 * $crate::kernels::islow::USUAL)))
+            !any(and(beyond, set16(-2 * $crate::kernels::idct::USUAL)))
         }
 
         /// Converts luma and chroma to RGB, a vector at a time.
@@ -158,7 +158,7 @@ macro_rules! kernels {
         }
     };
 }
-pub(super) use islow::pair;
+pub(super) use idct::pair;
 use kernels;
 
 /// The end of the last of eight rows of `bytes` bytes, whose starts are `stride` bytes apart.

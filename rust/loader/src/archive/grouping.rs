@@ -112,14 +112,6 @@ impl Sample {
         &self.key
     }
 
-    pub fn image_extension(&self) -> Option<&'static str> {
-        IMAGE_EXTENSIONS.get(self.image_rank).copied()
-    }
-
-    pub fn extra_extensions(&self) -> &[String] {
-        &self.extra_extensions
-    }
-
     /// Adds a member. Returns `false` if it belongs to the next sample, so this one is complete.
     pub fn push(&mut self, member: &Member<'_>) -> bool {
         let Some((key, extension)) = key_of(member.name) else {

@@ -218,19 +218,9 @@ fn select_spans(
     let sizes = spans.iter().chain(also).flatten().map(|span| span.size);
     let size = sizes.fold(0u64, u64::saturating_add);
     if size > max_bytes {
-        return Err(too_large(sample, spans, size, max_bytes));
+        return Err(SampleError::TooLarge { size, limit: max_bytes });
     }
     Ok(spans)
-}
-
-#[cold]
-fn too_large(sample: &Sample, spans: [Option<Span>; 3], size: u64, limit: u64) -> SampleError {
-    let names = [sample.image_extension().unwrap_or_default(), "txt", "json"];
-    let extra = sample.extra_extensions().iter().map(String::as_str);
-    let members = names.into_iter().zip(&spans).chain(extra.zip(&sample.extra));
-    let sized = members.filter_map(|(name, span)| span.map(|span| (span.size, name)));
-    let (largest, member) = sized.max().unwrap_or_default();
-    SampleError::TooLarge { size, member: member.to_owned(), largest, limit }
 }
 
 fn read_spans<'buffer>(

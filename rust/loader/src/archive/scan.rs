@@ -18,7 +18,7 @@ impl Scan {
     pub fn note(&self, location: &Location) -> Option<String> {
         let damage = self.damage.as_ref()?;
         Some(format!(
-            "shard {location}, byte {}: {}; the samples before are used",
+            "{location}: byte {}: {}; the samples before are used",
             damage.at, damage.error
         ))
     }

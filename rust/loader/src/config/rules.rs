@@ -8,7 +8,7 @@ use crate::error::{ConfigError, check};
 
 /// Largest side of an image in a batch. Beyond it, the memory of a batch would overflow long before training could use it.
 const MAX_IMAGE_SIZE: u32 = 4096;
-const MAX_PATCH: u32 = 256;
+const MAX_PATCH: usize = 256;
 const MAX_THREADS: usize = 4096;
 
 impl LoaderConfig {
@@ -19,15 +19,16 @@ impl LoaderConfig {
         check(named, "shards", "()", rule)?;
         self.validate_draws()?;
         self.validate_image_size()?;
-        self.validate_batch_size()?;
-        at_most_a_window("shuffle_window", self.shuffle_window)?;
-        let (field, threads) = ("num_threads", self.num_threads);
-        let holds = (1..=MAX_THREADS).contains(&threads);
-        check(holds, field, threads, "must be between 1 and 4096")?;
+        between("batch_size", self.batch_size, 1, MAX_WINDOW)?;
+        between("shuffle_window", self.shuffle_window, 0, MAX_WINDOW)?;
+        between("num_threads", self.num_threads, 1, MAX_THREADS)?;
         at_least_one("prefetch_batches", self.prefetch_batches as u64)?;
         let rule = "must be at least 1, or None for no end";
         check(self.num_epochs != Some(0), "num_epochs", 0, rule)?;
-        self.validate_sample_limits()?;
+        share("max_bad_fraction", self.max_bad_fraction)?;
+        at_least_one("max_pixels", self.max_pixels)?;
+        at_least_one("max_member_bytes", self.max_member_bytes)?;
+        at_least_one("max_caption_bytes", self.max_caption_bytes as u64)?;
         self.validate_keep_members()?;
         self.store.validate()?;
         if let Some(augment) = &self.augment {
@@ -74,19 +75,6 @@ impl LoaderConfig {
         let is_plain = self.augment.is_none() && self.mask.is_none();
         let rule = "no image is decoded then, so augment and mask must be None";
         check(!is_none || is_plain, field, shown, rule)
-    }
-
-    fn validate_batch_size(&self) -> Result<(), ConfigError> {
-        let (field, rows) = ("batch_size", self.batch_size);
-        at_least_one(field, rows as u64)?;
-        at_most_a_window(field, rows)
-    }
-
-    fn validate_sample_limits(&self) -> Result<(), ConfigError> {
-        share("max_bad_fraction", self.max_bad_fraction)?;
-        at_least_one("max_pixels", self.max_pixels)?;
-        at_least_one("max_member_bytes", self.max_member_bytes)?;
-        at_least_one("max_caption_bytes", self.max_caption_bytes as u64)
     }
 
     fn validate_keep_members(&self) -> Result<(), ConfigError> {
@@ -138,8 +126,7 @@ impl AugmentConfig {
 
 impl NativeConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let (field, side) = ("native.patch_size", self.patch_size);
-        check((1..=MAX_PATCH).contains(&side), field, side, "must be between 1 and 256")?;
+        between("native.patch_size", self.patch_size as usize, 1, MAX_PATCH)?;
         let (field, lengths) = ("native.seq_lens", &self.seq_lens);
         let holds =
             !lengths.is_empty() && lengths.iter().all(|length| (1..=MAX_SEQ_LEN).contains(length));
@@ -156,7 +143,7 @@ impl NativeConfig {
         );
         let (field, budget) = ("native.token_budget", self.token_budget);
         check(budget >= needed, field, budget, rule)?;
-        at_most_a_window(field, budget as usize)
+        between(field, budget as usize, 0, MAX_WINDOW)
     }
 }
 
@@ -226,9 +213,9 @@ fn at_least_one(field: &str, value: u64) -> Result<(), ConfigError> {
     check(value > 0, field, value, "must be at least 1")
 }
 
-fn at_most_a_window(field: &str, value: usize) -> Result<(), ConfigError> {
-    let rule = "must be at most 2,147,483,648, because its indices are held in memory";
-    check(value <= MAX_WINDOW, field, value, rule)
+fn between(field: &str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
+    let rule = format!("must be between {least} and {most}");
+    check((least..=most).contains(&value), field, value, rule)
 }
 
 fn share(field: &str, value: f64) -> Result<(), ConfigError> {

@@ -1,7 +1,6 @@
 //! All errors of the loader. Each names the shard, the sample or the setting.
 
 mod archive;
-mod printable;
 mod remote;
 mod sample;
 mod text;
@@ -10,7 +9,6 @@ use std::any::Any;
 use std::path::PathBuf;
 
 pub use archive::{IndexError, TarError};
-pub(crate) use printable::Printable;
 pub use remote::FetchError;
 pub use sample::{Reason, SampleError};
 pub use text::{JsonError, TokenizeError};
@@ -45,27 +43,28 @@ pub(crate) fn check(
     Err(ConfigError::new(field, value, rule))
 }
 
+/// Each says what is wrong; [`Error::shard`] and [`Error::key`] say where.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("shards: the shards hold no sample (got {0})")]
+    #[error("the shards hold no sample (got {0})")]
     NoSample(String),
-    #[error("shard {shard}: cannot open: {source}")]
+    #[error("cannot open: {source}")]
     Open { shard: String, source: std::io::Error },
-    #[error("shard {shard}, byte {offset}: {source}")]
+    #[error("byte {offset}: {source}")]
     Tar { shard: String, offset: u64, source: TarError },
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error("index {index}: {source}", index = .index.display())]
     Index { index: PathBuf, source: IndexError },
     #[error(
-        "shard {shard} is not in the index {index}: index all shards again with `prolip data index`",
+        "it is not in the index {index}: index all shards again with `prolip data index`",
         index = .index.display()
     )]
     NotIndexed { shard: String, index: PathBuf },
     #[error(
-        "shard {shard} has changed since {since}: {what}",
+        "it has changed since {since}: {what}",
         since = .index.as_ref().map_or_else(
             || "the loader was opened".to_owned(),
             |index| format!("the index {} was made (index the shards again with `prolip data index`)", index.display())
@@ -73,16 +72,13 @@ pub enum Error {
     )]
     Changed { shard: String, index: Option<PathBuf>, what: String },
     /// It is not the shard that samples were chosen from.
-    #[error("shard {shard}: {what}")]
+    #[error("{what}")]
     Chosen { shard: String, what: String },
     #[error(
         "{bad} of {seen} samples cannot be used, more than max_bad_fraction = {limit} allows ({counts}); the first: {first}"
     )]
     TooManyBad { bad: u64, seen: u64, limit: f64, counts: String, first: String },
-    #[error(
-        "cannot tokenize the batch that starts with sample {} of {shard}: {source}",
-        Printable(key)
-    )]
+    #[error("cannot tokenize the batch that starts with this sample: {source}")]
     Tokenize { shard: String, key: String, source: TokenizeError },
     #[error("a loader thread panicked in stage {stage:?}: {message}")]
     Panicked { stage: &'static str, message: String },
@@ -97,6 +93,36 @@ impl Error {
         let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| thrown.downcast_ref::<String>().cloned());
         Self::Panicked { stage, message: text.unwrap_or_else(|| "no message".to_owned()) }
+    }
+
+    /// The shard that it is about, if it is one.
+    pub fn shard(&self) -> Option<&str> {
+        match self {
+            Self::Open { shard, .. }
+            | Self::Tar { shard, .. }
+            | Self::NotIndexed { shard, .. }
+            | Self::Changed { shard, .. }
+            | Self::Chosen { shard, .. }
+            | Self::Tokenize { shard, .. } => Some(shard),
+            Self::Fetch(error) => {
+                Some(&error.address).filter(|address| !address.is_empty()).map(String::as_str)
+            }
+            _ => None,
+        }
+    }
+
+    /// The key of the sample that it is about, if it is one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Tokenize { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// The shard and what is wrong with it.
+    pub(crate) fn sentence(&self) -> String {
+        let shard = self.shard().map_or_else(String::new, |shard| format!("{shard}: "));
+        format!("{shard}{self}")
     }
 
     pub fn is_shards(&self) -> bool {

@@ -11,10 +11,8 @@ pub enum SampleError {
     NoImage,
     #[error("two members have the extension {0:?}")]
     Duplicate(String),
-    #[error(
-        "its members have {size} bytes, {largest} of them .{member}, more than max_member_bytes = {limit} allows"
-    )]
-    TooLarge { size: u64, member: String, largest: u64, limit: u64 },
+    #[error("its members have {size} bytes, more than max_member_bytes = {limit} allows")]
+    TooLarge { size: u64, limit: u64 },
     #[error("its shard has changed since it was indexed: {0}")]
     Changed(String),
     #[error("cannot read the index: {0}")]
@@ -76,17 +74,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 6] =
-        [Self::NoImage, Self::Duplicate, Self::Read, Self::Decode, Self::Caption, Self::Archive];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NoImage => "no_image",
-            Self::Duplicate => "duplicate",
-            Self::Read => "read",
-            Self::Decode => "decode",
-            Self::Caption => "caption",
-            Self::Archive => "archive",
-        }
-    }
+    /// In the order of the reasons' numbers.
+    pub const NAMES: [&str; 6] = ["no_image", "duplicate", "read", "decode", "caption", "archive"];
 }

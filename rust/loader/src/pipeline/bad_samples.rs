@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::error::{Error, Printable, Reason, SampleError};
+use crate::error::{Error, Reason, SampleError};
+use crate::shards::Location;
 
 /// Maximum number of bad samples that are described, not only counted.
 const MAX_EXAMPLES: usize = 20;
@@ -14,22 +15,37 @@ const SLACK: f64 = 4.0;
 /// Maximum number of substitutes tried for one row.
 const MAX_SUBSTITUTES: u32 = 1000;
 
+/// A sample that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadSample {
+    pub shard: String,
+    pub key: String,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+impl fmt::Display for BadSample {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: sample {}: {}", self.shard, self.key, self.error)
+    }
+}
+
 /// Tried and bad samples of a row, a batch, an epoch or a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BadSamples {
     pub tried: u64,
-    /// Number of bad samples, in the order of [`Reason::ALL`].
-    pub by_reason: [u64; Reason::ALL.len()],
-    /// Descriptions of the first bad samples: shard, key, what is wrong.
-    pub examples: Vec<String>,
+    /// Number of bad samples, in the order of [`Reason::NAMES`].
+    pub by_reason: [u64; Reason::NAMES.len()],
+    /// The first bad samples.
+    pub examples: Vec<BadSample>,
 }
 
 impl BadSamples {
-    pub fn record(&mut self, place: fmt::Arguments<'_>, error: &SampleError) {
+    pub fn record(&mut self, shard: &Location, key: String, error: &SampleError) {
         self.by_reason[error.reason() as usize] += 1;
         if self.examples.len() < MAX_EXAMPLES {
-            let line = format!("{place}: {error}");
-            self.examples.push(Printable(&line).to_string());
+            let (shard, error) = (shard.to_string(), error.to_string());
+            self.examples.push(BadSample { shard, key, error });
         }
     }
 
@@ -59,18 +75,20 @@ impl BadSamples {
     }
 
     pub fn too_many(&self, limit: f64) -> Error {
-        let counts: Vec<String> = Reason::ALL
-            .iter()
-            .zip(self.by_reason)
-            .filter(|(_, count)| *count > 0)
-            .map(|(reason, count)| format!("{}: {count}", reason.name()))
-            .collect();
+        let counts = Reason::NAMES.iter().zip(self.by_reason).filter(|(_, count)| *count > 0);
+        let counts: Vec<String> = counts.map(|(name, count)| format!("{name}: {count}")).collect();
         Error::TooManyBad {
             bad: self.num_bad(),
             seen: self.tried,
             limit,
             counts: counts.join(", "),
-            first: self.examples[..self.examples.len().min(3)].join("; "),
+            first: self
+                .examples
+                .iter()
+                .take(3)
+                .map(BadSample::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
         }
     }
 

@@ -94,7 +94,7 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
             Ok(image) => encoded.push(image),
             Err(error) => {
                 let shard = &index.shards()[id.shard as usize].location;
-                bad_samples.record(format_args!("shard {shard}, sample {}", reader.key()), &error);
+                bad_samples.record(shard, reader.key().to_owned(), &error);
             }
         }
     }

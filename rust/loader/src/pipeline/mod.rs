@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use prolip_image::{Preparation, ValueTable};
 
 pub use array_pool::{BatchArrays, Lease};
-pub use bad_samples::BadSamples;
+pub use bad_samples::{BadSample, BadSamples};
 pub use batch::Batch;
 pub use dataset::{Dataset, Selection};
 pub use decode_only::{DecodeOnly, decode_only};
@@ -84,12 +84,6 @@ impl Pipeline {
 
     pub fn stats(&self) -> LoaderStats {
         self.shared.stats()
-    }
-
-    /// Sentences about downloads since the last call.
-    pub fn notes(&self) -> Vec<String> {
-        let provider = self.shared.provider.as_ref();
-        provider.map_or_else(Vec::new, |provider| provider.notes())
     }
 
     /// Ends the threads, waits for them and frees all memory that no batch uses. A reader that waits gets [`Error::Closed`]. A

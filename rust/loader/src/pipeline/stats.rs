@@ -27,31 +27,12 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// All stages, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
-        Self::Read,
-        Self::Caption,
-        Self::Decode,
-        Self::Augment,
-        Self::Tokenize,
-        Self::Mask,
-        Self::Wait,
-        Self::Idle,
-        Self::Fetch,
-    ];
+    /// In the order of the stages' numbers.
+    pub const NAMES: [&str; 9] =
+        ["read", "caption", "decode", "augment", "tokenize", "mask", "wait", "idle", "fetch"];
 
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Caption => "caption",
-            Self::Decode => "decode",
-            Self::Augment => "augment",
-            Self::Tokenize => "tokenize",
-            Self::Mask => "mask",
-            Self::Wait => "wait",
-            Self::Idle => "idle",
-            Self::Fetch => "fetch",
-        }
+        Self::NAMES[self as usize]
     }
 }
 
@@ -64,7 +45,7 @@ struct Counter {
 /// Counters shared by all threads of a run.
 #[derive(Debug, Default)]
 pub struct Counters {
-    stages: [Counter; Stage::ALL.len()],
+    stages: [Counter; Stage::NAMES.len()],
     batches: AtomicU64,
 }
 
@@ -76,8 +57,8 @@ pub struct StageStats {
 
 #[derive(Debug, Clone)]
 pub struct LoaderStats {
-    /// Per stage, in the order of [`Stage::ALL`].
-    pub stages: [StageStats; Stage::ALL.len()],
+    /// Per stage, in the order of [`Stage::NAMES`].
+    pub stages: [StageStats; Stage::NAMES.len()],
     pub batches: u64,
     pub ready: u64,
     pub bad_samples: BadSamples,

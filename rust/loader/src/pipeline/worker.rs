@@ -41,7 +41,6 @@ struct Worker<'shared> {
     stage: Stage,
     reader: Reader,
     preparer: Preparer,
-    caption_scratch: captions::Scratch,
 }
 
 impl<'shared> Worker<'shared> {
@@ -54,7 +53,6 @@ impl<'shared> Worker<'shared> {
             stage: Stage::Fetch,
             reader: Reader::sharing(&shared.files, &config.keep_members),
             preparer: Preparer::new(config.max_pixels),
-            caption_scratch: captions::Scratch::default(),
         }
     }
 
@@ -104,7 +102,7 @@ impl<'shared> Worker<'shared> {
                         "" => format!("no. {}", self.reader.row()),
                         key => key.to_owned(),
                     };
-                    bad_samples.record(format_args!("shard {shard}, sample {name}"), &error);
+                    bad_samples.record(shard, name, &error);
                 }
             }
             if substitutes == 0 {
@@ -176,7 +174,6 @@ impl<'shared> Worker<'shared> {
                 &config.captions,
                 general_prob,
                 &mut rng(stream::CAPTION),
-                &mut self.caption_scratch,
                 &mut row.captions,
             )?;
         }

@@ -9,7 +9,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use ring::digest::{Context, SHA256};
 
@@ -102,24 +102,14 @@ impl Cache {
         Ok(Found::Mine(claim))
     }
 
-    /// As [`Self::look`], but waits for another process while its file keeps changing. If it does not within `patience`, that
-    /// process may be suspended.
-    pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Found> {
-        let part = path.with_extension(PART);
-        let state = || std::fs::metadata(&part).and_then(|part| part.modified()).ok();
-        let (mut before, mut since) = (state(), Instant::now());
-        while since.elapsed() < patience {
+    /// As [`Self::look`], but waits for another process to finish or give up.
+    pub async fn wait(&self, path: &Path) -> io::Result<Found> {
+        loop {
             match self.look(path)? {
-                Found::Busy => {}
+                Found::Busy => tokio::time::sleep(POLL).await,
                 found => return Ok(found),
             }
-            tokio::time::sleep(POLL).await;
-            let now = state();
-            if now != before {
-                (before, since) = (now, Instant::now());
-            }
         }
-        Ok(Found::Busy)
     }
 
     /// Removes the least recently used files until the rest fits, and the leftovers of dead processes. Files that cannot be

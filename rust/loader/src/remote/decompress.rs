@@ -16,7 +16,3 @@ pub fn reader<'packed>(
         Compression::Zstd => Box::new(zstd::Decoder::new(packed)?),
     })
 }
-
-#[cfg(test)]
-#[path = "decompress_tests.rs"]
-mod tests;

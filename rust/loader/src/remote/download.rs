@@ -1,34 +1,35 @@
 //! Fetches one shard into a local, uncompressed file.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::time::sleep;
 
 use super::cache::{Claim, Found};
-use super::partial_file::{Meter, PartialFile, PartialFileReader};
-use super::ranges::{Limits, Opened, Transfer, WHOLE, num_bytes};
-use super::retry::{Attempts, Failure, LONGEST_PAUSE, Verdict, write_failure};
-use super::store::{Fetched, Inner, Store};
+use super::fetcher::{Client, Fetched, Fetcher};
+use super::limits::Limits;
+use super::meter::Meter;
+use super::retry::{Attempts, Failure, Verdict, write_failure};
+use super::transfer::{Opened, Transfer, WHOLE, num_bytes};
 use super::{decompress, pipe};
 use crate::error::FetchError;
 use crate::os::write_all_at;
-use crate::shards::{BLOCK, Compression, Location, Stamp, shown};
+use crate::shards::{BLOCK, Compression, Location, Stamp};
 
 /// Bytes to unpack at once; at most this many before damaged data are lost.
 const UNPACK_BYTES: usize = 16 * 1024;
 
 enum Cached<'store> {
-    Whole(File, PathBuf),
+    Whole(File),
     /// Nothing, so the shard must be downloaded, and kept if this process could claim its place.
     Missing(Box<Opened<'store>>, Option<Claim>),
 }
 
-impl Store {
+impl Fetcher {
     /// Fetches a shard. Setting `cancelled` aborts.
     pub fn fetch(
         &self,
@@ -36,7 +37,7 @@ impl Store {
         cancelled: &AtomicBool,
     ) -> Result<Fetched, FetchError> {
         let meter = Arc::new(Meter::default());
-        let work = self.inner.download(location, &[WHOLE], &meter);
+        let work = self.client.download(location, &[WHOLE], &meter);
         let fetched = self.wait(work, location, cancelled);
         // A thread may still be unpacking.
         meter.call_off();
@@ -44,7 +45,7 @@ impl Store {
     }
 }
 
-impl Inner {
+impl Client {
     /// Fetches a shard, or if possible only the `wanted` ranges, into a sparse file. `meter` shows the disk space.
     pub async fn download(
         &self,
@@ -82,8 +83,8 @@ impl Inner {
         compression: Option<Compression>,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, Failure> {
-        let (source, address) = (self.source(url)?, shown(url));
-        let transfer = self.transfer(&source, &address, wanted);
+        let source = self.source(url)?;
+        let transfer = self.transfer(&source, wanted);
         let mut attempts = Attempts::new(self.limits.retries);
         loop {
             let once = self.download_once(url, transfer, compression, meter, &mut attempts);
@@ -112,28 +113,34 @@ impl Inner {
         self.limits.check_size(opened.identity.size.unwrap_or(0))?;
         let mut identity = opened.identity.clone();
         let (opened, claim) = match self.look_in_cache(url, transfer, opened, attempts).await? {
-            Cached::Whole(file, path) => {
-                check_kept(&file, &path, identity.size.filter(|_| compression.is_none()))?;
+            Cached::Whole(file) => {
+                meter.settle(file.metadata().map_err(write_failure)?.len());
                 return Ok(Fetched::of(file, &identity));
             }
             Cached::Missing(opened, claim) => (*opened, claim),
         };
         let expected = identity.size.map(|_| num_bytes(&opened.ranges));
-        meter.begin(expected, compression.is_some());
+        meter.begin(expected);
         let file = match &claim {
             Some(claim) => claim.file.try_clone().map_err(write_failure)?,
             None => self.file()?,
         };
-        let (arriving, unpacked) = match compression {
-            None => (file, None),
-            Some(compression) => (self.file()?, Some((compression, file))),
+        let arriving = match compression {
+            None => file.try_clone().map_err(write_failure)?,
+            Some(_) => self.file()?,
         };
-        let sink = Arc::new(PartialFile::new(arriving, meter));
-        let mut file = self.receive(transfer, opened, &sink, unpacked, meter).await?;
+        transfer.finish(opened, &arriving, meter).await?;
         match identity.size {
             // The last bytes may not be wanted.
-            Some(size) => sink.file.set_len(size).map_err(write_failure)?,
-            None => identity.size = Some(sink.file.metadata().map_err(write_failure)?.len()),
+            Some(size) => arriving.set_len(size).map_err(write_failure)?,
+            None => identity.size = Some(arriving.metadata().map_err(write_failure)?.len()),
+        }
+        let mut file = match compression {
+            None => file,
+            Some(compression) => self.unpack(arriving, compression, file, meter).await?,
+        };
+        if compression.is_some() {
+            meter.settle(file.metadata().map_err(write_failure)?.len());
         }
         if let Some(claim) = claim {
             let kept = tokio::task::spawn_blocking(|| claim.keep()).await;
@@ -164,11 +171,9 @@ impl Inner {
         if matches!(found, Found::Busy) {
             // Free the connection for other downloads.
             drop(opened);
-            // The other process may be pausing before a retry.
-            let patience = self.limits.timeout + LONGEST_PAUSE;
-            found = cache.wait(&path, patience).await.map_err(write_failure)?;
+            found = cache.wait(&path).await.map_err(write_failure)?;
             if let Found::Whole(file) = found {
-                return Ok(Cached::Whole(file, path));
+                return Ok(Cached::Whole(file));
             }
             opened = transfer.open(attempts).await?;
             if opened.identity != identity {
@@ -176,67 +181,24 @@ impl Inner {
             }
         }
         Ok(match found {
-            Found::Whole(file) => Cached::Whole(file, path),
+            Found::Whole(file) => Cached::Whole(file),
             Found::Mine(claim) => Cached::Missing(Box::new(opened), Some(claim)),
             Found::Busy => Cached::Missing(Box::new(opened), None),
         })
     }
 
-    async fn receive(
-        &self,
-        transfer: Transfer<'_>,
-        opened: Opened<'_>,
-        sink: &Arc<PartialFile>,
-        unpacked: Option<(Compression, File)>,
-        meter: &Arc<Meter>,
-    ) -> Result<File, Failure> {
-        // The reader of the partial file must notice if this future is dropped.
-        let ending = Ending(Arc::clone(sink));
-        let Some((compression, into)) = unpacked else {
-            transfer.finish(opened, sink).await?;
-            return sink.file.try_clone().map_err(write_failure);
-        };
-        let following = PartialFileReader::new(Arc::clone(sink));
-        let unpacking = self.unpack(following, compression, into, meter);
-        let arriving = async {
-            let result = transfer.finish(opened, sink).await;
-            ending.0.end(result.is_ok());
-            result
-        };
-        let ((), unpacked) = futures_util::future::try_join(arriving, unpacking).await?;
-        Ok(unpacked)
-    }
-
     async fn unpack(
         &self,
-        packed: impl Read + Send + 'static,
+        mut packed: File,
         compression: Compression,
         into: File,
         meter: &Arc<Meter>,
     ) -> Result<File, Failure> {
-        let _permit = self.may_wait().await?;
+        packed.rewind().map_err(write_failure)?;
         let (meter, limits) = (Arc::clone(meter), self.limits);
         let work = move || unpack(packed, compression, into, &meter, limits);
         let joined = tokio::task::spawn_blocking(work).await;
         joined.map_err(|error| Failure::terminal(format!("its unpacking ended: {error}")))?
-    }
-}
-
-/// Removes a file of the cache that has another size than its shard, so that the shard is fetched again.
-fn check_kept(file: &File, path: &Path, size: Option<u64>) -> Result<(), Failure> {
-    let found = file.metadata().map_err(write_failure)?.len();
-    let Some(size) = size.filter(|size| *size != found) else {
-        return Ok(());
-    };
-    drop(std::fs::remove_file(path));
-    Err(Failure::changed(format!("its file in the cache has {found} bytes instead of {size}")))
-}
-
-struct Ending(Arc<PartialFile>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.end(false);
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::AtomicBool;
 
+use glob::{MatchOptions, Pattern};
+
 use super::address::{Hub, Place, Scheme, resolve};
-use super::retry::{Failure, retried};
-use super::store::{Inner, Store};
+use super::fetcher::{Client, Fetcher};
+use super::retry::Failure;
 use super::{object_storage, pipe};
 use crate::config::StoreConfig;
 use crate::error::{ConfigError, Error};
@@ -42,13 +44,13 @@ pub fn settle(
         let place = address_of(&shard, config, &hub)?;
         match (&shard, place) {
             (Location::Url(url), Some(Place::Object { scheme, bucket, path }))
-                if path.contains(['*', '?', '[']) =>
+                if path.contains(WILD) =>
             {
                 let store = match &store {
                     Some(store) => store,
-                    None => store.insert(Store::open(config)?),
+                    None => store.insert(Fetcher::open(config)?),
                 };
-                let matching = store.inner.glob(scheme, &bucket, &path);
+                let matching = store.client.glob(scheme, &bucket, &path);
                 let found = store.wait(matching, &shard, cancelled)?;
                 if found.is_empty() {
                     let shown = format!("{:?}", shard.to_string());
@@ -65,30 +67,20 @@ pub fn settle(
 }
 
 const FIELD: &str = "shards";
+const WILD: [char; 3] = ['*', '?', '['];
 const NO_GLOB: &str = "only object stores (s3, gs, az) can be searched with * ? [; elsewhere name the shards, with braces if \
                        they are many";
 
-impl Inner {
+impl Client {
     /// The paths in a bucket that match a glob, sorted. `*` and `?` don't match a slash.
     async fn glob(&self, scheme: Scheme, bucket: &str, path: &str) -> Result<Vec<String>, Failure> {
-        let (prefix, matcher) =
-            parts(path).map_err(|error| Failure::terminal(error.to_string()))?;
+        let matcher = Pattern::new(path).map_err(|error| Failure::terminal(error.to_string()))?;
+        let wild = path.find(WILD).unwrap_or(path.len());
+        let prefix = path[..wild].rfind('/').map_or("", |slash| &path[..slash]);
+        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
         let store = self.object_store(scheme, bucket)?;
-        let list = || object_storage::list(&*store, prefix, self.limits.timeout);
-        let mut names = retried(self.limits.retries, list).await?;
-        names.retain(|name| matches(&matcher, name));
+        let mut names = object_storage::list(&*store, prefix).await?;
+        names.retain(|name| matcher.matches_with(name, options));
         Ok(names)
     }
-}
-
-fn parts(path: &str) -> Result<(&str, glob::Pattern), glob::PatternError> {
-    let wild = path.find(['*', '?', '[']).unwrap_or(path.len());
-    let prefix = path[..wild].rfind('/').map_or("", |slash| &path[..slash]);
-    Ok((prefix, glob::Pattern::new(path)?))
-}
-
-fn matches(pattern: &glob::Pattern, name: &str) -> bool {
-    let options =
-        glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
-    pattern.matches_with(name, options)
 }

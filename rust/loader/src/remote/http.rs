@@ -5,26 +5,28 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MATCH,
-    LAST_MODIFIED, RANGE,
+    LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, StatusCode, Url};
 
-use super::request::{Answer, Want, asked_pause};
-use super::retry::{Failure, error_text, is_untrusted_certificate};
+use super::origin::{Answer, Want};
+use super::retry::{Failure, error_text};
 use crate::shards::Identity;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_REDIRECTIONS: usize = 10;
 
-/// The client for all requests. HTTP/1.1 only: over HTTP/2 all ranges would share one connection and one window. On a redirect to
-/// another host the client drops tokens and passwords, and it sends no `Referer`, whose query may be a signature.
-pub(crate) fn client() -> Result<Client, Failure> {
+/// The client for all requests. It waits for the next byte up to `timeout`. HTTP/1.1 only: over HTTP/2 all ranges would share one
+/// connection and one window. On a redirect to another host the client drops tokens and passwords, and it sends no `Referer`,
+/// whose query may be a signature.
+pub(crate) fn client(timeout: Duration) -> Result<Client, Failure> {
     Client::builder()
         .http1_only()
         .redirect(Policy::custom(followed))
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(timeout)
         .user_agent(concat!("prolip/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| Failure::terminal(format!("no HTTP client: {}", error_text(&error))))
@@ -70,7 +72,6 @@ pub(crate) async fn get(
             if start != wanted {
                 return Err(Failure::again("an answer with another range than asked for"));
             }
-            let size = size.ok_or_else(Failure::of_unknown_size)?;
             let length = number(headers, CONTENT_LENGTH);
             if end > size || length.is_some_and(|length| start.checked_add(length) != Some(end)) {
                 return Err(Failure::again(
@@ -80,7 +81,11 @@ pub(crate) async fn get(
             (start, true, Some(size))
         }
         (StatusCode::OK, _) => (0, false, number(headers, CONTENT_LENGTH)),
-        _ => return Err(Failure::of_status(status.as_u16(), asked_pause(headers))),
+        _ => {
+            // Seconds. A date is ignored, so the usual pause applies.
+            let pause = number(headers, RETRY_AFTER).map(Duration::from_secs);
+            return Err(Failure::of_status(status.as_u16(), pause));
+        }
     };
     let identity =
         Identity { etag: text(headers, ETAG), modified: text(headers, LAST_MODIFIED), size };
@@ -112,16 +117,29 @@ fn number(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Start, end and size from `bytes FIRST-LAST/SIZE`. The size is `None` if the server does not know it, and sends `*`.
-fn content_range(headers: &HeaderMap) -> Option<(u64, u64, Option<u64>)> {
+/// Start, end and size from `bytes FIRST-LAST/SIZE`.
+fn content_range(headers: &HeaderMap) -> Option<(u64, u64, u64)> {
     let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (start, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
     let end = last.checked_add(1).filter(|end| *end > start)?;
-    let size = match size.trim() {
-        "*" => None,
-        size => Some(size.parse().ok()?),
-    };
-    Some((start, end, size))
+    Some((start, end, size.trim().parse().ok()?))
+}
+
+/// No retry changes that.
+fn is_untrusted_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
+            return true;
+        }
+        // The error inside an io::Error is not its source, so look inside.
+        let packed = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = match packed {
+            Some(packed) => Some(packed),
+            None => inner.source(),
+        };
+    }
+    false
 }

@@ -6,12 +6,12 @@ use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::partial_file::Meter;
-use super::ranges::Limits;
-use super::retry::{Failure, retried, write_failure};
-use super::store::{Fetched, Inner};
+use super::fetcher::{Client, Fetched};
+use super::limits::Limits;
+use super::meter::Meter;
+use super::retry::{Attempts, Failure, write_failure};
 use crate::os;
 use crate::shards::{Identity, without_secrets};
 
@@ -34,19 +34,25 @@ impl Drop for KillOnDrop {
 }
 
 pub(super) async fn download(
-    inner: &Inner,
+    client: &Client,
     command: &str,
     meter: &Arc<Meter>,
 ) -> Result<Fetched, Failure> {
-    if !inner.config.allow_pipe {
+    if !client.config.allow_pipe {
         return Err(Failure::terminal(NOT_ALLOWED));
     }
-    retried(inner.limits.retries, || run(inner, command, meter)).await
+    let mut attempts = Attempts::new(client.limits.retries);
+    loop {
+        match run(client, command, meter).await {
+            Err(failure) => sleep(attempts.failed(failure, 0)?).await,
+            fetched => return fetched,
+        }
+    }
 }
 
-async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched, Failure> {
-    let _permit = inner.may_wait().await?;
-    let (file, mut complaint) = (inner.file()?, inner.file()?);
+async fn run(client: &Client, command: &str, meter: &Arc<Meter>) -> Result<Fetched, Failure> {
+    let _permit = client.may_wait().await?;
+    let (file, mut complaint) = (client.file()?, client.file()?);
     let cannot = |error: std::io::Error| Failure::terminal(format!("cannot be run: {error}"));
     let mut child = os::shell(command)
         .map_err(cannot)?
@@ -58,10 +64,10 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
     let mut group = KillOnDrop(os::Group::of(&child));
     let output = child.stdout.take();
     let output = output.ok_or_else(|| Failure::terminal("its output cannot be read"))?;
-    meter.begin(None, false);
-    let (task, counted, limits) = (Arc::clone(meter), Arc::clone(meter), inner.limits);
+    meter.begin(None);
+    let (task, counted, limits) = (Arc::clone(meter), Arc::clone(meter), client.limits);
     let mut copying = tokio::task::spawn_blocking(move || copy(child, output, file, &task, limits));
-    let copied = finished(inner, &mut copying, &counted).await?;
+    let copied = finished(client, &mut copying, &counted).await?;
     // The process is reaped, so its id may be reused.
     group.0 = None;
     let (file, status) = copied?;
@@ -90,11 +96,11 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
 type Copied = Result<(File, ExitStatus), Failure>;
 
 async fn finished(
-    inner: &Inner,
+    client: &Client,
     copying: &mut JoinHandle<Copied>,
     meter: &Meter,
 ) -> Result<Copied, Failure> {
-    let limit = inner.limits.timeout;
+    let limit = client.limits.timeout;
     loop {
         let before = meter.written();
         match timeout(limit, &mut *copying).await {
@@ -103,7 +109,7 @@ async fn finished(
                     .map_err(|error| Failure::terminal(format!("its thread ended: {error}")));
             }
             Err(_) if meter.written() > before => {
-                inner.limits.check_rate(meter.written() - before, limit)?;
+                client.limits.check_rate(meter.written() - before, limit)?;
             }
             Err(_) => return Err(Failure::again(format!("no byte for {limit:?}"))),
         }

@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::partial_file::Meter;
+use super::fetcher::{Client, Fetched, Fetcher};
+use super::meter::Meter;
 use super::prefetch_state::{ShardState, State, end};
 use super::provider::{ReadyShard, ShardProvider};
-use super::ranges::{joined, num_bytes};
 use super::retry::Failure;
-use super::store::{Fetched, Inner, Store};
+use super::transfer::{joined, num_bytes};
 use crate::config::StoreConfig;
 use crate::error::{Error, FetchError};
 use crate::shards::{Location, Regions, Stamp};
@@ -39,12 +39,12 @@ pub type ScanShard = dyn Fn(u32, &File) -> Result<Regions, String> + Send + Sync
 type Wake = Box<dyn Fn() + Send + Sync>;
 
 pub struct Prefetcher {
-    store: Store,
+    store: Fetcher,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    inner: Arc<Inner>,
+    client: Arc<Client>,
     runtime: Handle,
     request_of: Box<RequestOf>,
     scan: Box<ScanShard>,
@@ -60,9 +60,9 @@ impl Prefetcher {
         request_of: Box<RequestOf>,
         scan: Box<ScanShard>,
     ) -> Result<Self, FetchError> {
-        let store = Store::open(config)?;
+        let store = Fetcher::open(config)?;
         let shared = Shared {
-            inner: Arc::clone(&store.inner),
+            client: Arc::clone(&store.client),
             runtime: store.handle.clone(),
             request_of,
             scan,
@@ -85,12 +85,9 @@ impl ShardProvider for Prefetcher {
 
     fn is_ready(&self, shard: u32) -> bool {
         let mut state = self.shared.state.lock();
-        match state.shards.get_mut(&shard) {
+        match state.shards.get(&shard) {
             Some(ShardState::Here { .. } | ShardState::Failed(_)) => return true,
-            Some(ShardState::Fetching { wanted, .. }) => {
-                *wanted = true;
-                return false;
-            }
+            Some(ShardState::Fetching { .. }) => return false,
             Some(ShardState::Queued) => {}
             None => state.queue(shard),
         }
@@ -127,7 +124,7 @@ impl ShardProvider for Prefetcher {
         end(held);
         self.shared.pump(&mut state);
         drop(state);
-        if let Some(cache) = &self.shared.inner.cache {
+        if let Some(cache) = &self.shared.client.cache {
             cache.trim();
         }
     }
@@ -135,10 +132,6 @@ impl ShardProvider for Prefetcher {
     fn on_change(&self, wake: Wake) {
         // Set once, before the run starts.
         drop(self.shared.wake.set(wake));
-    }
-
-    fn notes(&self) -> Vec<String> {
-        self.shared.inner.notes.take()
     }
 
     fn close(&self) {
@@ -207,7 +200,7 @@ impl Shared {
                 && request.location.compression().is_none();
             // A cache keeps whole shards, for the next epochs.
             let stamp = request.stamp.as_ref();
-            let stamp = stamp.filter(|_| is_plain_url && self.inner.cache.is_none());
+            let stamp = stamp.filter(|_| is_plain_url && self.client.cache.is_none());
             request.wanted = joined(&request.wanted, stamp.map_or(0, |stamp| stamp.size));
             let need = match (state.sizes.get(&shard), &request.stamp) {
                 (Some(&size), _) => size,
@@ -218,14 +211,12 @@ impl Shared {
                 (None, stamp) => state.largest.max(stamp.as_ref().map_or(0, |stamp| stamp.size)),
             };
             let ahead = wanted.is_none();
-            if ahead && (state.oversized.contains(&shard) || !self.has_room(state, need)) {
+            if ahead && !self.has_room(state, need) {
                 return;
             }
             state.forget(shard);
             let (meter, task) = self.begin(shard, request, need);
-            state.begun += 1;
-            let held = ShardState::Fetching { meter, task, turn: state.begun, wanted: !ahead };
-            state.shards.insert(shard, held);
+            state.shards.insert(shard, ShardState::Fetching { meter, task });
         }
     }
 
@@ -235,17 +226,12 @@ impl Shared {
         request: ShardRequest,
         need: u64,
     ) -> (Arc<Meter>, AbortHandle) {
-        let weak = Arc::downgrade(self);
-        let meter = Arc::new(Meter::watched(need, move || {
-            if let Some(shared) = weak.upgrade() {
-                shared.keep_within_limit();
-            }
-        }));
+        let meter = Arc::new(Meter::expecting(need));
         let (shared, task_meter) = (Arc::clone(self), Arc::clone(&meter));
         let task = self.runtime.spawn(async move {
             let ShardRequest { location, stamp, wanted } = request;
             let work = async {
-                let fetched = shared.inner.download(&location, &wanted, &task_meter).await?;
+                let fetched = shared.client.download(&location, &wanted, &task_meter).await?;
                 checked(Arc::clone(&shared), shard, fetched, stamp.as_ref()).await
             };
             let arrival = caught(work).await;
@@ -255,22 +241,11 @@ impl Shared {
         (meter, task.abort_handle())
     }
 
-    /// Ends downloads that no batch waits for, the last one first, while more disk is used than allowed: a shard may turn out
-    /// larger than expected.
-    fn keep_within_limit(&self) {
-        let mut state = self.state.lock();
-        while state.bytes() > self.inner.config.read_ahead_bytes
-            && let Some(shard) = state.last_unwanted()
-        {
-            state.put_back(shard);
-        }
-    }
-
     /// Whether another shard of `need` bytes fits beside those on disk.
     fn has_room(&self, state: &State, need: u64) -> bool {
         let is_fetching = |held: &&ShardState| matches!(held, ShardState::Fetching { .. });
         let fetching = state.shards.values().filter(is_fetching).count();
-        let config = &self.inner.config;
+        let config = &self.client.config;
         // The size of shards is unknown before the first one has arrived, so fetch that one alone.
         let unknown = need == 0 && fetching > 0;
         fetching < config.connections
@@ -294,13 +269,9 @@ impl Shared {
                 if let Some(regions) = &lent.regions {
                     state.lengths.insert(shard, regions.len() as u64);
                 }
-                // A file of ranges is sparse.
-                let size = || lent.file.metadata().map_or(0, |metadata| metadata.len());
-                let bytes = meter.exact().unwrap_or_else(size);
-                meter.settle(bytes);
+                let bytes = meter.bytes();
                 state.largest = state.largest.max(bytes);
                 state.sizes.insert(shard, bytes);
-                state.oversized.remove(&shard);
                 ShardState::Here { meter: Arc::clone(meter), lent }
             }
             Err(error) => ShardState::Failed(error),

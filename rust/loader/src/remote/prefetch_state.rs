@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
-use super::partial_file::Meter;
+use super::meter::Meter;
 use super::provider::ReadyShard;
 use crate::error::FetchError;
 
@@ -17,29 +17,16 @@ pub(super) struct State {
     /// Queued shards that a batch waits for. They are fetched regardless of the disk limit.
     pub wanted: BTreeSet<u32>,
     pub lengths: HashMap<u32, u64>,
-    /// Sizes of the shards that were fetched before, or whose server has reported them.
+    /// Sizes of the shards that were fetched before.
     pub sizes: HashMap<u32, u64>,
-    /// Shards of unknown size that took more room than there was. They are fetched when a batch waits for them.
-    pub oversized: BTreeSet<u32>,
-    pub begun: u64,
     /// Size of the largest shard so far: the estimate for a shard of unknown size.
     pub largest: u64,
 }
 
 pub(super) enum ShardState {
     Queued,
-    Fetching {
-        meter: Arc<Meter>,
-        task: AbortHandle,
-        /// Its place among all downloads that have begun.
-        turn: u64,
-        /// Then the disk limit must not end it.
-        wanted: bool,
-    },
-    Here {
-        meter: Arc<Meter>,
-        lent: ReadyShard,
-    },
+    Fetching { meter: Arc<Meter>, task: AbortHandle },
+    Here { meter: Arc<Meter>, lent: ReadyShard },
     Failed(FetchError),
 }
 
@@ -70,26 +57,5 @@ impl State {
             ShardState::Queued | ShardState::Failed(_) => None,
         });
         meters.fold(0, |sum, meter| sum.saturating_add(meter.bytes()))
-    }
-
-    /// The newest download that no batch waits for.
-    pub fn last_unwanted(&self) -> Option<u32> {
-        let unwanted = self.shards.iter().filter_map(|(&shard, held)| match held {
-            ShardState::Fetching { turn, wanted: false, .. } => Some((*turn, shard)),
-            _ => None,
-        });
-        unwanted.max().map(|(_, shard)| shard)
-    }
-
-    pub fn put_back(&mut self, shard: u32) {
-        let held = self.shards.insert(shard, ShardState::Queued);
-        if let Some(ShardState::Fetching { meter, .. }) = &held {
-            match meter.exact() {
-                Some(size) => drop(self.sizes.insert(shard, size)),
-                None => drop(self.oversized.insert(shard)),
-            }
-        }
-        end(held);
-        self.queue.push_front(shard);
     }
 }

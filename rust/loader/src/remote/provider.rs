@@ -29,8 +29,4 @@ pub trait ShardProvider: Send + Sync {
     /// Sets a function to call whenever an answer may have changed.
     fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>);
     fn close(&self);
-    /// Sentences for the log since the last call. May be called at any time.
-    fn notes(&self) -> Vec<String> {
-        Vec::new()
-    }
 }

@@ -4,20 +4,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use crate::error::FetchError;
 use crate::shards::without_secrets;
 
-pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Pauses double, from the first to the last.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(20);
 /// After this many new bytes the count of failures starts again. A server that sends a kilobyte at a time would get thousands of
 /// requests for one range.
 const PROGRESS_BYTES: u64 = 256 << 10;
-/// The status of an answer to a range.
-pub(crate) const PARTIAL_CONTENT: u16 = 206;
 const MAX_WORDS: usize = 200;
 
 /// What to do after a failed request.
@@ -34,7 +30,6 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub verdict: Verdict,
-    pub status: Option<u16>,
     /// The pause requested by the server, however long.
     pub pause: Option<Duration>,
     pub what: String,
@@ -44,7 +39,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(verdict: Verdict, what: impl Into<String>) -> Self {
-        Self { verdict, status: None, pause: None, what: what.into(), attempts: 0 }
+        Self { verdict, pause: None, what: what.into(), attempts: 0 }
     }
 
     pub fn again(what: impl Into<String>) -> Self {
@@ -63,21 +58,17 @@ impl Failure {
         Self::new(Verdict::Here, what)
     }
 
-    pub fn of_unknown_size() -> Self {
-        let status = Some(PARTIAL_CONTENT);
-        Self { status, ..Self::again("an answer to a range without the shard's size") }
-    }
-
     pub fn of_status(status: u16, pause: Option<Duration>) -> Self {
         let verdict = match status {
-            412 => Verdict::Changed,
-            408 | 416 | 425 | 429 => Verdict::Again,
+            // Of a shard that became shorter, a range may lie beyond the end.
+            412 | 416 => Verdict::Changed,
+            408 | 425 | 429 => Verdict::Again,
             501 | 505 => Verdict::Final,
             500.. => Verdict::Again,
             _ => Verdict::Final,
         };
         let what = format!("the server answers {status}");
-        Self { status: Some(status), pause, ..Self::new(verdict, what) }
+        Self { pause, ..Self::new(verdict, what) }
     }
 
     /// Adds the path to the message if this machine cannot store the bytes. `called` says what the path is.
@@ -102,12 +93,6 @@ pub(crate) fn write_failure(error: std::io::Error) -> Failure {
     Failure::here(format!("its bytes cannot be kept: {error}"))
 }
 
-/// The seconds of a `Retry-After`. A date is ignored, so the usual pause applies.
-pub(crate) fn retry_after(value: &str) -> Option<Duration> {
-    let seconds: u64 = value.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
 pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -123,23 +108,6 @@ pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
-}
-
-/// No retry changes that.
-pub(crate) fn is_untrusted_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(inner) = cause {
-        if let Some(rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
-            return true;
-        }
-        // The error inside an io::Error is not its source, so look inside.
-        let packed = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause = match packed {
-            Some(packed) => Some(packed),
-            None => inner.source(),
-        };
-    }
-    false
 }
 
 /// Counts attempts and computes the pauses between them.
@@ -173,19 +141,6 @@ impl Attempts {
                 Ok(asked.max(backoff(self.failures - 1)))
             }
             _ => Err(Failure { attempts: self.made, ..failure }),
-        }
-    }
-}
-
-pub(crate) async fn retried<T, Work: Future<Output = Result<T, Failure>>>(
-    retries: u32,
-    mut work: impl FnMut() -> Work,
-) -> Result<T, Failure> {
-    let mut attempts = Attempts::new(retries);
-    loop {
-        match work().await {
-            Ok(done) => return Ok(done),
-            Err(failure) => sleep(attempts.failed(failure, 0)?).await,
         }
     }
 }

@@ -5,14 +5,14 @@ use std::io::{self, Seek};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use super::fetcher::{Client, Fetcher};
 use super::glob::settle;
-use super::ranges::WHOLE;
 use super::retry::{Attempts, Failure, write_failure};
-use super::store::{Inner, Store};
+use super::transfer::{Transfer, WHOLE};
 use crate::config::StoreConfig;
 use crate::error::{Error, FetchError};
 use crate::os::is_at;
-use crate::shards::{Location, Stamp, shown};
+use crate::shards::{Location, Stamp};
 
 /// The shards, globs in object stores expanded, and the stamp of each. Nothing is fetched. The stamp of a command is empty.
 pub fn examine(
@@ -27,9 +27,9 @@ pub fn examine(
             Location::Url(url) => {
                 let store = match &store {
                     Some(store) => store,
-                    None => store.insert(Store::open(config)?),
+                    None => store.insert(Fetcher::open(config)?),
                 };
-                store.wait(store.inner.examine(url), &shard, cancelled)?
+                store.wait(store.client.examine(url), &shard, cancelled)?
             }
             _ => Stamp::of(&shard)?,
         };
@@ -45,7 +45,7 @@ pub fn fetch_into(
     config: &StoreConfig,
     cancelled: &AtomicBool,
 ) -> Result<(), FetchError> {
-    let mut fetched = Store::open(config)?.fetch(shard, cancelled)?;
+    let mut fetched = Fetcher::open(config)?.fetch(shard, cancelled)?;
     let written = fetched.file.rewind().and_then(|()| {
         if is_at(&fetched.file, path)? {
             // A local file is its own copy. Creating it would empty it.
@@ -58,12 +58,11 @@ pub fn fetch_into(
     written.map_err(failed).map(drop)
 }
 
-impl Inner {
+impl Client {
     /// The stamp of the shard at an address, from a request for one byte.
     async fn examine(&self, url: &str) -> Result<Stamp, Failure> {
-        let (source, address) = (self.source(url)?, shown(url));
-        let mut transfer = self.transfer(&source, &address, &[WHOLE]);
-        transfer.limits.range_bytes = 1;
+        let source = self.source(url)?;
+        let transfer = Transfer { range_bytes: 1, ..self.transfer(&source, &[WHOLE]) };
         let opened = transfer.open(&mut Attempts::new(self.limits.retries)).await?;
         Ok(Stamp::from(&opened.identity))
     }

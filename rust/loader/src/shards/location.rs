@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::error::Printable;
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Location {
     File(PathBuf),
@@ -73,10 +71,10 @@ impl Location {
     }
 }
 
-/// For messages: on one line, [without secrets](Location::without_secrets).
+/// For messages, [without secrets](Location::without_secrets).
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printable(&self.without_secrets()).fmt(formatter)
+        formatter.write_str(&self.without_secrets())
     }
 }
 

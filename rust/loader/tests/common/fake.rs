@@ -26,11 +26,10 @@ pub struct Fake {
     pub wake: Mutex<Option<Wake>>,
     /// Whether announced shards are ready at once.
     pub prompt: bool,
+    /// Whether reading a shard panics.
+    pub panics: bool,
     /// Folder of the shards, for lists of addresses.
     pub folder: PathBuf,
-    pub missing: Option<u32>,
-    /// Whether that is because the disk is full.
-    pub full: bool,
 }
 
 #[derive(Default, Debug)]
@@ -38,7 +37,6 @@ pub struct State {
     /// All announcements in order, repeated ones too.
     pub announced: Vec<u32>,
     pub held: BTreeSet<u32>,
-    pub most_held: usize,
     pub ready: BTreeSet<u32>,
     pub known: BTreeSet<u32>,
     pub released: usize,
@@ -54,7 +52,6 @@ impl State {
                 self.wrong.push(format!("{shard} announced twice"));
             }
         }
-        self.most_held = self.most_held.max(self.held.len());
     }
 }
 
@@ -78,18 +75,10 @@ impl Fake {
         }
     }
 
-    fn shard(&self, shard: u32) -> Result<ReadyShard, FetchError> {
-        if self.missing == Some(shard) {
-            return Err(FetchError {
-                address: format!("{shard:03}.tar"),
-                what: "it is not there".to_owned(),
-                attempts: 0,
-                here: self.full,
-            });
-        }
+    fn shard(&self, shard: u32) -> ReadyShard {
         let file = File::open(self.folder.join(format!("{shard:03}.tar"))).unwrap();
         let scan = scan(FileSource::new(&file).unwrap(), true).unwrap();
-        Ok(ReadyShard { file: Arc::new(file), regions: Some(Arc::new(scan.regions)) })
+        ReadyShard { file: Arc::new(file), regions: Some(Arc::new(scan.regions)) }
     }
 
     pub fn wake(&self) {
@@ -128,14 +117,11 @@ impl ShardProvider for Fake {
 
     fn length(&self, shard: u32) -> Option<Result<u64, Error>> {
         let known = self.state.lock().unwrap().known.contains(&shard);
-        let length = || match self.shard(shard)?.regions {
-            Some(regions) => Ok(regions.len() as u64),
-            None => Ok(0),
-        };
-        known.then(length)
+        known.then(|| Ok(self.shard(shard).regions.unwrap().len() as u64))
     }
 
     fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
+        assert!(!self.panics, "as it is meant to");
         let mut state = self.state.lock().unwrap();
         // A shard that came without being announced may have been released meanwhile.
         if !state.held.contains(&shard) {
@@ -143,7 +129,7 @@ impl ShardProvider for Fake {
         }
         drop(state);
         let elsewhere = !self.folder.as_os_str().is_empty();
-        elsewhere.then(|| self.shard(shard)).transpose()
+        Ok(elsewhere.then(|| self.shard(shard)))
     }
 
     fn release(&self, shard: u32) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prolip_loader::config::StoreConfig;
 use prolip_loader::error::FetchError;
-use prolip_loader::remote::{Fetched, Store};
+use prolip_loader::remote::{Fetched, Fetcher};
 use prolip_loader::shards::Location;
 
 #[derive(Debug, Clone)]
@@ -291,7 +291,7 @@ pub fn noise(size: usize, seed: u64) -> Vec<u8> {
 }
 
 pub fn fetch(config: &StoreConfig, location: &Location) -> Result<Vec<u8>, FetchError> {
-    let store = Store::open(config).unwrap();
+    let store = Fetcher::open(config).unwrap();
     let fetched = store.fetch(location, &AtomicBool::new(false))?;
     Ok(content(fetched))
 }

@@ -73,7 +73,7 @@ fn a_hanging_command_is_killed_with_its_children() {
         StoreConfig { allow_pipe: true, retries: 0, timeout_s: 0.3, min_bytes_per_s: 0, ..STORE };
     let command = format!("sh -c 'echo $$ > {}; echo x; sleep 60' | cat", mark.display());
     let error = fetch(&config, &Location::Pipe(command)).unwrap_err();
-    assert!(error.to_string().contains("no byte for 300ms"), "{error}");
+    assert!(error.to_string().contains("no byte"), "{error}");
     let pid = std::fs::read_to_string(&mark).unwrap();
     let process = format!("/proc/{}/stat", pid.trim());
     let begun = Instant::now();

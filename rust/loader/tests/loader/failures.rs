@@ -46,7 +46,11 @@ fn bad_samples_are_counted_and_replaced_or_skipped() {
     assert_eq!(keys, ["good-0", "good-1"]);
     assert_eq!((stats.bad_samples.tried, stats.bad_samples.by_reason), (8, [1, 1, 0, 2, 2, 0]));
     assert!(
-        stats.bad_samples.examples.iter().any(|line| line.contains("sample text: no image")),
+        stats
+            .bad_samples
+            .examples
+            .iter()
+            .any(|bad| bad.key == "text" && bad.error.starts_with("no image")),
         "{:?}",
         stats.bad_samples.examples
     );
@@ -64,7 +68,7 @@ fn bad_samples_are_counted_and_replaced_or_skipped() {
     match &*read_all(&strict, Cursor::default()).unwrap_err() {
         Error::TooManyBad { limit, first, .. } => {
             assert_eq!(*limit, 0.2);
-            assert!(first.contains("0.tar, sample "), "{first}");
+            assert!(first.contains("0.tar: sample "), "{first}");
         }
         other => panic!("{other}"),
     }
@@ -127,7 +131,7 @@ fn too_many_bad_samples_fail_at_the_same_batch_whatever_the_threads() {
         let config = LoaderConfig { last_batch, ..base.clone() };
         let (batches, error) = until_failure(&config, || Ok(()));
         assert!((31..55).contains(&batches.len()), "{}", batches.len());
-        assert!(error.contains("the first: shard ") && error.contains("sample 120: "), "{error}");
+        assert!(error.contains("sample 120: "), "{error}");
     }
     // No sample may be bad: the batch of the first bad one fails.
     let strict = LoaderConfig { max_bad_fraction: 0.0, ..base };
@@ -160,7 +164,7 @@ fn batches_before_a_failure_are_delivered() {
     };
     let (batches, error) = until_failure(&config, || Err(TokenizeError::Clean("no".into())));
     assert_eq!(batches.len(), 3);
-    assert!(error.contains("starts with sample 12 of"), "{error}");
+    assert!(error.contains("tokenize"), "{error}");
 }
 
 #[test]
@@ -170,7 +174,7 @@ fn a_file_that_is_no_archive_is_an_error_at_opening() {
     let path = folder.path().join("001.tar");
     for bytes in [&b"<html>no archive</html>"[..], b"", &[7; 4096]] {
         std::fs::write(&path, bytes).unwrap();
-        let error = open(config(folder.path()), 0, 1).unwrap_err().to_string();
-        assert!(error.contains("001.tar, byte 0: "), "{error}");
+        let error = open(config(folder.path()), 0, 1).unwrap_err();
+        assert!(error.shard().is_some_and(|shard| shard.ends_with("001.tar")), "{error}");
     }
 }

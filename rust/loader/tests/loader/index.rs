@@ -7,9 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::common::{STORE, archive, config, member, open, read_all, sample, write_shards};
 use crate::server::{Page, Reply, Server};
-use prolip_loader::archive::index::{
-    HEAD, Head, Index, OpenOptions, Summary, check_index, parse_table, write_index,
-};
+use prolip_loader::archive::index::{Index, OpenOptions, Summary, check_index, write_index};
 use prolip_loader::config::{LoaderConfig, OnMissingShard};
 use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;
@@ -74,56 +72,25 @@ fn an_index_gives_the_same_batches_and_opening_reads_no_shard() {
 }
 
 #[test]
-fn an_index_of_version_2_is_read_without_its_sizes_of_images() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[2]);
-    let (path, _) = make(folder.path());
-    let bytes = std::fs::read(&path).unwrap();
-    let head = Head::parse(bytes.first_chunk().unwrap()).unwrap();
-    let (entries, end) = parse_table(&bytes[head.table as usize..], head.version).unwrap();
-    let (sizes, crc) = ([7; 8], entries[0].crc.to_le_bytes());
-    let mut table = bytes[head.table as usize..].to_vec();
-    let place = table.windows(4).position(|four| four == crc).unwrap() + 4;
-    table.splice(place..place, crc32fast::hash(&sizes).to_le_bytes());
-    let (length, crc) = (table.len() as u64, crc32fast::hash(&table));
-    let head = Head { version: 2, table: end + 8, length, crc, ..head };
-    let regions = &bytes[HEAD..end as usize];
-    std::fs::write(&path, [&head.encode(), regions, &sizes, &table].concat()).unwrap();
-    let index = opened(folder.path(), &path, OnMissingShard::Raise).unwrap();
-    assert_eq!((index.counts(), index.regions(0).unwrap().len()), (&[2][..], 2));
-    let (shards, store) = (locations(folder.path()), STORE);
-    assert!(check_index(&shards, &path, 1, &store, &GO_ON).unwrap().is_empty());
-}
-
-#[test]
 fn a_changed_or_unindexed_shard_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4]);
     let (index, _) = make(folder.path());
     let path = folder.path().join("001.tar");
-    let refused = || {
-        let error = opened(folder.path(), &index, OnMissingShard::Raise).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("shards.index"), "{text}");
-        (error, text)
-    };
+    let refused = || opened(folder.path(), &index, OnMissingShard::Raise).unwrap_err();
     let time = std::fs::metadata(&path).unwrap().modified().unwrap();
     touch(&path, time + Duration::from_nanos(1000));
-    let (error, text) = refused();
-    assert!(matches!(error, Error::Changed { .. }));
-    assert!(text.contains("001.tar has changed") && text.contains("written again"), "{text}");
+    assert!(matches!(refused(), Error::Changed { what, .. } if what.contains("written again")));
     touch(&path, time);
     assert!(opened(folder.path(), &index, OnMissingShard::Raise).is_ok());
     replace(&path, |bytes| bytes.truncate(1024));
-    let (_, text) = refused();
-    assert!(text.contains("bytes and has 1024"), "{text}");
+    assert!(matches!(refused(), Error::Changed { what, .. } if what.contains("1024")));
 
     std::fs::remove_file(&path).unwrap();
     write_shards(&folder.path().join("."), &[3]);
     let (index, _) = make(folder.path());
     std::fs::copy(folder.path().join("000.tar"), &path).unwrap();
     let error = opened(folder.path(), &index, OnMissingShard::Skip).unwrap_err();
-    assert!(error.to_string().contains("001.tar is not in the index"), "{error}");
     assert!(matches!(error, Error::NotIndexed { .. }));
 }
 
@@ -166,7 +133,7 @@ fn a_shard_that_changes_during_a_run_is_noticed() {
                 OnMissingShard::Raise => assert!(matches!(&*error, Error::Changed { .. })),
                 OnMissingShard::Skip => assert!(text.contains("archive: "), "{text}"),
             }
-            assert!(text.contains("001.tar") && text.contains("written again"), "{text}");
+            assert!(text.contains("written again"), "{text}");
             touch(&path, time);
         }
     }
@@ -180,7 +147,7 @@ fn indexing_reports_damaged_shards_and_checks_them() {
     replace(&path, |bytes| bytes.truncate(bytes.len() / 2 + 600));
     let (index, summary) = make(folder.path());
     assert_eq!(summary.notes.len(), 1);
-    assert!(summary.notes[0].contains("001.tar, byte "), "{summary:?}");
+    assert!(summary.notes[0].contains("001.tar: byte "), "{summary:?}");
     let shards = locations(folder.path());
     let check = || check_index(&shards, &index, 2, &STORE, &GO_ON).unwrap();
     assert!(check().is_empty());

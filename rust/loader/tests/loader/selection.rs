@@ -7,6 +7,7 @@ use crate::compressed::gzip;
 use crate::index::make_of;
 use crate::server::{Page, Reply, Server};
 use prolip_loader::config::{LastBatch, LoaderConfig, Mode};
+use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::Selection;
 use prolip_loader::shards::{Chosen, Location};
@@ -37,9 +38,9 @@ fn select(shards: &[String], stamps: &[String]) -> Selection {
 }
 
 fn samples(config: &LoaderConfig, selection: Option<Selection>) -> Result<Vec<Content>, String> {
-    let dataset =
-        open_chosen(config.clone(), selection, 0, 1).map_err(|error| error.to_string())?;
-    let mut read = read_all(&dataset, Cursor::default()).map_err(|error| error.to_string())?;
+    let text = |error: &Error| format!("{}: {error}", error.shard().unwrap_or_default());
+    let dataset = open_chosen(config.clone(), selection, 0, 1).map_err(|error| text(&error))?;
+    let mut read = read_all(&dataset, Cursor::default()).map_err(|error| text(&error))?;
     read.iter_mut().for_each(|sample| sample.cursor = Cursor::default());
     Ok(read)
 }

@@ -136,12 +136,6 @@ fn damage_is_reported_with_its_offset() {
     number[1024 + 124] = b'9';
     seal(&mut number[1024..1536]);
     assert!(matches!(fault(&number), (1024, TarError::Header(_))));
-    // Found by chance in `damaged_archives_do_not_panic`: the mark of a base-256 number in a field of eight bytes.
-    for byte in [0x80, 0xff] {
-        let mut marked = whole.clone();
-        marked[1024 + 148] = byte;
-        assert!(matches!(fault(&marked), (1024, TarError::Checksum { .. } | TarError::Header(_))));
-    }
     assert!(matches!(
         fault(&[b"\x1f\x8b\x08".as_slice(), &[7; 600]].concat()),
         (0, TarError::Compressed("gzip"))

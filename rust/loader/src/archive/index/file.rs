@@ -5,14 +5,14 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use super::format::{Entry, HEAD, Head, VERSION, parse_table};
+use super::format::{Entry, HEAD, Head, parse_table};
 use super::lookup;
 use super::parallel::in_order;
 use super::scanner::Scanner;
 use crate::config::StoreConfig;
 use crate::error::{Error, IndexError};
 use crate::os::{read_exact_at, usual_permissions};
-use crate::remote::Store;
+use crate::remote::Fetcher;
 use crate::shards::{Fingerprint, Location, Regions};
 
 /// An open index file whose table has been read.
@@ -47,7 +47,7 @@ impl IndexFile {
         config: &StoreConfig,
         cancelled: &AtomicBool,
     ) -> Result<(Self, Vec<Entry>), Error> {
-        let fetched = Store::open(config)?.fetch(location, cancelled)?;
+        let fetched = Fetcher::open(config)?.fetch(location, cancelled)?;
         Self::of(fetched.file, Path::new(&location.to_string()))
     }
 
@@ -99,7 +99,7 @@ fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
     if crc32fast::hash(&bytes) != head.crc {
         return Err(IndexError::Damaged("its table has changed"));
     }
-    let (entries, end) = parse_table(&bytes, head.version)?;
+    let (entries, end) = parse_table(&bytes)?;
     let samples: u64 = entries.iter().map(|entry| u64::from(entry.count)).sum();
     if entries.len() != head.shards as usize || samples != head.samples || end != head.table {
         return Err(IndexError::Damaged("its head does not fit its table"));
@@ -169,7 +169,6 @@ pub fn write_index(
         Ok(())
     })?;
     let head = Head {
-        version: VERSION,
         shards: summary.shards as u32,
         samples: summary.samples,
         table: end,
@@ -204,27 +203,27 @@ pub fn check_index(
     let check = |shard: usize| -> Option<String> {
         let location = &shards[shard];
         let Some(entry) = found[shard].map(|place| &entries[place as usize]) else {
-            return Some(format!("shard {location} is not in it"));
+            return Some(format!("{location} is not in it"));
         };
         let scanned = match scan_one(&scanner, location) {
             Ok(scanned) => scanned,
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return Some(error.sentence()),
         };
         if let Err(error) = file.regions(entry.into()) {
-            return Some(format!("shard {location}: {error}"));
+            return Some(format!("{location}: {error}"));
         }
         let is = |what: &str, now: u64, then: u64| {
-            (now != then).then(|| format!("shard {location} has {now} {what}, and had {then}"))
+            (now != then).then(|| format!("{location} has {now} {what}, and had {then}"))
         };
         is("bytes", scanned.entry.stamp.size, entry.stamp.size)
             .or_else(|| is("samples", scanned.entry.count.into(), entry.count.into()))
             .or_else(|| {
                 (scanned.entry.crc != entry.crc)
-                    .then(|| format!("shard {location} has its samples elsewhere"))
+                    .then(|| format!("{location} has its samples elsewhere"))
             })
             .or_else(|| {
                 (scanned.entry.stamp != entry.stamp)
-                    .then(|| format!("shard {location} was written again since"))
+                    .then(|| format!("{location} was written again since"))
             })
     };
     in_order(shards.len(), threads, cancelled, check, |difference| {

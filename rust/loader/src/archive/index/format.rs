@@ -7,7 +7,6 @@
 //!            length of its location | location | samples | bytes of its regions | their CRC-32 u32
 //!            size | 0, or 1 and its modification time in ns since 1970 i64, or 2 and length of its ETag | ETag
 //! ```
-//! Version 2, no longer written, has four more bytes per sample behind a shard's regions, and their CRC-32 u32 behind that of the regions.
 //! Numbers without a type have seven bits per byte, lowest first. The others are little endian.
 
 use crate::error::IndexError;
@@ -15,14 +14,12 @@ use crate::shards::{Stamp, Version, put_varint};
 
 pub const HEAD: usize = 44;
 const MAGIC: &[u8; 8] = b"PROLIPIX";
-/// The version that is written.
-pub const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 /// Maximum length of a location or an ETag in bytes.
 const MAX_TEXT: u64 = 1 << 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    pub version: u32,
     pub shards: u32,
     pub samples: u64,
     /// Offset of the table, after all regions.
@@ -53,11 +50,10 @@ impl Head {
         }
         let mut rest = Bytes(&bytes[8..]);
         let version = rest.u32()?;
-        if !(1..=2).contains(&version) {
+        if version != VERSION {
             return Err(IndexError::Version(version));
         }
         Ok(Self {
-            version,
             shards: rest.u32()?,
             samples: rest.u64()?,
             table: rest.u64()?,
@@ -68,7 +64,7 @@ impl Head {
 
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        out.extend(self.version.to_le_bytes());
+        out.extend(VERSION.to_le_bytes());
         out.extend(self.shards.to_le_bytes());
         out.extend(self.samples.to_le_bytes());
         out.extend(self.table.to_le_bytes());
@@ -102,7 +98,7 @@ impl Entry {
 
 /// Parses a table; returns its entries and where the regions of the last one end. The bytes are untrusted: no claimed size
 /// allocates more than the input.
-pub fn parse_table(bytes: &[u8], version: u32) -> Result<(Vec<Entry>, u64), IndexError> {
+pub fn parse_table(bytes: &[u8]) -> Result<(Vec<Entry>, u64), IndexError> {
     let mut rest = Bytes(bytes);
     let mut entries = Vec::new();
     let mut offset = HEAD as u64;
@@ -115,11 +111,7 @@ pub fn parse_table(bytes: &[u8], version: u32) -> Result<(Vec<Entry>, u64), Inde
             return Err(DAMAGED);
         }
         let crc = rest.u32()?;
-        let mut end = offset.checked_add(length.into()).ok_or(DAMAGED)?;
-        if version == 2 {
-            rest.u32()?;
-            end = end.checked_add(u64::from(count) * 4).ok_or(DAMAGED)?;
-        }
+        let end = offset.checked_add(length.into()).ok_or(DAMAGED)?;
         let size = rest.number()?;
         let changed = match rest.take(1)?[0] {
             0 => Version::Unknown,

@@ -160,7 +160,7 @@ impl Index {
                         index.notes.extend(note);
                     }
                     Err(error) if skip && error.is_shards() => {
-                        index.notes.push(format!("{error}; it is left out"));
+                        index.notes.push(format!("{}; it is left out", error.sentence()));
                     }
                     Err(error) => return Err(error),
                 }

@@ -8,7 +8,7 @@ use crate::archive::scan::{Scan, scan};
 use crate::archive::tar::FileSource;
 use crate::config::StoreConfig;
 use crate::error::{Error, FetchError};
-use crate::remote::Store;
+use crate::remote::Fetcher;
 use crate::shards::{Location, Stamp};
 
 /// Reads headers. A shard that is not a plain local file is downloaded first, one per thread.
@@ -17,7 +17,7 @@ pub(super) struct Scanner<'opening> {
     config: &'opening StoreConfig,
     cancelled: &'opening AtomicBool,
     /// Opened when the first shard needs it.
-    store: OnceLock<Result<Store, FetchError>>,
+    store: OnceLock<Result<Fetcher, FetchError>>,
 }
 
 impl<'opening> Scanner<'opening> {
@@ -39,7 +39,7 @@ impl<'opening> Scanner<'opening> {
     }
 
     fn fetch(&self, location: &Location) -> Result<(File, Stamp), Error> {
-        let store = self.store.get_or_init(|| Store::open(self.config));
+        let store = self.store.get_or_init(|| Fetcher::open(self.config));
         let store = store.as_ref().map_err(Clone::clone)?;
         let fetched = store.fetch(location, self.cancelled)?;
         Ok((fetched.file, fetched.stamp))

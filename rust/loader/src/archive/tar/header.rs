@@ -104,17 +104,12 @@ fn check_sum(block: &[u8; BLOCK as usize], first: bool) -> Result<(), TarError> 
     }
     let expected = number(&block[148..156])?;
     // The checksum field itself counts as spaces.
-    let rest = || block[..148].iter().chain(&block[156..]);
-    let unsigned = 256 + rest().map(|&byte| u64::from(byte)).sum::<u64>();
-    if expected == unsigned {
+    let rest = block[..148].iter().chain(&block[156..]);
+    let found = 256 + rest.map(|&byte| u64::from(byte)).sum::<u64>();
+    if expected == found {
         return Ok(());
     }
-    // Some old archivers summed the bytes as signed numbers.
-    let signed = 256 + rest().map(|&byte| i64::from(byte as i8)).sum::<i64>();
-    if i64::try_from(expected).is_ok_and(|expected| expected == signed) {
-        return Ok(());
-    }
-    Err(TarError::Checksum { found: unsigned, expected })
+    Err(TarError::Checksum { found, expected })
 }
 
 /// Parses a number: octal, or base 256 if the first bit is set.

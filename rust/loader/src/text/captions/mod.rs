@@ -1,5 +1,7 @@
 //! Draws the captions of a sample: one per slot, and a more general one for masking if configured.
 
+use std::iter;
+
 use super::json::{Json, JsonText};
 use crate::config::{CaptionConfig, CaptionSource, TXT};
 use crate::error::SampleError;
@@ -31,16 +33,6 @@ impl Caption {
     }
 }
 
-#[derive(Debug, Default)]
-pub struct Scratch {
-    places: Vec<Place>,
-    weight_places: Vec<Place>,
-    weights: Vec<f32>,
-}
-
-/// Start and end of a value in its JSON. `None` if the value is missing.
-type Place = Option<(usize, usize)>;
-
 impl<'m> Texts<'m> {
     /// Checks the members. A caption may have at most `max_bytes` bytes.
     pub fn new(
@@ -65,7 +57,6 @@ impl<'m> Texts<'m> {
         slots: &[CaptionConfig],
         general_prob: f64,
         rng: &mut SampleRng,
-        scratch: &mut Scratch,
         captions: &mut Vec<Caption>,
     ) -> Result<(), SampleError> {
         captions.resize_with(slots.len(), Caption::default);
@@ -74,13 +65,13 @@ impl<'m> Texts<'m> {
             caption.has_general = false;
             let source = &slot.sources[caption.source];
             let weights = Weights::of(source);
-            self.write(&source.key, weights, rng, scratch, &mut caption.text)?;
+            self.write(&source.key, weights, rng, &mut caption.text)?;
         }
         for (slot, caption) in slots.iter().zip(captions) {
             let general = &slot.sources[caption.source].general;
             if !general.is_empty() && rng.chance(general_prob) {
                 let key = &general[rng.below(general.len() as u32) as usize];
-                self.write(key, Weights::Equal, rng, scratch, &mut caption.general)?;
+                self.write(key, Weights::Equal, rng, &mut caption.general)?;
                 caption.has_general = true;
             }
         }
@@ -93,7 +84,6 @@ impl<'m> Texts<'m> {
         path: &str,
         weights: Weights<'_>,
         rng: &mut SampleRng,
-        scratch: &mut Scratch,
         into: &mut String,
     ) -> Result<(), SampleError> {
         into.clear();
@@ -103,26 +93,23 @@ impl<'m> Texts<'m> {
         }
         let json = self.json.as_ref();
         let json = json.ok_or(SampleError::NoCaption("json"))?.value();
-        let mut found = Found::new(json, &mut scratch.places);
-        found.walk(json, path);
-        if found.values().all(|value| !is_text(value)) {
+        let found = Found::at(json, path);
+        if !found.values.iter().any(is_text) {
             return Err(SampleError::NoJsonCaption {
                 path: path.to_owned(),
                 why: found.why_none(),
             });
         }
-        let others = (&mut scratch.weight_places, &mut scratch.weights);
-        let drawn = draw_text(&found, weights, others, rng);
+        let drawn = draw_text(json, &found.values, weights, rng);
         let drawn = drawn.map_err(|why| SampleError::JsonWeights { path: path.to_owned(), why })?;
-        let text = found.values().nth(drawn).flatten().and_then(Json::as_str);
-        let text = text.unwrap_or_default();
+        let text = found.values[drawn].and_then(Json::as_str).unwrap_or_default();
         within(self.max_bytes, text.len())?;
         into.push_str(&text);
         Ok(())
     }
 }
 
-fn is_text(value: Option<Json<'_>>) -> bool {
+fn is_text(value: &Option<Json<'_>>) -> bool {
     value.is_some_and(Json::is_string)
 }
 
@@ -133,25 +120,20 @@ fn within(limit: usize, bytes: usize) -> Result<(), SampleError> {
     Ok(())
 }
 
-/// The values at a path of a JSON: one value, or one for each element of the lists along the path. `None` for an element
-/// without the value.
-struct Found<'t, 'p, 's> {
-    json: Json<'t>,
-    places: &'s mut Vec<Place>,
+/// The values at a path of a JSON.
+#[derive(Default)]
+struct Found<'t, 'p> {
+    /// One value, or one for each element of the lists along the path. `None` for an element without the value.
+    values: Vec<Option<Json<'t>>>,
     /// The first part of the path that was missing in some element.
     missing: Option<&'p str>,
 }
 
-impl<'t, 'p, 's> Found<'t, 'p, 's> {
-    fn new(json: Json<'t>, places: &'s mut Vec<Place>) -> Self {
-        places.clear();
-        Self { json, places, missing: None }
-    }
-
-    fn values(&self) -> impl Iterator<Item = Option<Json<'t>>> + Clone {
-        let json = self.json;
-        let values = self.places.iter();
-        values.map(move |place| place.map(|(begin, end)| json.part(begin, end)))
+impl<'t, 'p> Found<'t, 'p> {
+    fn at(json: Json<'t>, path: &'p str) -> Self {
+        let mut found = Self::default();
+        found.walk(json, path);
+        found
     }
 
     /// Adds the values at `path`, which starts at `value`.
@@ -164,21 +146,20 @@ impl<'t, 'p, 's> Found<'t, 'p, 's> {
                 // A name applies to the elements, with or without a star before it.
                 Err(_) => return value.elements().for_each(|value| self.walk(value, path)),
             },
-            (false, "") => return self.places.push(Some(value.place_in(self.json))),
+            (false, "") => return self.values.push(Some(value)),
             (false, name) => value.get(name),
         };
         match next {
             Some(value) => self.walk(value, rest),
             None => {
                 self.missing.get_or_insert(part);
-                self.places.push(None);
+                self.values.push(None);
             }
         }
     }
 
     fn why_none(&self) -> String {
-        let other = self.values().flatten().next();
-        match (self.missing, other) {
+        match (self.missing, self.values.iter().flatten().next()) {
             (_, Some(value)) => format!("found {}", value.kind()),
             (Some(part), None) => format!("there is no {part:?}"),
             (None, None) => "found an empty list".to_owned(),
@@ -208,37 +189,32 @@ impl<'c> Weights<'c> {
 
 /// The index of a string; at least one value is one. The error says what is wrong with the weights.
 fn draw_text(
-    found: &Found<'_, '_, '_>,
+    json: Json<'_>,
+    values: &[Option<Json<'_>>],
     weights: Weights<'_>,
-    (weight_places, numbers): (&mut Vec<Place>, &mut Vec<f32>),
     rng: &mut SampleRng,
 ) -> Result<usize, String> {
-    numbers.clear();
-    match weights {
-        Weights::Equal => return Ok(draw_equally(found, rng)),
+    let mut numbers: Vec<f32> = match weights {
+        Weights::Equal => return Ok(draw_equally(values, rng)),
         Weights::Given(weights) => {
-            let all = weights.iter().copied().chain(std::iter::repeat(0.0));
-            numbers.extend(all.take(found.places.len()));
+            weights.iter().copied().chain(iter::repeat(0.0)).take(values.len()).collect()
         }
         Weights::At(path) => {
-            let mut others = Found::new(found.json, weight_places);
-            others.walk(found.json, path);
-            if others.places.len() != found.places.len() {
-                let (numbers, texts) = (others.places.len(), found.places.len());
+            let others = Found::at(json, path).values;
+            if others.len() != values.len() {
+                let (numbers, texts) = (others.len(), values.len());
                 return Err(format!("{path:?} leads to {numbers} places, not to {texts}"));
             }
-            for (number, value) in others.values().zip(found.values()) {
-                let weight = number.and_then(Json::as_number);
-                let weight = weight
-                    .map(|weight| weight as f32)
-                    .filter(|weight| weight.is_finite() && *weight >= 0.0)
-                    .or_else(|| (!is_text(value)).then_some(0.0))
-                    .ok_or_else(|| format!("{path:?} must lead to numbers of at least 0"))?;
-                numbers.push(weight);
-            }
+            let weight = |(number, value): (&Option<Json<'_>>, _)| {
+                let weight = number.and_then(Json::as_number).map(|weight| weight as f32);
+                let usable = weight.filter(|weight| weight.is_finite() && *weight >= 0.0);
+                usable.or_else(|| (!is_text(value)).then_some(0.0))
+            };
+            let numbers = others.iter().zip(values).map(weight).collect::<Option<_>>();
+            numbers.ok_or_else(|| format!("{path:?} must lead to numbers of at least 0"))?
         }
-    }
-    for (weight, value) in numbers.iter_mut().zip(found.values()) {
+    };
+    for (weight, value) in numbers.iter_mut().zip(values) {
         if !is_text(value) {
             *weight = 0.0;
         }
@@ -246,11 +222,11 @@ fn draw_text(
     if numbers.iter().all(|weight| *weight == 0.0) {
         return Err("the weights of its captions are all 0".to_owned());
     }
-    Ok(rng.weighted(numbers.iter().copied()))
+    Ok(rng.weighted(numbers.into_iter()))
 }
 
-fn draw_equally(found: &Found<'_, '_, '_>, rng: &mut SampleRng) -> usize {
-    let texts = found.values().enumerate().filter(|(_, value)| is_text(*value));
+fn draw_equally(values: &[Option<Json<'_>>], rng: &mut SampleRng) -> usize {
+    let texts = values.iter().enumerate().filter(|(_, value)| is_text(value));
     let count = texts.clone().count();
     let drawn = if count > 1 { rng.below(count as u32) as usize } else { 0 };
     texts.map(|(place, _)| place).nth(drawn).unwrap_or(0)
@@ -259,7 +235,7 @@ fn draw_equally(found: &Found<'_, '_, '_>, rng: &mut SampleRng) -> usize {
 pub(crate) fn needed_members(slots: &[CaptionConfig]) -> (bool, bool) {
     let sources = slots.iter().flat_map(|slot| &slot.sources);
     let keys: Vec<&String> =
-        sources.flat_map(|source| std::iter::once(&source.key).chain(&source.general)).collect();
+        sources.flat_map(|source| iter::once(&source.key).chain(&source.general)).collect();
     (keys.iter().any(|key| *key == TXT), keys.iter().any(|key| *key != TXT))
 }
 

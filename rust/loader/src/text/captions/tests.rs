@@ -21,9 +21,7 @@ fn draw(json: &str, source: &CaptionSource, sample: u64) -> Result<String, Strin
     let slots = [CaptionConfig { sources: vec![source.clone()] }];
     let mut rng = SampleRng::new(1, 2, sample, crate::rng::stream::CAPTION);
     let mut captions = Vec::new();
-    texts
-        .draw(&slots, 0.0, &mut rng, &mut Scratch::default(), &mut captions)
-        .map_err(|error| error.to_string())?;
+    texts.draw(&slots, 0.0, &mut rng, &mut captions).map_err(|error| error.to_string())?;
     Ok(captions.remove(0).text)
 }
 
@@ -82,9 +80,7 @@ fn captions_are_unchanged_and_limited_in_length() {
         let mut captions = Vec::new();
         let mut rng = SampleRng::new(0, 0, 0, 0);
         Texts::new(Some(bytes), None, 8)
-            .and_then(|texts| {
-                texts.draw(&slots, 0.0, &mut rng, &mut Scratch::default(), &mut captions)
-            })
+            .and_then(|texts| texts.draw(&slots, 0.0, &mut rng, &mut captions))
             .map(|()| captions.remove(0).text)
             .map_err(|error| error.to_string())
     };

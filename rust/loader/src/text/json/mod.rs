@@ -57,17 +57,6 @@ impl<'t> Json<'t> {
         self.text.starts_with('"')
     }
 
-    /// Its start and end within `whole`, a value that contains it.
-    pub fn place_in(self, whole: Json<'_>) -> (usize, usize) {
-        let begin = self.text.as_ptr() as usize - whole.text.as_ptr() as usize;
-        (begin, begin + self.text.len())
-    }
-
-    /// The value at a start and end from [`Self::place_in`].
-    pub fn part(self, begin: usize, end: usize) -> Self {
-        Self { text: &self.text[begin..end] }
-    }
-
     /// `None` for other types.
     pub fn as_str(self) -> Option<Cow<'t, str>> {
         let inside = self.text.strip_prefix('"')?.strip_suffix('"')?;
@@ -115,7 +104,7 @@ impl<'t> Json<'t> {
         reader.peek().ok()?;
         let begin = reader.current_index();
         reader.next_skip().ok()?;
-        Some(self.part(begin, reader.current_index()))
+        Some(Self { text: &self.text[begin..reader.current_index()] })
     }
 }
 

@@ -23,8 +23,6 @@ const NONE: u32 = u32::MAX;
 pub(super) struct Bpe {
     byte_ids: [u32; 256],
     ranks: HashMap<(u32, u32), u32, RandomState>,
-    /// The id of the merged symbol, by rank.
-    merged: Vec<u32>,
     vocab_size: usize,
 }
 
@@ -57,12 +55,8 @@ impl Bpe {
         let merges = read_merges(text)?;
         let (byte_ids, letters) = byte_symbols();
         let ids = symbol_ids(&letters, &merges)?;
-        let mut bpe = Self {
-            byte_ids,
-            ranks: HashMap::default(),
-            merged: Vec::with_capacity(merges.len()),
-            vocab_size: 2 * BYTE_IDS + merges.len(),
-        };
+        let mut bpe =
+            Self { byte_ids, ranks: HashMap::default(), vocab_size: 2 * BYTE_IDS + merges.len() };
         for (rank, merge) in merges.iter().enumerate() {
             let id = (2 * BYTE_IDS + rank) as u32;
             // A merge may only use earlier symbols. So merging one pair at a time, leftmost first, equals merging all equal pairs at
@@ -75,7 +69,6 @@ impl Bpe {
                     return Err(wrong(merge.line, "a merge must use symbols defined above it"));
                 }
             };
-            bpe.merged.push(id);
         }
         Ok(bpe)
     }
@@ -142,7 +135,7 @@ impl Bpe {
         let after = symbols[gone as usize].after;
         // The removed symbol keeps no neighbour, so queued pairs at it are ignored.
         symbols[gone as usize].after = NONE;
-        symbols[at as usize].id = self.merged[rank as usize];
+        symbols[at as usize].id = 2 * BYTE_IDS as u32 + rank;
         symbols[at as usize].after = after;
         if let Some(next) = symbols.get_mut(after as usize) {
             next.before = at;

@@ -71,8 +71,7 @@ fn tokenizer_config_json_takes_precedence_over_the_tokenizer_file() {
     std::fs::write(folder.path().join("tokenizer_config.json"), r##"{"pad_token": "#"}"##).unwrap();
     let given = Tokenizer::from_file(&path, 4, Some(33), None).unwrap();
     assert_eq!(given.pad_id(), 33);
-    for (text, rule) in [("{", "tokenizer_config.json: not a"), ("{}", "no padding id")] {
-        let error = beside(text).unwrap_err().to_string();
-        assert!(error.contains(rule), "{error}");
+    for text in ["{", "{}"] {
+        assert!(matches!(beside(text), Err(TokenizeError::File { .. })), "{text}");
     }
 }

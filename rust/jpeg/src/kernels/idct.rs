@@ -33,13 +33,13 @@ pub(crate) const fn pair(first: i32, second: i32) -> i32 {
 }
 
 /// Defines the two passes of the transform, for all blocks and for those with coefficients in one corner.
-macro_rules! islow {
+macro_rules! idct {
     ($vector:ty, $(#[$instructions:meta])*) => {
         /// One pass of the transform. Vector k holds input k of all columns, and the same for the output, descaled by `shift` bits.
         #[inline]
         $(#[$instructions])*
         fn one_pass(rows: [$vector; 8], shift: i32) -> [$vector; 8] {
-            use $crate::kernels::islow::*;
+            use $crate::kernels::idct::*;
             let [x0, x1, x2, x3, x4, x5, x6, x7] = rows;
             let (sum, difference) = (add16(x0, x4), sub16(x0, x4));
             let (z3, z4) = (add16(x3, x7), add16(x1, x5));
@@ -73,7 +73,7 @@ macro_rules! islow {
         #[inline]
         $(#[$instructions])*
         fn half_of_four(even: $vector, odd: $vector, shift: i32) -> [$vector; 8] {
-            use $crate::kernels::islow::*;
+            use $crate::kernels::idct::*;
             const ONE: i32 = 1 << 13;
             let round = set32(rounding(shift));
             let with = |first, second| add32(madd(even, set32(pair(first, second))), round);
@@ -150,7 +150,7 @@ macro_rules! islow {
         fn passes_of_first(row: $vector) -> $vector {
             let pass = |row: $vector, shift: i32| {
                 let whole = shift32(low16(zero(), row), 3);
-                let sum = descale32(add32(whole, set32($crate::kernels::islow::rounding(shift))), shift);
+                let sum = descale32(add32(whole, set32($crate::kernels::idct::rounding(shift))), shift);
                 narrow32(sum, sum)
             };
             let two = |column| low16(column, column);
@@ -195,4 +195,4 @@ macro_rules! islow {
         }
     };
 }
-pub(super) use islow;
+pub(super) use idct;

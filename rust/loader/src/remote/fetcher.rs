@@ -1,4 +1,4 @@
-//! The store: the threads, connections and folder that all downloads share.
+//! The threads, connections and folder that all downloads share.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,9 +17,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::address::{Hub, Place, Scheme, resolve};
 use super::cache::Cache;
+use super::limits::Limits;
 use super::origin::Origin;
-use super::ranges::{Limits, Notes, RANGE_BYTES, Transfer};
 use super::retry::{Failure, error_text};
+use super::transfer::{RANGE_BYTES, Transfer};
 use super::{http, object_storage};
 use crate::config::StoreConfig;
 use crate::error::FetchError;
@@ -37,21 +38,20 @@ const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// Fetches shards. Dropping it stops its threads and their work.
 #[derive(Debug)]
-pub struct Store {
+pub struct Fetcher {
     /// `None` after closing.
     pub(super) runtime: Mutex<Option<Runtime>>,
     pub(super) handle: Handle,
-    pub(super) inner: Arc<Inner>,
+    pub(super) client: Arc<Client>,
 }
 
 #[derive(Debug)]
-pub(super) struct Inner {
+pub(super) struct Client {
     pub(super) config: StoreConfig,
     pub(super) limits: Limits,
-    pub(super) notes: Notes,
     pub(super) folder: PathBuf,
     pub(super) cache: Option<Cache>,
-    pub(super) client: reqwest::Client,
+    pub(super) http: reqwest::Client,
     pub(super) hub: Hub,
     pub(super) objects: Mutex<HashMap<(Scheme, String), Arc<dyn ObjectStore>>>,
     pub(super) connections: Semaphore,
@@ -74,7 +74,7 @@ impl Fetched {
     }
 }
 
-impl Store {
+impl Fetcher {
     pub fn open(config: &StoreConfig) -> Result<Self, FetchError> {
         let setup = |what: String| Failure::here(what).into_error("");
         // Sets the TLS provider of the process. If another library has set one already, that one stays.
@@ -104,19 +104,17 @@ impl Store {
         if let Some(cache) = &cache {
             cache.trim();
         }
-        let inner = Inner {
+        let timeout = Duration::from_secs_f64(config.timeout_s);
+        let client = Client {
             limits: Limits {
                 retries: config.retries,
-                timeout: Duration::from_secs_f64(config.timeout_s),
+                timeout,
                 min_rate: config.min_bytes_per_s,
                 max_bytes: config.max_shard_bytes,
-                ranges: config.connections.div_ceil(2),
-                range_bytes: RANGE_BYTES,
             },
-            notes: Notes::default(),
             folder,
             cache,
-            client: http::client().map_err(|failure| setup(failure.what))?,
+            http: http::client(timeout).map_err(|failure| setup(failure.what))?,
             hub: Hub::from_env(),
             objects: Mutex::default(),
             connections: Semaphore::new(config.connections),
@@ -126,7 +124,7 @@ impl Store {
         Ok(Self {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
-            inner: Arc::new(inner),
+            client: Arc::new(client),
         })
     }
 
@@ -159,18 +157,18 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for Fetcher {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl Inner {
+impl Client {
     pub(super) fn source(&self, url: &str) -> Result<Origin, Failure> {
         let place = resolve(url, &self.hub).map_err(|wrong| Failure::terminal(wrong.rule))?;
         Ok(match place {
             Place::Http { url, token } => {
-                Origin::Http { client: self.client.clone(), url, token, landed: Mutex::default() }
+                Origin::Http { client: self.http.clone(), url, token, landed: Mutex::default() }
             }
             Place::Object { scheme, bucket, path } => Origin::Object {
                 store: self.object_store(scheme, &bucket)?,
@@ -180,20 +178,19 @@ impl Inner {
         })
     }
 
-    /// The transfer of a shard's `wanted` ranges. Its `address` is for messages.
+    /// The transfer of a shard's `wanted` ranges.
     pub(super) fn transfer<'store>(
         &'store self,
         source: &'store Origin,
-        address: &'store str,
         wanted: &'store [Range<u64>],
     ) -> Transfer<'store> {
         Transfer {
             source,
             wanted,
             connections: &self.connections,
-            limits: self.limits,
-            address,
-            notes: &self.notes,
+            max_ranges: self.config.connections.div_ceil(2),
+            range_bytes: RANGE_BYTES,
+            limits: &self.limits,
         }
     }
 
@@ -208,7 +205,7 @@ impl Inner {
         if let Some(store) = objects.get(&key) {
             return Ok(Arc::clone(store));
         }
-        let store = object_storage::open(scheme, bucket)?;
+        let store = object_storage::open(scheme, bucket, &self.limits)?;
         objects.insert(key, Arc::clone(&store));
         Ok(store)
     }
