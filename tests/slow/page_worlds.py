@@ -390,7 +390,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "onnx.md": onnx,
     "open-clip.md": open_clips_training,
     "own-training-loop.md": alone(mine),
-    "prompt-weights.md": alone(emoji_run),
+    "prompt-weights.md": doubt,
     "remote-shards.md": remote_shards,
     "start-from-clip.md": start_from_clip,
     "tokenizers.md": clips,

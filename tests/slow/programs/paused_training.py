@@ -18,20 +18,21 @@ import torch
 
 from prolip.checkpoint import saver, tensors
 from prolip.data.device import DeviceBatch
-from prolip.train import loop, validation
+from prolip.inference.encoder import Encoder
+from prolip.train import loop
 
 EIGHTH = "step_000000008"
 MOMENTS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     # The folder is locked, and no step was taken.
     "start": (loop, "new_model", lambda _: True),
     # The first validation, after step 8: some ranks may have embedded their part.
-    "validation": (validation, "of_prolip", lambda _: True),
+    "validation": (Encoder, "of_prolip", lambda _: True),
     # The checkpoint of step 8: this rank's tensors are in their file, and there is no manifest.
     "saving": (tensors, "record", lambda file: file.parent.name.startswith(EIGHTH)),
     # The checkpoint of step 8 is complete. The one before, which is not to be kept, is still there.
     "pruning": (saver, "prune", lambda folder: (folder / EIGHTH).exists()),
 }
-"""A moment is just before a function is called: its module, its name, and which first argument it has."""
+"""A moment is just before a function is called: its module or class, its name, and which first argument it has."""
 
 
 def wait_for(file: Path) -> None:
