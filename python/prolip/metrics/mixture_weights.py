@@ -15,7 +15,6 @@ from prolip.metrics.config import Prior
 
 _POWERS = {"inverse_var": 1, "inverse_var_squared": 2, "inverse_var_fifth": 5}
 _SMALLEST_START = 1e-30
-_COMPACT_BELOW = 7 / 8
 
 
 class FittedWeights(NamedTuple):
@@ -71,66 +70,29 @@ def fit_weights(
         raise ValueError("log_likelihoods: must not be NaN")
     # An observation that does not count may be explained by none of the remaining components.
     relative.masked_fill_(counts.to(weights)[:, :, None] == 0, 0.0)
-    live = _Live.start(relative, counts.to(weights), products=alpha >= 1)
-    fitted = FittedWeights(weights.clone(), torch.full_like(start[:, 0], max_rounds, dtype=torch.int64))
+    counts = counts.to(weights)
+    # With alpha >= 1 likelihoods will do: their sum over K cannot vanish. With less a component can drop to 0, and the
+    # likelihoods of the others can then underflow, so logarithms are used.
+    table = relative.exp_() if alpha >= 1 else relative
+    done = torch.zeros_like(start[:, 0], dtype=torch.bool)
+    rounds = torch.full_like(start[:, 0], max_rounds, dtype=torch.int64)
     for turn in range(1, max_rounds + 1):
-        raised = (live.responsibilities(weights) + (alpha - 1)).clamp_min_(0.0)
+        if alpha >= 1:
+            evidence = torch.bmm(table, weights[:, :, None]).squeeze(2)
+            seen = weights * torch.bmm((counts / evidence)[:, None], table).squeeze(1)
+        else:
+            seen = (counts[:, :, None] * torch.softmax(table + weights.log()[:, None], dim=-1)).sum(dim=1)
+        raised = (seen + (alpha - 1)).clamp_min_(0.0)
         updated = raised / raised.sum(-1, keepdim=True)
-        moved = torch.linalg.vector_norm(updated - weights, dim=-1)
-        ended = ((moved <= tolerance) & ~live.done).nonzero().squeeze(1)
-        if len(ended):
-            fitted.weights[live.places[ended]] = weights[ended]
-            fitted.rounds[live.places[ended]] = turn
-            live.done[ended] = True
-            remaining = (~live.done).nonzero().squeeze(1)
-            if len(remaining) == 0:
-                return fitted
-            if len(remaining) < _COMPACT_BELOW * len(live.done):
-                live, updated = live.only(remaining), updated[remaining]
-        weights = updated
-    unfinished = ~live.done
-    fitted.weights[live.places[unfinished]] = weights[unfinished]
-    check(
-        not bool(fitted.weights.isnan().any()),
-        "alpha",
-        "must be large enough that a weight of each mixture stays above 0",
-        alpha,
-    )
-    return fitted
-
-
-class _Live(NamedTuple):
-    table: Tensor
-    """[C, S, K], likelihoods relative to the largest of each observation, or their logarithms."""
-    counts: Tensor
-    """[C, S], how often each observation counts."""
-    places: Tensor
-    """i64 [C], indices among all mixtures."""
-    done: Tensor
-    """bool [C], converged but not yet removed."""
-    products: bool
-    """Whether `table` holds likelihoods, not logarithms."""
-
-    @classmethod
-    def start(cls, relative: Tensor, counts: Tensor, *, products: bool) -> _Live:
-        places = torch.arange(len(relative), device=relative.device)
-        done = torch.zeros_like(places, dtype=torch.bool)
-        return cls(relative.exp_() if products else relative, counts, places, done, products)
-
-    def only(self, rows: Tensor) -> _Live:
-        return _Live(self.table[rows], self.counts[rows], self.places[rows], self.done[rows], self.products)
-
-    def responsibilities(self, weights: Tensor) -> Tensor:
-        """Sum over observations of count times softmax over K of ln(weights) + log-likelihood, [C, K].
-
-        With alpha >= 1 the softmax is two matrix-vector products on likelihoods, whose sum over K cannot vanish. With
-        alpha < 1 a component can drop to 0; the likelihoods of the others can then underflow, so logarithms are used.
-        """
-        if self.products:
-            evidence = torch.bmm(self.table, weights[:, :, None]).squeeze(2)
-            return weights * torch.bmm((self.counts / evidence)[:, None], self.table).squeeze(1)
-        shares = torch.softmax(self.table + weights.log()[:, None], dim=-1)
-        return (self.counts[:, :, None] * shares).sum(dim=1)
+        ended = (torch.linalg.vector_norm(updated - weights, dim=-1) <= tolerance) & ~done
+        rounds[ended] = turn
+        done |= ended
+        if bool(done.all()):
+            break
+        weights = torch.where(done[:, None], weights, updated)
+    rule = "must be large enough that a weight of each mixture stays above 0"
+    check(not bool(weights.isnan().any()), "alpha", rule, alpha)
+    return FittedWeights(weights, rounds)
 
 
 def _rounds_type(device: torch.device) -> torch.dtype:
