@@ -10,7 +10,7 @@ use reqwest::header::{
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, StatusCode, Url};
 
-use super::origin::{Answer, Want};
+use super::request::{Answer, Want};
 use super::retry::{Failure, error_text};
 use crate::shards::Identity;
 

@@ -26,6 +26,7 @@ mod pipe;
 mod prefetch;
 mod prefetch_state;
 mod provider;
+mod request;
 mod retry;
 mod stat;
 mod transfer;

@@ -12,7 +12,7 @@ use object_store::{ClientConfigKey, GetOptions, GetRange, ObjectStore, RetryConf
 use super::address::Scheme;
 use super::http::CONNECT_TIMEOUT;
 use super::limits::Limits;
-use super::origin::{Answer, Want};
+use super::request::{Answer, Want};
 use super::retry::{Failure, error_text};
 use crate::shards::Identity;
 

@@ -1,36 +1,14 @@
 //! The origin of a shard, an HTTP server or an object store, and its responses.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::Stream;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 
+use super::request::{Answer, Want};
 use super::retry::{Failure, Verdict};
 use super::{http, object_storage};
 use crate::shards::Identity;
-
-/// The requested bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Want {
-    Range(u64, u64),
-    /// All bytes, from a server without ranges.
-    Whole,
-}
-
-pub(crate) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>;
-
-/// A response whose body is still unread.
-pub(crate) struct Answer {
-    pub identity: Identity,
-    /// Offset in the shard of the body's first byte.
-    pub start: u64,
-    /// Whether the server sent the requested range instead of everything.
-    pub ranged: bool,
-    pub body: Body,
-}
 
 /// Where the bytes of a shard are requested.
 #[derive(Debug)]

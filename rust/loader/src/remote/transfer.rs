@@ -9,7 +9,8 @@ use tokio::time::sleep;
 
 use super::limits::{Limits, Pace};
 use super::meter::Meter;
-use super::origin::{Answer, Origin, Want};
+use super::origin::Origin;
+use super::request::{Answer, Want};
 use super::retry::{Attempts, Failure, Verdict, write_failure};
 use crate::os::write_all_at;
 use crate::shards::Identity;

@@ -1,0 +1,29 @@
+//! Which bytes are requested, and the response.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use super::retry::Failure;
+use crate::shards::Identity;
+
+/// The requested bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    Range(u64, u64),
+    /// All bytes, from a server without ranges.
+    Whole,
+}
+
+pub(crate) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>;
+
+/// A response whose body is still unread.
+pub(crate) struct Answer {
+    pub identity: Identity,
+    /// Offset in the shard of the body's first byte.
+    pub start: u64,
+    /// Whether the server sent the requested range instead of everything.
+    pub ranged: bool,
+    pub body: Body,
+}
