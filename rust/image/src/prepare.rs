@@ -221,6 +221,5 @@ pub fn prepare(
             }
         });
     });
-    drop(rows);
     results
 }
