@@ -86,7 +86,9 @@ def test_of_a_selection_an_object_store_sends_the_ranges(tmp_path, monkeypatch):
 
     runs, index, chosen = [], tmp_path / "all.index", tmp_path / "chosen"
     rows = np.array([1, 2, 11, 30], np.uint32)
-    with servers.moto(folder, BUCKET) as target, servers.FaultProxy(target, seed=0, share=0) as proxy:
+    with servers.moto(folder, BUCKET) as target, servers.FaultProxy(target, seed=0) as proxy:
+        # A store's client does not try again after a 416 out of nowhere, which no store sends.
+        proxy.kinds = [kind for kind in proxy.kinds if kind != "416"]
         s3_settings(monkeypatch, proxy.url)
         for place in (str(folder), f"s3://{BUCKET}/data"):
             shards = f"{place}/{{000..002}}.tar"

@@ -135,6 +135,17 @@ def test_autocast_keeps_heads_in_single_precision(config, images, token_ids):
     low.image.log_var.sum().backward()
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_half_precision_is_that_of_single_precision(masked):
+    torch.manual_seed(0)
+    attention, x = Attention(32, heads=2), 3 * torch.randn(4, 6, 32)
+    mask = (torch.rand(4, 1, 1, 6) < 0.5).index_fill_(-1, torch.tensor([0]), True) if masked else None
+    exact = attention(x, mask=mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = attention(x, mask=mask)
+    torch.testing.assert_close(low.float(), exact, atol=0.02 * float(exact.detach().abs().max()), rtol=0)
+
+
 def test_initial_weights_have_the_specified_standard_deviations():
     torch.manual_seed(0)
     wide = replace(TINY, embed_dim=256, text=replace(TINY.text, width=256), vision=replace(TINY.vision, width=256))
