@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from prolip.errors import UserError, check, check_seed
+from prolip.errors import UserError, check, check_at_least, check_seed
 from prolip.losses.config import LossConfig
-from prolip.models.config import Means
+from prolip.models.config import Kernel, Means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,25 @@ class HeadsConfig:
         check_seed("heads.seed", self.seed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CountedConfig:
+    """Variances that are counted from a bank of unlabelled embeddings."""
+
+    kernel: Kernel | None = None
+    """`softmax`: how many queries choose an item among others. `nearest`: its mean similarity to the nearest queries.
+    By default `softmax` if the bank has texts and images, else `nearest`."""
+    strength: float | None = None
+    """Share of the correction. By default 1 for `softmax`, 1/2 for `nearest`, and 0, with a warning, if the bank is not
+    like the items."""
+    bank_size: int = 4096
+    """Maximum number of the bank's texts, and of its images, drawn at random."""
+
+    def __post_init__(self) -> None:
+        strength = self.strength
+        check(strength is None or 0 <= strength < math.inf, "counted.strength", "must be finite, at least 0", strength)
+        check_at_least(1, **{"counted.bank_size": self.bank_size})
+
+
 def _loss() -> LossConfig:
     """Exact forms, the demo's weights, variances at a scale of their own (docs/results.md)."""
     return LossConfig(
@@ -54,13 +73,16 @@ def _loss() -> LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptOptions:
-    """Learn Gaussians for a frozen CLIP or SigLIP from cached embeddings of image-text pairs, without its towers."""
+    """Give a frozen CLIP or SigLIP Gaussians, from cached embeddings, without its towers."""
 
     embeddings: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER|FILE")]
-    """Folders that `prolip embed --what both` wrote, here or at s3://, gs:// or az://; or .npz or .parquet files with
-    `image` and `text`, one row per pair."""
+    """Folders that `prolip embed` wrote, here or at s3://, gs:// or az://. Heads learn from pairs (`--what both`), also
+    of .npz or .parquet files with `image` and `text`, one row per pair. Counting takes texts, images or both."""
     out: Path
     """Folder of the adapted model, which `prolip.load` opens."""
+    method: Literal["heads", "counted"] = "heads"
+    """`heads`: learn variances from pairs. `counted`: count how many unlabelled queries an item attracts. Images are
+    counted with the folders' texts, texts with their images."""
     masked: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER|FILE")] = ()
     """More general views of the same pairs in the same order, one folder or file for each of `embeddings`: cropped or
     masked images, shortened captions."""
@@ -71,9 +93,12 @@ class AdaptOptions:
     """The small networks that predict the log variances."""
     loss: LossConfig = field(default_factory=_loss)
     """The loss of the heads."""
+    counted: CountedConfig = field(default_factory=CountedConfig)
+    """How variances are counted."""
 
     def __post_init__(self) -> None:
         check(self.embeddings, "embeddings", "name at least one folder or file")
         if self.masked and len(self.masked) != len(self.embeddings):
             raise UserError("masked", f"must be as many as embeddings, {len(self.embeddings)}", len(self.masked))
+        check(not self.masked or self.method == "heads", "masked", "needs method heads", self.method)
         check(self.loss.contrast == "ppcl", "loss.contrast", "must be ppcl", self.loss.contrast)

@@ -19,7 +19,7 @@ from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
 from prolip.losses import LossConfig, LossTerms, ProlipLoss
 from prolip.models import ProLIPOutput
-from prolip.models.adapter import Adapter
+from prolip.models.adapter import Adapter, VarianceHead
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
@@ -34,6 +34,7 @@ def start_heads(adapter: Adapter, start: Logits) -> None:
     """
     adapter.set_logits(start.scale, start.bias + 1.0)
     for head in (adapter.image, adapter.text):
+        assert isinstance(head, VarianceHead)
         nn.init.constant_(head.log_var.bias, -math.log(start.scale * adapter.config.embed_dim))
 
 

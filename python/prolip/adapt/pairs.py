@@ -80,8 +80,8 @@ class Pairs:
             table = self.tables[place]
             views = self.masked[place].blocks(rows) if self.masked else cycle([(None, None)])
             for (image, text), view in zip(table.blocks(rows), views, strict=bool(self.masked)):
-                masked = [None if one is None else _unit(one, self.masked[place].path, self.dim) for one in view]
-                yield PairRows(_unit(image, table.path, self.dim), _unit(text, table.path, self.dim), *masked)
+                masked = [None if one is None else unit(one, self.masked[place].path, self.dim) for one in view]
+                yield PairRows(unit(image, table.path, self.dim), unit(text, table.path, self.dim), *masked)
 
     def batches(self, size: int, seed: int, *, buffer: int = BUFFER) -> Iterator[PairRows]:
         """Yield batches of `size` pairs (all, if there are fewer) in random order, epoch after epoch, without end."""
@@ -111,7 +111,7 @@ class Pairs:
         return next(self.batches(min(rows, BUFFER), seed=0))
 
 
-def _unit(rows: Any, path: str, dim: int) -> Tensor:
+def unit(rows: Any, path: str, dim: int) -> Tensor:
     """Rows of unit norm, f32 [N, D]; a UserError if they are not finite, zero or of another dimension."""
     try:
         with np.errstate(over="ignore"):  # infinity is refused below

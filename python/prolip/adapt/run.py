@@ -7,26 +7,34 @@ import logging
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from prolip.adapt.config import AdaptOptions
+from prolip.adapt.counted import counted_head, read_bank
 from prolip.adapt.heads import fit_heads, start_heads
 from prolip.adapt.logits import fit_logits
 from prolip.adapt.pairs import BUFFER, Pairs, is_folder, open_pairs
+from prolip.distributed import find_device
+from prolip.embeddings.config import Kind
 from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
 from prolip.inference.load_model import load
 from prolip.inference.model import weights_digest
 from prolip.models.adapter import ADAPTER_FILE, Adapter, Frozen, save_adapter
 from prolip.models.config import AdapterConfig
+from prolip.models.counted import CountedHead
 from prolip.pretrained.sources import absolute_source
 from prolip.store.atomic_writes import check_own_folder
 from prolip.store.folder import Folder
 
 log = logging.getLogger(__name__)
+
+_DIRECTIONS: tuple[tuple[Kind, Kind], ...] = (("image", "text"), ("text", "image"))
+"""Whose variances are counted, and with whose embeddings."""
 
 
 class Origin(NamedTuple):
@@ -46,6 +54,23 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     """
     check_own_folder(options.out, ADAPTER_FILE)
     begun = time.monotonic()
+    adapter, origin, notes, lines = (_learn if options.method == "heads" else _count)(options)
+    seconds = time.monotonic() - begun
+    notes |= {"embeddings": options.embeddings, "seconds": round(seconds, 1)}
+    save_adapter(adapter, origin.frozen, options.out, notes)
+    return [
+        f"{options.out}: {lines[0]} in {seconds:.0f} s",
+        *lines[1:],
+        *similarity_lines(adapter, origin),
+        f"frozen model: {origin.frozen.source}",
+    ]
+
+
+_Adapted = tuple[Adapter, Origin, dict[str, Any], list[str]]
+"""An adapter, its frozen model, notes on how it was made, and lines about it."""
+
+
+def _learn(options: AdaptOptions) -> _Adapted:
     pairs = open_pairs(options.embeddings, options.masked)
     if pairs.count < 2:
         raise UserError("embeddings", "must hold at least two pairs", f"one in {options.embeddings[0]}")
@@ -53,17 +78,42 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     torch.manual_seed(options.heads.seed)
     adapter = Adapter(AdapterConfig(embed_dim=pairs.dim, hidden=options.heads.hidden, means=options.heads.means))
     lines = _fit(adapter, pairs, options)
-    seconds = time.monotonic() - begun
-    notes: dict[str, Any] = {"pairs": pairs.count, "seconds": round(seconds, 1)}
-    notes |= {"embeddings": options.embeddings, "masked": options.masked}
+    notes: dict[str, Any] = {"pairs": pairs.count, "masked": options.masked}
     notes |= {"heads": dataclasses.asdict(options.heads), "loss": dataclasses.asdict(options.loss)}
-    save_adapter(adapter, origin.frozen, options.out, notes)
-    return [
-        f"{options.out}: heads on {pairs.count:,} pairs of {pairs.dim} dimensions in {seconds:.0f} s",
-        *lines,
-        *similarity_lines(adapter, origin),
-        f"frozen model: {origin.frozen.source}",
-    ]
+    return adapter, origin, notes, [f"heads on {pairs.count:,} pairs of {pairs.dim} dimensions", *lines]
+
+
+def _count(options: AdaptOptions) -> _Adapted:
+    bank: dict[Kind, Tensor] = {
+        kind: read_bank(options.embeddings, kind, options.counted.bank_size) for kind in get_args(Kind)
+    }
+    dim = bank["image"].shape[1]
+    origin = find_origin(options, dim)
+    device = find_device("auto")
+    heads, lines, mean = list[CountedHead](), list[str](), 0.0
+    for kind, other in _DIRECTIONS:
+        items, queries = bank[kind].to(device), bank[other].to(device)
+        head, counted = counted_head(queries, items, origin.scale, options.counted)
+        heads.append(head.cpu())
+        if not len(items) or not len(queries):
+            continue
+        variance = head.total_var(bank[kind])
+        mean += float(variance.mean())
+        line = f"uncertainty of {kind}s {variance.mean():.4g} ± {variance.std():.2g} (mean ± standard deviation)"
+        if counted is not None:
+            line += f"; evenness {counted.evenness:.2f}"
+            if head.factor == 0:
+                lines.append(
+                    f"warning: the {other}s find few of the {kind}s, as if they were of other things: {kind}s get no "
+                    "variance; --counted.strength 0.5 counts them all the same"
+                )
+        lines.append(line)
+    adapter = Adapter(AdapterConfig(embed_dim=dim, image=heads[0].config, text=heads[1].config))
+    adapter.image, adapter.text = heads
+    adapter.set_logits(origin.scale, (origin.bias or 0.0) + origin.scale * mean / 2.0)
+    notes = {"counted": dataclasses.asdict(options.counted)}
+    sizes = " and ".join(f"{len(rows):,} {kind}s" for kind, rows in bank.items())
+    return adapter, origin, notes, [f"variances counted from {sizes}", *lines]
 
 
 def similarity_lines(adapter: Adapter, origin: Origin) -> list[str]:

@@ -20,6 +20,7 @@ from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.models.config import AdapterConfig
 from prolip.models.convert_open_clip import start_from
+from prolip.models.counted import CountedHead
 from prolip.models.prolip import ProLIP, normalised
 from prolip.models.weights import WeightsError, read_json
 from prolip.store.atomic_writes import write_atomic
@@ -60,8 +61,10 @@ class Adapter(nn.Module):
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
         self.config = config
-        self.image = VarianceHead(config)
-        self.text = VarianceHead(config)
+        self.image, self.text = (
+            VarianceHead(config) if counted is None else CountedHead(counted, config.embed_dim)
+            for counted in (config.image, config.text)
+        )
         self.logit_scale = nn.Parameter(torch.zeros(()))
         self.logit_bias = nn.Parameter(torch.zeros(()))
 

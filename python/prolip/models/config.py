@@ -23,6 +23,8 @@ PositionMode = Literal["bilinear", "bicubic"]
 """Filter by which positions are interpolated for an image's own grid."""
 Means = Literal["fixed", "residual"]
 """Means of an adapted model: those of the frozen one, or with a learned residual."""
+Kernel = Literal["softmax", "nearest"]
+"""How a variance is counted from queries (`prolip.models.counted`)."""
 CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
 START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 """The released loader's initial values for a checkpoint without a bias, such as CLIP's."""
@@ -246,6 +248,18 @@ class LockConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CountedHeadConfig:
+    """Form of a head whose variances are counted (`prolip.models.counted`)."""
+
+    queries: int
+    """Size of its bank."""
+    kernel: Kernel
+
+    def __post_init__(self) -> None:
+        check_at_least(0, queries=self.queries)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
     """Form of an adapter, which turns the embeddings of a frozen model into Gaussians (`prolip.models.adapter`)."""
 
@@ -255,6 +269,9 @@ class AdapterConfig:
     """Hidden size of the heads; 0 for linear heads."""
     means: Means = "fixed"
     """Means of the heads."""
+    image: CountedHeadConfig | None = None
+    """Form of the images' head if its variances are counted; None if they are learned."""
+    text: CountedHeadConfig | None = None
 
     def __post_init__(self) -> None:
         _check_sizes("adapter.", self, "embed_dim")

@@ -17,7 +17,8 @@ from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
 
 import prolip
-from prolip.adapt.config import AdaptOptions, HeadsConfig
+from prolip.adapt.config import AdaptOptions, CountedConfig, HeadsConfig
+from prolip.adapt.counted import counted_head
 from prolip.adapt.run import run_adapt
 from prolip.cli import main
 from prolip.embeddings.storage import complete_parts
@@ -102,10 +103,25 @@ def test_an_adapted_model_keeps_the_means_and_can_search(lab, tmp_path, capsys):
     assert "inclusion" in answer
 
 
+def test_variances_are_counted_from_folders_of_texts_and_images(lab, tmp_path, capsys):
+    assert main(["adapt", "--method", "counted", "--embeddings", f"{lab}/name", "--out", f"{tmp_path}/model"]) == 0
+    assert f"counted from {COUNT} images and {COUNT} texts" in capsys.readouterr().out
+    model, frozen = prolip.load(tmp_path / "model", device="cpu"), prolip.load(source(lab), device="cpu")
+    texts, images = model.encode_texts(CAPTIONS), model.encode_images([image(number) for number in range(COUNT)])
+    assert torch.equal(texts.mean, frozen.encode_texts(CAPTIONS).mean)
+    for found, other in ((texts, images), (images, texts)):
+        head, _ = counted_head(other.mean, found.mean, frozen.logit_scale, CountedConfig())
+        torch.testing.assert_close(found.uncertainty, head.total_var(found.mean), rtol=0.02, atol=1e-4)
+    mean = (texts.uncertainty.mean() + images.uncertainty.mean()) / 2
+    assert model.logit_bias == pytest.approx(frozen.logit_scale * float(mean), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("field", "make"),
     [
         ("masked", lambda: options(masked=("a", "b"))),
+        ("masked", lambda: options(masked=("a",), method="counted")),
+        ("counted.strength", lambda: CountedConfig(strength=math.nan)),
         ("loss.contrast", lambda: options(loss=LossConfig(contrast="siglip"))),
         ("heads.batch_size", lambda: HeadsConfig(batch_size=1)),
         ("heads.lr", lambda: HeadsConfig(lr=math.nan)),
