@@ -21,6 +21,12 @@ pub(super) struct Coefficients {
 }
 
 impl Coefficients {
+    /// Memory of the weights of one output position.
+    pub(super) fn stride(filter: Filter, [input, output]: [u32; 2]) -> usize {
+        let scale = f64::from(input) / f64::from(output);
+        (filter.support() * scale.max(1.0)).ceil() as usize * 2 + 1
+    }
+
     /// Computes the weights of outputs `from..from + count` when `input` positions are resized to `output`. The arithmetic has
     /// Pillow's order and precision, so the integers are equal.
     pub(super) fn compute(
@@ -32,7 +38,7 @@ impl Coefficients {
         let scale = f64::from(input) / f64::from(output);
         let filter_scale = scale.max(1.0);
         let support = filter.support() * filter_scale;
-        self.stride = support.ceil() as usize * 2 + 1;
+        self.stride = Self::stride(filter, [input, output]);
         self.starts.clear();
         self.counts.clear();
         self.weights.clear();

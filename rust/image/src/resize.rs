@@ -14,6 +14,10 @@ use super::passes::Passes;
 use crate::filter::Filter;
 use crate::rgb::{CropBox, Rgb8};
 
+/// Most weights along an axis that are in memory at a time: an image of one row has as many as pixels, and kernels need tens of
+/// bytes for each.
+const MAX_WEIGHTS: usize = 1 << 18;
+
 /// Reused buffers.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -50,6 +54,41 @@ pub fn resize_box(
 }
 
 pub(super) fn resize(
+    image: &Rgb8,
+    crop: CropBox,
+    target: Target,
+    buffers: &mut Scratch,
+    out: &mut [u8],
+) {
+    let window = target.window;
+    let part = |x, y, width, height| {
+        let window = CropBox { x: window.x + x, y: window.y + y, width, height };
+        Target { window, ..target }
+    };
+    let weights =
+        |count: u32, axis: [u32; 2]| count as usize * Coefficients::stride(target.filter, axis);
+    let row_bytes = window.width as usize * 3;
+    if window.height > 1 && weights(window.height, [crop.height, target.height]) > MAX_WEIGHTS {
+        let upper = window.height / 2;
+        let (above, below) = out.split_at_mut(upper as usize * row_bytes);
+        resize(image, crop, part(0, 0, window.width, upper), buffers, above);
+        resize(image, crop, part(0, upper, window.width, window.height - upper), buffers, below);
+    } else if window.width > 1 && weights(window.width, [crop.width, target.width]) > MAX_WEIGHTS {
+        let left = window.width / 2;
+        for (x, width) in [(0, left), (left, window.width - left)] {
+            let bytes = width as usize * 3;
+            let mut pixels = vec![0; bytes * window.height as usize];
+            resize(image, crop, part(x, 0, width, window.height), buffers, &mut pixels);
+            for (row, pixels) in out.chunks_exact_mut(row_bytes).zip(pixels.chunks_exact(bytes)) {
+                row[x as usize * 3..][..bytes].copy_from_slice(pixels);
+            }
+        }
+    } else {
+        resize_at_once(image, crop, target, buffers, out);
+    }
+}
+
+fn resize_at_once(
     image: &Rgb8,
     crop: CropBox,
     target: Target,

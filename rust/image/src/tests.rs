@@ -35,6 +35,24 @@ fn resized(image: &Rgb8, crop: CropBox, filter: Filter, width: u32, height: u32)
     out
 }
 
+/// Such images have as many weights as pixels, so they are resized in parts: at every level, with little memory, and soon.
+#[test]
+fn images_of_a_few_rows_or_columns_are_resized_in_parts() {
+    let long = 2_000_000;
+    for (width, height) in [(long, 1), (1, long), (long / 5, 5)] {
+        let mut rng = Draws(u64::from(width));
+        let pixels = (0..width * height * 3).map(|_| rng.below(256) as u8).collect();
+        let image = Rgb8::from_pixels(width, height, pixels).unwrap();
+        for filter in FILTERS {
+            let crop = CropBox::whole(width, height);
+            let results: Vec<_> = runnable()
+                .map(|level| at(level, || resized(&image, crop, filter, 224, 32)))
+                .collect();
+            assert!(results.iter().all(|one| *one == results[0]), "{filter:?} {width} x {height}");
+        }
+    }
+}
+
 /// Colours in steps of 5: corners and edges of the cube, greys, and every order of the channels.
 fn colour_cube() -> Vec<u8> {
     let levels = || (0..=255u8).step_by(5);

@@ -66,7 +66,7 @@ impl Plan {
     pub(super) fn fill(&mut self, columns: &Coefficients, row_bytes: usize) {
         let mut half_steps = columns.max_taps().div_ceil(TAPS / 2).max(1);
         while !self.fits(columns, row_bytes, half_steps) {
-            half_steps += 1;
+            half_steps += (half_steps / 16).max(1); // by one, far apart outputs of many taps would take their square
         }
     }
 
