@@ -62,7 +62,7 @@ def run_adapt(options: AdaptOptions) -> list[str]:
         f"{options.out}: {lines[0]} in {seconds:.0f} s",
         *lines[1:],
         *similarity_lines(adapter, origin),
-        f"frozen model: {origin.frozen.source}",
+        f"frozen model: {origin.frozen.source or 'not known; give its vectors these variances with prolip import'}",
     ]
 
 
@@ -164,6 +164,8 @@ def find_origin(options: AdaptOptions, dim: int) -> Origin:
     if len({manifest.weights for manifest in manifests}) > 1:
         raise UserError("embeddings", "must come from one model", ", ".join(folders))
     source = options.checkpoint or (None if first is None else first.checkpoint)
+    if source is None and first is not None:
+        return Origin(Frozen(None, None, None), first.logit_scale, first.logit_bias)
     if source is None:
         raise UserError("checkpoint", "name the model that made these embeddings, such as open_clip:ViT-B-32/openai")
     tokenizer = None if first is None else first.tokenizer

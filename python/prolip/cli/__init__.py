@@ -24,6 +24,7 @@ from prolip.cli import (
     eval,
     explore,
     export,
+    import_vectors,
     recipes,
     report,
     search,
@@ -47,6 +48,7 @@ COMMANDS = {
     "calibrate": Command('fit probabilities, label sets and "don\'t know" on labelled images', calibrate.run),
     "compare": Command("distance and inclusion of an image and texts: prolip compare IMAGE TEXT ...", compare.run),
     "embed": Command("embed images and captions into Parquet files, here or on Ray", embed.run),
+    "import": Command("bring in embeddings that another program computed", import_vectors.run),
     "adapt": Command(
         "learn uncertainty for a frozen CLIP or SigLIP from its embeddings of pairs, in minutes", adapt.run
     ),

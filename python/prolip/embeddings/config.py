@@ -81,6 +81,36 @@ class EmbedOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Bring embeddings that another program computed in as a folder, as `prolip embed` writes it.
+
+    Vectors are floats [N, D]: .npy files, .npz files and Parquet files with an array or column `image` or `text`, or
+    folders of .npy files, such as clip-retrieval's. Rows are normalised.
+    """
+
+    image: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE|FOLDER ...")] = ()
+    """Vectors of images."""
+    text: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE|FOLDER ...")] = ()
+    """Vectors of texts; beside images, row by row their captions."""
+    out: str
+    """Output folder, new, here or at s3://, gs:// or az://."""
+    metadata: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE|FOLDER ...")] = ()
+    """Parquet files with a row per vector: names and captions."""
+    key: str | None = None
+    """Column that names the rows; by default `key`, `image_path` or `url`, else their numbers."""
+    caption: str = "caption"
+    """Column of captions, if it is there."""
+    checkpoint: str | None = None
+    """The model that made the vectors, if it is known. An adapted model gives them its variances."""
+    logit_scale: float = 100.0
+    """Scale of the model's similarity, if it is not known. 100 is that of most CLIPs."""
+    dtype: Stored = "float16"
+    """dtype of stored means."""
+    rows_per_part: int = 10_000
+    """Rows per part."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """Find the embedded images or captions nearest to text and image queries; the search is exact.
 
@@ -94,6 +124,10 @@ class SearchOptions:
     """Text queries."""
     image: tuple[Path, ...] = ()
     """Image queries: files."""
+    vector: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...")] = ()
+    """Vector queries: .npy files [D] or [N, D]. These and rows need no model."""
+    row: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY ...")] = ()
+    """Row queries: keys of embedded items; finds the items nearest to them."""
     queries: Path | None = None
     """File of more text queries, one per line. Then one table has a line for each query."""
     find: Kind = "image"

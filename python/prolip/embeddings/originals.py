@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+import pyarrow.parquet as pq
+
 from prolip.data import DataError, StoreConfig
 from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
 from prolip.errors import UserError
@@ -56,6 +58,8 @@ def fetch(
         try:
             if path.is_dir():
                 contents = {key: _of_file(path / below(path, key), side) for key in keys}
+            elif path.suffix == ".parquet":
+                contents = _of_import(path, keys, side)
             elif path.suffix == ".txt":
                 lines = read_lines(path)
                 contents = {key: Original(None, lines[int(key)]) for key in keys if 0 <= int(key) < len(lines)}
@@ -80,6 +84,12 @@ def below(folder: Path, key: str) -> PurePath:
     if path.is_absolute() or ".." in path.parts or "\0" in key or not path.name:
         raise UserError("key", f"must be a path below {folder}", key)
     return path
+
+
+def _of_import(path: Path, keys: set[str], side: int | None) -> dict[str, Original]:
+    """Rows of `prolip import`; a key may be the path of an image."""
+    rows = pq.read_table(path, filters=[("key", "in", keys)]).to_pylist()
+    return {row["key"]: Original(_square(Path(row["key"]), side), row.get("caption")) for row in rows}
 
 
 def _of_file(path: Path, side: int | None) -> Original:

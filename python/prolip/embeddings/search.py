@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 _DECIMALS = 9
 """Decimals in which equal scores must agree. Sums over blocks of other sizes differ in the last bits."""
 
+_RIVALS = 100
+"""Nearest rows among which a result's posterior is computed; farther ones have hardly any share."""
 _LONGEST = 30
 """Letters of a query and of a caption in a table of queries, so that it fits a terminal."""
 
@@ -72,6 +74,9 @@ class Answer(NamedTuple):
     """Its text, or the image's caption, if it could be fetched."""
     probability: float | None = None
     """How probable it is that the result is right; None unless the search makes a promise."""
+    posterior: float | None = None
+    """Share of the query's exponentiated logits that the result has, among the nearest hundred. It tells right first
+    results from wrong ones better than their scores do (docs/real-clips.md), but is no probability."""
 
 
 class Promised(NamedTuple):
@@ -94,8 +99,12 @@ def run_search(options: SearchOptions) -> list[str]:
         OSError: the sheet cannot be written; see `check_writable`.
     """
     given = "" if options.queries is None else read_text(options.queries)
-    texts = [*options.text, *filter(str.strip, given.splitlines())]
-    check(texts or options.image, "text", "must name at least one text or image")
+    texts = [*options.text, *filter(None, map(str.strip, given.split("\n")))]
+    check(
+        texts or options.image or options.vector or options.row,
+        "text",
+        "must name at least one text, image, vector or row",
+    )
     check_at_least(1, k=options.k)
     if options.sheet is not None:
         check_writable(options.sheet)
@@ -103,18 +112,17 @@ def run_search(options: SearchOptions) -> list[str]:
         check(path.is_file(), path, "no such image file")
     other, folder = "text" if options.find == "image" else "image", Folder(options.embeddings)
     manifest, parts = complete_parts(folder, options.find, instead=f"search them with --find {other}")
-    model = _open_model(options, manifest)
-    calibrated = _calibration(options, model)
+    promises = options.contains_right is not None or options.max_wrong is not None
+    model = _open_model(options, manifest) if texts or options.image or promises else None
+    calibrated = None if model is None or not promises else _calibration(options, model)
     score: Score = options.score or ("csd" if calibrated is None else calibrated.score)
     check(calibrated is None or calibrated.score == score, "score", "must be left out, or as in the calibration", score)
-    titles, promised = [*texts, *map(str, options.image)], list[Promised]()
+    titles, queries = _queries(options, model, texts, manifest, parts)
     kinds: list[QueryKind] = ["text" if place < len(texts) else "image" for place in range(len(titles))]
-    warn_of_unknown_words(model.encoder.tokenizer, texts)
-    found = [model.encode_texts(texts, progress=False)] if texts else []
-    if options.image:
-        found.append(model.encode_images(options.image, progress=False))
-    queries = concatenate(found)
-    hits = nearest(parts, queries.mean.numpy(), options.k, score)
+    promised = list[Promised]()
+    hits = nearest(parts, queries.mean.numpy(), max(options.k, _RIVALS), score)
+    posteriors = [posterior([hit.score for hit in some], manifest.logit_scale)[: options.k] for some in hits]
+    hits = [some[: options.k] for some in hits]
     if calibrated is not None:
         rows, asked = manifest.rows["image"], (options.contains_right, options.max_wrong)
         promised = [promise(calibrated, kind, rows, some, *asked) for kind, some in zip(kinds, hits, strict=True)]
@@ -122,6 +130,8 @@ def run_search(options: SearchOptions) -> list[str]:
             logger.warning("--k %d may be too few for --contains_right (%d queries): raise it", options.k, sum(full))
         hits = [one.hits for one in promised]
     answers = look_up(parts, hits, queries, has_variances=manifest.has_variances)
+    for some, shares in zip(answers, posteriors, strict=True):
+        some[:] = [answer._replace(posterior=share) for answer, share in zip(some, shares, strict=False)]
     for some, one in zip(answers, promised, strict=False):
         some[:] = [answer._replace(probability=p) for answer, p in zip(some, one.probabilities, strict=True)]
     names = sorted({(answer.source, answer.key) for found in answers for answer in found})
@@ -135,9 +145,10 @@ def run_search(options: SearchOptions) -> list[str]:
     ]
     if options.sheet is not None:
         images: list[Pixels | None] = [Preprocess().thumbnail(path, SIDE) for path in options.image]
+        images = [*[None] * len(texts), *images, *[None] * len(titles)][: len(titles)]
         lines = [
             Row(title, image, [_cell(rank, answer, contents) for rank, answer in enumerate(found, start=1)])
-            for title, image, found in zip(shown, [*[None] * len(texts), *images], answers, strict=True)
+            for title, image, found in zip(shown, images, answers, strict=True)
         ]
         write_atomic(options.sheet, contact_sheet(f"{folder.name}: nearest by {score}", lines))
     if options.json:
@@ -165,15 +176,20 @@ def run_search(options: SearchOptions) -> list[str]:
     return "\n\n".join("\n".join(table) for table in tables).split("\n")
 
 
-def _calibration(options: SearchOptions, model: Model) -> SearchCalibration | None:
-    """The calibration that promises need; None if none is asked for."""
-    if options.contains_right is None and options.max_wrong is None:
-        return None
+def _calibration(options: SearchOptions, model: Model) -> SearchCalibration:
+    """The calibration that promises need."""
+    check(not options.vector and not options.row, "vector", "must be a text or an image for a promise", options.vector)
     check(options.find == "image", "find", "must be image for a promise", options.find)
     found = model.search_calibration
     if found is None:
         raise UserError("calibration", "must be given, or be beside the model; see prolip calibrate search")
     return found
+
+
+def posterior(scores: Sequence[float], logit_scale: float) -> list[float]:
+    """The softmax of a query's scores at the scale of the model's logits."""
+    shares: list[float] = (torch.tensor(scores, dtype=torch.float64) * logit_scale).softmax(0).tolist()
+    return shares
 
 
 def promise(
@@ -192,8 +208,48 @@ def promise(
     return Promised(kept, calibrated.probability(kind, scores, rows).tolist(), len(matching), limits.contained)
 
 
+def _queries(
+    options: SearchOptions, model: Model | None, texts: list[str], manifest: Manifest, parts: Sequence[Part]
+) -> tuple[list[str], Gaussian]:
+    """Titles and Gaussians [Q, D] of all queries; texts first, then images, whose model must be there."""
+    found = list[Gaussian]()
+    if model is not None and texts:
+        warn_of_unknown_words(model.encoder.tokenizer, texts)
+        found.append(model.encode_texts(texts, progress=False))
+    if model is not None and options.image:
+        found.append(model.encode_images(options.image, progress=False))
+    vectors = [*_vector_queries(options, manifest, parts)]
+    titles = [*texts, *map(str, options.image), *(title for title, _ in vectors)]
+    return titles, concatenate([*found, *(Gaussian.point(vector) for _, vector in vectors)])
+
+
+def _vector_queries(
+    options: SearchOptions, manifest: Manifest, parts: Sequence[Part]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Titles of vector and row queries, with their vectors [1, D] of unit norm."""
+    for path in options.vector:
+        try:
+            rows = np.atleast_2d(np.load(path, allow_pickle=False)).astype(np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(path, f"must be an .npy file of vectors ({error})") from error
+        norm = np.linalg.norm(rows, axis=-1, keepdims=True)
+        fits = rows.ndim == 2 and rows.shape[1] == manifest.dim and bool((np.isfinite(norm) & (norm > 0)).all())
+        check(fits, path, f"vectors must be [N, {manifest.dim}], finite and not 0", list(rows.shape))
+        for place, row in enumerate(torch.from_numpy(rows / norm)):
+            yield f"{path}[{place}]" if len(rows) > 1 else str(path), row[None]
+    left = set(options.row)
+    for part in parts if left else ():
+        for place, key in enumerate(part.names()[0]):
+            if key in left:
+                left.remove(key)
+                yield key, torch.tensor([part.row(place)["mean"]], dtype=torch.float32)
+    check(not left, "row", f"must be a key of {options.embeddings}", min(left, default=""))
+
+
 def _open_model(options: SearchOptions, manifest: Manifest) -> Model:
     source = options.checkpoint or manifest.checkpoint
+    if source is None:
+        raise UserError("checkpoint", f"the model of {options.embeddings} is not known: search by --row or --vector")
     try:
         model = load(
             source,
@@ -301,15 +357,18 @@ def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
     lines = [
         printable(query),
         f"  {'':>4}  {'key':{width}}  {'score':>8}  {'similarity':>10}  {'uncertainty':>11}  {'inclusion':>9}"
+        + "  posterior"
         + ("   right" if answers and answers[0].probability is not None else ""),
     ]
     for rank, answer in enumerate(answers, start=1):
         uncertainty = "-" if answer.uncertainty is None else f"{answer.uncertainty:.5f}"
         inclusion = "-" if answer.inclusion is None else f"{answer.inclusion:.2f}"
+        share = "-" if answer.posterior is None else f"{answer.posterior:.1%}"
         right = "" if answer.probability is None else f"{answer.probability:6.1%}  "
         lines.append(
             f"  {rank:>4}  {printable(answer.key):{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
-            f"{uncertainty:>11}  {inclusion:>9}  {right}{described(answer.source, answer.file, answer.caption)}"
+            f"{uncertainty:>11}  {inclusion:>9}  {share:>9}  {right}"
+            f"{described(answer.source, answer.file, answer.caption)}"
         )
     return lines
 

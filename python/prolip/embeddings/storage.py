@@ -254,10 +254,10 @@ class Settings:
 class Manifest:
     """Contents and origin of a folder of embeddings."""
 
-    checkpoint: str
-    """The model, as named by the user."""
+    checkpoint: str | None
+    """The model, as named by the user; None if it is not known (`prolip import`)."""
     weights: str
-    """Digest of the model's tensors."""
+    """Digest of the model's tensors, empty if it is not known."""
     tokenizer: str | None
     """The tokenizer, as named by the user; None for the model's own."""
     model: dict[str, Any]

@@ -123,8 +123,8 @@ class _AdaptedTower(nn.Module):
 class Frozen(NamedTuple):
     """The model whose embeddings an adapter reads."""
 
-    source: str
-    """The model, as `prolip.load` takes it; paths of this machine are absolute."""
+    source: str | None
+    """The model, as `prolip.load` takes it; paths of this machine are absolute. None if it is not known."""
     weights: str | None
     """Digest of its tensors; None if unknown."""
     tokenizer: str | None
@@ -153,8 +153,8 @@ def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
     content = read_json(described)
     try:
         frozen = Frozen(**content["frozen"])
-        if not isinstance(frozen.source, str):
-            raise UserError("frozen.source", "must be a string", f"{frozen.source!r}")
+        if not isinstance(frozen.source, str | None):
+            raise UserError("frozen.source", "must be a string or null", f"{frozen.source!r}")
         config = decode(AdapterConfig, content["adapter"])
         expected = content["checksum"]
     except (KeyError, TypeError, UserError) as error:

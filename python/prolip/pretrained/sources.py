@@ -279,6 +279,8 @@ def find_frozen(frozen: Frozen, folder: Path) -> str:
     Raises:
         UserError: the source is a path, and the model is in none of these places.
     """
+    if frozen.source is None:
+        raise UserError(folder, "was adapted to vectors of an unknown model: it serves `prolip import` alone")
     prefix, path = _split_path(frozen.source)
     if path is None:
         return frozen.source
