@@ -12,4 +12,11 @@ def run(prog: str, arguments: list[str]) -> int:
     prepare()
     from prolip.adapt.run import run_adapt
 
-    return finish(run_adapt(options), f"prolip classify IMAGE LABEL ... --checkpoint {options.out}", [options.out])
+    lines = run_adapt(options)
+    from prolip.pretrained.sources import resolve
+
+    adapted = resolve(options.out).adapter
+    then = f"prolip classify IMAGE LABEL ... --checkpoint {options.out}"
+    if adapted is not None and adapted[1].source is None:
+        then = f"prolip import --image VECTORS.npy --checkpoint {options.out} --out counted"
+    return finish(lines, then, [options.out])

@@ -24,6 +24,8 @@ from prolip.pretrained.sources import absolute_source, resolve
 from prolip.store.folder import Folder
 
 _BLOCK = 8192
+_COUNTED = 1024
+"""Rows whose products with a bank of 4,096 fit into a cache."""
 _UNIT = 1e-2
 """Difference of a norm from 1 that half precision may make."""
 _KEYS = ("key", "image_path", "url")
@@ -145,7 +147,7 @@ def _gaussians(adapter: Adapter | None, kind: Kind, mean: torch.Tensor) -> Gauss
     if adapter is None:
         return Gaussian.point(mean)
     head = adapter.image if kind == "image" else adapter.text
-    blocks: list[Gaussian] = [head(mean[start : start + _BLOCK]) for start in range(0, len(mean), _BLOCK)]
+    blocks: list[Gaussian] = [head(mean[start : start + _COUNTED]) for start in range(0, len(mean), _COUNTED)]
     return Gaussian(*(torch.cat(column) for column in zip(*blocks, strict=True)))
 
 

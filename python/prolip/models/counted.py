@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
@@ -50,11 +51,10 @@ class CountedHead(nn.Module):
 
     def total_var(self, features: Tensor) -> Tensor:
         """Total variances [...] of embeddings [..., D] of unit norm."""
-        similarity = features @ self.queries.T
         if self.config.kernel == "nearest":
-            nearest = similarity.topk(min(NEAREST, self.config.queries)).values
+            nearest = (features @ self.queries.T).topk(min(NEAREST, self.config.queries)).values
             return self.factor * nearest.mean(-1).clamp(min=0.0)
-        chosen = (self.scale * similarity - self.offset).sigmoid()
+        chosen = F.linear(features, self.scale * self.queries, -self.offset).sigmoid()
         return self.factor * torch.log1p(chosen @ self.weight / self.smoothing)
 
     def forward(self, features: Tensor) -> Gaussian:
