@@ -13,7 +13,7 @@ RUST_SOURCES := $(shell find rust -path rust/loader/fuzz -prune -o \( -name "*.r
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help extension demo test test-all test-rust test-python test-slow lint lint-rust lint-python format docs bench bench-model bench-targets bench-loader bench-kernels coverage \
+.PHONY: help extension demo test test-all test-rust test-python test-slow lint lint-rust lint-python format docs bench bench-model bench-targets bench-loader coverage \
   fuzz gpu gpu-bundle clean
 
 help: ## this list
@@ -75,7 +75,7 @@ format: $(VENV)/.ready-lint ## rewrite Rust and Python sources in the project's 
 docs: $(VENV)/.ready-docs ## build docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 
-bench: bench-model bench-targets bench-loader bench-kernels ## losses and measures beside the published ones, loader, decoder and image processors beside others and their targets (photographs in PHOTOS=DIR), their kernels
+bench: bench-model bench-targets bench-loader ## losses and measures beside the published ones, loader, decoder and image processors beside others and their targets (photographs in PHOTOS=DIR)
 
 bench-model: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -q -m bench -s tests/bench
@@ -96,9 +96,6 @@ bench-loader: $(VENV)/.ready-test
 	@for native in 196 256 1024 "128 256 576 784 1024"; do s="data/bench/orig/*.tar"; echo "== native $$native"; \
 	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --native $$native --against webdataset || exit 1; \
 	done
-
-bench-kernels: $(VENV)/.ready-demo
-	cargo bench --locked --package prolip-loader --bench stages
 
 coverage: $(VENV)/.ready-test ## lines that the tests run, of both layers, in coverage/ (needs cargo-llvm-cov)
 	mkdir -p coverage

@@ -316,12 +316,3 @@ def test_photographs_decode_and_resize_to_pillows_pixels(photos):
         check_resizing(image, generator, least=0.5)
         if PIL_VERSION >= 13 or image.shape[0] <= 2 * image.shape[1]:
             assert np.array_equal(_core.preprocess_image(data, 224), evaluated_by_pil(data, 224)), photo.name
-
-
-def test_colour_jittered_photographs_equal_torchvisions(photos):
-    generator = random.Random(2)
-    for photo in photos[::5]:
-        image = _core.preprocess_image(photo.read_bytes(), 224)
-        factors, order = random_jitter(generator)
-        expected = jittered_by_torchvision(image, factors, order)
-        assert np.array_equal(testing.colour_jitter(image, *factors, order), expected), (photo.name, factors, order)
