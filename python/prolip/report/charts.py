@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from markupsafe import escape
@@ -155,13 +154,6 @@ def weight_chart(title: str, templates: Sequence[str], weights: Tensor) -> str:
     rows = [Spread(templates[k], *(100 * float(some[k]) for some in (mean, low, high))) for k in order]
     text = "; ".join(f"{row.label}: {row.value:.2f} ({row.low:.2f} to {row.high:.2f})" for row in rows)
     return interval_chart(title, text, rows, f"weight, %; even: {100 / len(templates):.3g}")
-
-
-def standalone(chart: str) -> str:
-    """The SVG of a chart as a file of its own, with the style sheet of pages."""
-    style = files("prolip.report").joinpath("html/style.css").read_text(encoding="utf-8")
-    head = '<svg xmlns="http://www.w3.org/2000/svg" style="background: var(--bg)" font-family="sans-serif"'
-    return chart.replace("<svg", head, 1).replace("<title>", f"<style>{style}</style><title>", 1)
 
 
 def _legend(names: Sequence[str]) -> str:

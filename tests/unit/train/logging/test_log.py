@@ -1,4 +1,4 @@
-"""Metrics rows: each step once, also after interruptions; the progress bar."""
+"""Metrics rows: each step once, also after interruptions."""
 
 import json
 import math
@@ -98,12 +98,3 @@ def test_wandb_continues_the_same_run(tmp_path, monkeypatch):
     assert [(one["id"], one["project"], one["resume"]) for one in began] == [(began[0]["id"], "images", "allow")] * 2
     assert began[0]["config"]["batch_size"] == 64
     assert [(row["step"], row["loss/ppcl"]) for row in rows] == [(5, 3.0), (10, 3.0)]
-
-
-def test_the_progress_bar_shows_speed_waiting_and_terms(tmp_path, capsys):
-    with log_of(tmp_path, 0) as log:
-        log.write(ROW)
-        log.write_validation(5, 640, {"val/emoji/top1": 0.25})
-    shown = capsys.readouterr().err
-    for part in ("5/100", "loss 3.25", "320 samples/s", "waiting for data 25%", "val/emoji/top1 0.25"):
-        assert part in shown
