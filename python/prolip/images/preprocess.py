@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from prolip import _core
 from prolip.errors import DataError, UserError, check
 from prolip.images.config import Filter, FitConfig
-from prolip.images.files import UNREADABLE, check_pixels, open_image
+from prolip.images.files import MAX_BYTES, UNREADABLE, check_pixels, open_image
 from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Normalise, Patches
 from prolip.store.folder import Folder
 
@@ -438,8 +438,11 @@ def _read_settings(source: Path) -> Any:
 
 
 def _read(address: str, name: str) -> bytes:
+    path = Path(address)
     try:
-        return Folder(address).read("") if "://" in address else Path(address).read_bytes()
+        if path.exists() and (not path.is_file() or path.stat().st_size > MAX_BYTES):
+            raise ValueError("must be a regular file of at most 256 MiB")
+        return Folder(address).read("") if "://" in address else path.read_bytes()
     except FileNotFoundError:
         raise UserError(name, "no such image file") from None
     except (OSError, ValueError) as error:  # a ValueError for a null byte in a path

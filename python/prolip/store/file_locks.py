@@ -11,7 +11,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.store.disk_full import writing
 
 log = logging.getLogger(__name__)
@@ -26,14 +26,16 @@ def lock_file(path: Path) -> int:
     The lock is the kernel's (flock). Some storage does not share it between machines.
 
     Raises:
-        UserError: another process has the lock; its owner is named.
+        UserError: another process has the lock; its owner is named. Or the path is a link, or no regular file.
     """
     deadline = time.monotonic() + LOCK_SECONDS
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     # The token tells this process from all others.
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(16)}
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        own = not path.is_symlink() and (path.is_file() or not path.exists())
+        check(own, path, "must be a regular file, since the lock's owner is written into it", "a link, or no file")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             import fcntl  # Windows has none
 

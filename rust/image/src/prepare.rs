@@ -1,6 +1,7 @@
 //! The one way from encoded images to the values that a model takes, for the batches of a loader and for lists.
 
 use std::cell::RefCell;
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -152,7 +153,7 @@ impl Preparer {
     ) -> Result<Prepared, DecodeError> {
         let size = match *source {
             Source::Bytes(bytes) => self.decode(bytes, how, |_, _| None)?,
-            Source::Path(path) => self.decode(&std::fs::read(path)?, how, |_, _| None)?,
+            Source::Path(path) => self.decode(&read_file(path)?, how, |_, _| None)?,
             Source::Pixels { pixels, size: [width, height], orientation } => {
                 self.draw = None;
                 self.image.reshape(width, height).copy_from_slice(pixels);
@@ -164,6 +165,18 @@ impl Preparer {
         };
         Ok(Prepared { size, grid: self.write(how, out) })
     }
+}
+
+/// Largest file of an image, as for the member of a shard.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// Devices and pipes may never end.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() || found.len() > MAX_FILE_BYTES {
+        return Err(io::Error::other("must be a regular file of at most 256 MiB"));
+    }
+    std::fs::read(path)
 }
 
 /// An image of a list.

@@ -6,16 +6,15 @@ Shapes: N images, L patches, P side of a patch.
 from __future__ import annotations
 
 import copy
-import io
 import os
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.image_transforms import normalize, rescale
@@ -23,7 +22,7 @@ from transformers.image_utils import ChannelDimension
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
 from prolip.errors import check
-from prolip.images.files import STORED
+from prolip.images.files import STORED, open_image
 from prolip.images.preprocess import Preprocess, of_transformers
 
 _STEPS = ("process_image", "resize", "center_crop", "rescale", "normalize", "pad", "_preprocess")
@@ -44,14 +43,16 @@ class _Fast:
         if isinstance(image, bytes) and _is_rgb_jpeg(image):
             return image
         if isinstance(image, encoded) and (encoded is bytes or os.path.isfile(image)):
-            with Image.open(io.BytesIO(image) if encoded is bytes else image) as opened:
+            with open_image(image if encoded is bytes else Path(image)) as opened:
                 is_opaque = "A" not in opened.getbands() and "transparency" not in opened.info
                 is_rgb = opened.mode == "RGB" or options.get("do_convert_rgb")
                 if opened.format in STORED and is_opaque and is_rgb:
                     return image
         if isinstance(image, bytes):
-            image = Image.open(io.BytesIO(image))
+            image = open_image(image)
         elif isinstance(image, str):
+            if os.path.isfile(image):
+                open_image(Path(image)).close()  # transformers would take any format
             image = slow.fetch_images(image)
         kept = {name: options.get(name) for name in ("do_convert_rgb", "input_data_format")}
         pixels = slow.process_image(image, **kept)
