@@ -11,7 +11,7 @@ from prolip.build.shards import BuildSummary
 from prolip.data.class_names import class_text
 from prolip.errors import UserError, check, sentence
 from prolip.images.files import find_images
-from prolip.store.file_contents import read_text
+from prolip.store.file_contents import check_regular, read_text
 
 _SPLITS = {"train", "val", "valid", "validation", "test"}
 _PRINTED = 20
@@ -81,6 +81,7 @@ def candidate_of(path: Path, config: FolderConfig) -> Candidate:
     elif config.captions == "text":
         beside = path.with_suffix(".txt")
         try:
+            check_regular(beside)
             captions = [read_text(beside).strip()]
             problem = "" if captions[0] else f"{beside.name} is empty"
         except FileNotFoundError:

@@ -22,7 +22,8 @@ from prolip.build.shards import (
 )
 from prolip.build.vocabulary import train_vocabulary
 from prolip.errors import UserError, sentence
-from prolip.images.files import EXTENSIONS, STORED, UNREADABLE, open_image
+from prolip.images.files import EXTENSIONS, STORED, decoding, open_image
+from prolip.store.file_contents import check_regular
 
 _QUALITY = 95
 """JPEG and WebP quality of images that are scaled down."""
@@ -58,8 +59,9 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
 
     It is decoded once, to find damage now. EXIF orientation is ignored, as in training.
     """
+    check_regular(path)
     data = path.read_bytes()
-    with open_image(data, any_size=max_side is not None) as image:
+    with decoding(), open_image(data, any_size=max_side is not None) as image:
         image.load()
         _check_grey_values(image)
         kind = image.format or "unknown"
@@ -115,7 +117,7 @@ def write_images(
             if not problem:
                 try:
                     image = read_image(candidate.path, config.max_side)
-                except UNREADABLE as error:
+                except (OSError, ValueError) as error:
                     problem = sentence(error) or type(error).__name__
             if image is None:
                 bad.append(BadImage(name=candidate.name, reason=problem))

@@ -2,15 +2,18 @@
 
 import io
 import math
-import struct
+import re
 import warnings
-import zlib
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from prolip import _core
+from prolip.errors import check
+from prolip.store.file_contents import check_regular
 
 EXTENSIONS = {
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -23,13 +26,11 @@ FORMATS = (*STORED, "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM", "TG
 """Formats that Pillow is asked for. Others hide images of any size, as ICO does, or run programs, as EPS does."""
 MAX_PIXELS: int = _core.MAX_PIXELS
 """The loader skips larger images, so they are not stored."""
-MAX_BYTES = 256 << 20
-"""Largest file of an image, as for the member of a shard."""
-UNREADABLE = (
-    *(OSError, ValueError, SyntaxError, EOFError, RuntimeError, IndexError, OverflowError, MemoryError),
-    *(zlib.error, struct.error, Image.DecompressionBombError),
-)
-"""What Pillow raises for damaged files."""
+MAX_FOLDERS = 1 << 20
+"""Most folders that `find_images` searches."""
+_BLANK = rb"\s(\s|#.*\n)*"
+_BINARY_PPM = re.compile(rb"(P4(%b\d+){2}|P[56](%b\d+){3})\s" % (_BLANK, _BLANK))
+"""Pillow reads text and comments letter by letter, which takes minutes."""
 
 
 def find_images(source: Path) -> list[Path]:
@@ -37,12 +38,16 @@ def find_images(source: Path) -> list[Path]:
 
     A folder that several links lead to is searched once. A broken link is listed, so that the error of reading it names
     it.
+
+    Raises:
+        UserError: it has more than `MAX_FOLDERS` folders.
     """
     found, known, folders = list[Path](), set[Path](), deque([source])
     while folders:
         folder = folders.popleft()
         if (real := folder.resolve()) in known:
             continue
+        check(len(known) < MAX_FOLDERS, source, f"must have at most {MAX_FOLDERS} folders")
         known.add(real)
         for path in sorted(folder.iterdir()):
             if path.name.startswith("."):
@@ -55,25 +60,31 @@ def find_images(source: Path) -> list[Path]:
     return sorted(found)
 
 
-def open_image(data: bytes | Path, *, any_size: bool = False) -> Image.Image:
-    """Open an image of at most `MAX_PIXELS`, or of any size that Pillow takes. Nothing is decoded yet.
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Raise a ValueError for whatever Pillow raises: for damaged files it is of any class."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
 
-    Devices and pipes never end, and numbers written as text (plain PPM) take Pillow minutes.
-    """
-    if isinstance(data, Path) and data.exists() and (not data.is_file() or data.stat().st_size > MAX_BYTES):
-        raise ValueError("must be a regular file of at most 256 MiB")
+
+def open_image(data: bytes | Path, *, any_size: bool = False) -> Image.Image:
+    """Open an image of at most `MAX_PIXELS`, or of any size that Pillow takes. Nothing is decoded yet."""
+    if isinstance(data, Path):
+        check_regular(data)
+        data = data.read_bytes()
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             Image.init()
-            known = [kind for kind in FORMATS if kind in Image.OPEN]
-            image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=known)
+            is_text = data[:1] == b"P" and not _BINARY_PPM.match(data[:1024])
+            known = [kind for kind in FORMATS if kind in Image.OPEN and not (is_text and kind == "PPM")]
+            image = Image.open(io.BytesIO(data), formats=known)
     except UnidentifiedImageError:  # its message has the address of the bytes
         raise UnidentifiedImageError(f"not an image of {', '.join(known)}") from None
     except Image.DecompressionBombError:
         raise Image.DecompressionBombError("too many pixels even to be scaled down") from None
     try:
-        if any(tile[0] == "ppm_plain" for tile in image.tile):
-            raise ValueError("must not be a PPM of text")
         check_pixels(image, any_size)
     except ValueError:
         image.close()

@@ -24,8 +24,9 @@ from torch.nn.utils.rnn import pad_sequence
 from prolip import _core
 from prolip.errors import DataError, UserError, check
 from prolip.images.config import Filter, FitConfig
-from prolip.images.files import MAX_BYTES, UNREADABLE, check_pixels, open_image
+from prolip.images.files import check_pixels, decoding, open_image
 from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Normalise, Patches
+from prolip.store.file_contents import check_regular
 from prolip.store.folder import Folder
 
 Pixels = NDArray[np.uint8]
@@ -328,12 +329,13 @@ def _opened(image: Any, name: str) -> tuple[NDArray[np.uint8], int]:
     if isinstance(image, Image.Image) and 0 in image.size:
         raise UserError(name, "must have at least one pixel", f"{image.width} x {image.height}")
     try:
-        if isinstance(image, bytes):
-            image = open_image(image)
-        check_pixels(image)
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-        return np.array(image.convert("RGB")), int(orientation) if orientation in range(1, 9) else 1
-    except UNREADABLE as error:
+        with decoding():
+            if isinstance(image, bytes):
+                image = open_image(image)
+            check_pixels(image)
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            return np.array(image.convert("RGB")), int(orientation) if orientation in range(1, 9) else 1
+    except ValueError as error:
         raise DataError(f"cannot be read ({error})", name) from error
 
 
@@ -438,11 +440,11 @@ def _read_settings(source: Path) -> Any:
 
 
 def _read(address: str, name: str) -> bytes:
-    path = Path(address)
     try:
-        if path.exists() and (not path.is_file() or path.stat().st_size > MAX_BYTES):
-            raise ValueError("must be a regular file of at most 256 MiB")
-        return Folder(address).read("") if "://" in address else path.read_bytes()
+        if "://" in address:
+            return Folder(address).read("")
+        check_regular(address)
+        return Path(address).read_bytes()
     except FileNotFoundError:
         raise UserError(name, "no such image file") from None
     except (OSError, ValueError) as error:  # a ValueError for a null byte in a path

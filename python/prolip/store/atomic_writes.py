@@ -49,8 +49,9 @@ def atomic_file(path: Path, size: int | None = None, *, new: bool = False) -> It
                 yield temporary
             temporary.chmod(mode)
             if new:
-                path.touch(exist_ok=False)
-            temporary.replace(path)
+                os.link(temporary, path)  # at once: nobody finds an empty file
+            else:
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 

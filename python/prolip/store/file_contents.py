@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check
+
+MAX_BYTES = 256 << 20
+"""Largest file of an image, as for the member of a shard."""
+
+
+def check_regular(path: str | Path) -> None:
+    """Check that an untrusted file, if it is there, is regular and not too large: devices never end."""
+    is_fine = os.path.isfile(path) and os.path.getsize(path) <= MAX_BYTES
+    check(is_fine or not os.path.exists(path), path, f"must be a regular file of at most {MAX_BYTES >> 20} MiB")
 
 
 def read_text(path: Path) -> str:

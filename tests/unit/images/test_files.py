@@ -9,9 +9,10 @@ import pytest
 from PIL import Image, features
 from tests.support.refusals import refusal_of
 
+from prolip.build.images import read_image
 from prolip.data import DataError
 from prolip.errors import UserError
-from prolip.images.files import UNREADABLE, find_images, open_image
+from prolip.images.files import find_images, open_image
 from prolip.images.preprocess import Preprocess
 from prolip.store.file_locks import lock_file
 
@@ -49,12 +50,38 @@ def test_a_folder_that_many_links_lead_to_is_searched_once(tmp_path):
 def test_pipes_devices_and_pictures_of_text_are_no_images(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
-    (tmp_path / "text.ppm").write_bytes(b"P3\n" + b"# comment\n" * 1000 + b"1 1 255\n1 2 3\n")
-    for name in ("pipe.jpg", "zero.png", "text.ppm"):
-        with pytest.raises(UNREADABLE):
-            open_image(tmp_path / name)
+    for kind in b"P3", b"P6":  # Pillow takes minutes
+        name = f"{kind.decode()}.ppm"
+        (tmp_path / name).write_bytes(kind + b"\n" + b"# comment\n" * 1000 + b"1 1 255\n1 2 3\n")
+    for name in ("pipe.jpg", "zero.png", "P3.ppm", "P6.ppm"):
+        with pytest.raises((OSError, ValueError)):
+            read_image(tmp_path / name, None)
         with pytest.raises((UserError, DataError)):
             Preprocess(size=8)(tmp_path / name)
+
+
+def test_pictures_of_numbers_are_images():
+    image = Image.effect_noise((5, 4), 50)
+    for mode in ("1", "L", "RGB"):
+        file = io.BytesIO()
+        image.convert(mode).save(file, "PPM")
+        data = file.getvalue()
+        for written in (data, data[:3] + b"# by hand\n" + data[3:]):
+            assert open_image(written).convert("RGB") == image.convert(mode).convert("RGB")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, KeyError, AssertionError, MemoryError])
+def test_whatever_a_decoder_raises_the_image_is_bad(error, monkeypatch, tmp_path):
+    def raises(*_):
+        raise error
+
+    path = tmp_path / "a.gif"
+    Image.effect_noise((5, 4), 50).save(path)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", raises)
+    with pytest.raises(DataError):
+        Preprocess(size=8)(path)
+    with pytest.raises(ValueError, match=error.__name__):
+        read_image(path, None)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.support.limited import file_limit
 from prolip.errors import DiskFullError, UserError
 from prolip.store.atomic_writes import atomic_file, atomic_files, check_own_folder, write_atomic
 from prolip.store.disk_full import writing
+from prolip.store.folder import Folder
 
 
 def write_half(path: Path) -> None:
@@ -42,6 +44,25 @@ def test_two_writers_of_a_file_do_not_mix(tmp_path):
         slow.write("st")
     assert path.read_text(encoding="utf-8") == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_owner_that_wakes_after_another_created_the_file_keeps_it(tmp_path):
+    folder = Folder(str(tmp_path))
+
+    def freeze() -> None:
+        with atomic_file(tmp_path / "file", new=True) as frozen:
+            frozen.write_bytes(b"mine")
+            assert folder.create("file", b"theirs") == b"theirs"
+
+    with pytest.raises(FileExistsError):
+        freeze()
+    assert folder.create("file", b"mine") == b"theirs"
+    with ThreadPoolExecutor(8) as pool:  # at no moment is it there but empty
+        for name in map(str, range(40)):
+            contents = [f"{name} {number}".encode() for number in range(8)]
+            found = {*pool.map(lambda content, name=name: folder.create(name, content), contents)}
+            assert len(found) == 1
+            assert found <= {*contents}
 
 
 def test_what_a_killed_command_left_is_deleted(tmp_path):

@@ -5,6 +5,7 @@ Shapes: N images, L patches, P side of a patch.
 
 from __future__ import annotations
 
+import base64
 import copy
 import os
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import torch
+from PIL import ImageOps
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.image_transforms import normalize, rescale
@@ -51,9 +54,7 @@ class _Fast:
         if isinstance(image, bytes):
             image = open_image(image)
         elif isinstance(image, str):
-            if os.path.isfile(image):
-                open_image(Path(image)).close()  # transformers would take any format
-            image = slow.fetch_images(image)
+            image = ImageOps.exif_transpose(open_image(_fetched(image))).convert("RGB")
         kept = {name: options.get(name) for name in ("do_convert_rgb", "input_data_format")}
         pixels = slow.process_image(image, **kept)
         is_rgb = pixels.dtype == np.uint8 and pixels.shape[0] == 3
@@ -111,6 +112,13 @@ def _table(factor: float | None, mean: Any, std: Any) -> torch.Tensor:
     values = rescale(values, factor, **options) if factor is not None else values
     values = normalize(values, mean, std, **options) if mean is not None else values
     return torch.from_numpy(values[:, 0])
+
+
+def _fetched(image: str) -> bytes | Path:
+    """The file, or the bytes, of what transformers takes: an address, a path, or base64. It would take any format."""
+    if image.startswith(("http://", "https://")):
+        return httpx.get(image, follow_redirects=True).content
+    return Path(image) if os.path.isfile(image) else base64.decodebytes(image.rpartition(",")[2].encode())
 
 
 def _is_rgb_jpeg(data: bytes) -> bool:
