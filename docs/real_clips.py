@@ -9,7 +9,8 @@ without the bank's own items. Figures are means of ten splits; intervals are of 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -23,7 +24,7 @@ from prolip.adapt.config import AdaptOptions, CountedConfig, HeadsConfig
 from prolip.adapt.counted import counted_head
 from prolip.adapt.heads import fit_heads, start_heads
 from prolip.adapt.logits import fit_logits
-from prolip.adapt.pairs import PairRows, Pairs, Table
+from prolip.adapt.pairs import BLOCK, PairRows, Pairs
 from prolip.metrics.statistics import auroc, value_of
 from prolip.models.adapter import Adapter
 from prolip.models.config import AdapterConfig
@@ -44,13 +45,24 @@ def halves(count: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield order[: count // 2], order[count // 2 :]
 
 
+@dataclass(frozen=True)
+class InMemory(Pairs):
+    """Pairs that are in no folder."""
+
+    given: PairRows
+
+    def blocks(self, order: Iterable[int] | None = None, rows: int = BLOCK) -> Iterator[PairRows]:
+        """All pairs at once."""
+        yield self.given
+
+
 def heads(images: Tensor, texts: Tensor) -> Adapter:
     """Learned variances, from as many pairs as the bank has queries; they need labels, namely the pairs."""
     options = AdaptOptions(embeddings=("",), out=Path(), heads=HeadsConfig(batch_size=256, steps=500))
-    table = Table("", len(images), lambda rows: zip(images.split(rows), texts.split(rows), strict=True))
-    pairs = Pairs((table,), (), len(images), images.shape[1])
+    given = PairRows(images, texts, None, None)
+    pairs = InMemory((), (), len(images), images.shape[1], given)
     adapter = Adapter(AdapterConfig(embed_dim=pairs.dim, hidden=options.heads.hidden))
-    start_heads(adapter, fit_logits([PairRows(images, texts, None, None)]))
+    start_heads(adapter, fit_logits([given]))
     fit_heads(adapter, pairs, options.heads, options.loss)
     return adapter
 

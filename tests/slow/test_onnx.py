@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from tests.support.datacomp_sets import write_open_clip
-from tests.support.frozen_pairs import made_up, write_npz
+from tests.support.frozen_pairs import made_up, write_pairs
 
 import prolip
 from prolip.cli import main
@@ -146,7 +146,7 @@ def test_onnxruntime_outputs_equal_torchs_gaussians(tmp_path, monkeypatch, name)
 
 @pytest.mark.usefixtures("one_table")
 def test_files_of_an_adapted_model_include_the_heads(tmp_path):
-    pairs = write_npz(tmp_path / "pairs.npz", *made_up(30, 16))
+    pairs = write_pairs(tmp_path / "pairs", *made_up(30, 16))
     adapt = f"--embeddings {pairs} --checkpoint {write_open_clip(tmp_path / 'clip')} --heads.steps 3 --heads.hidden 4"
     assert main(f"adapt {adapt} --out {tmp_path}/adapted".split()) == 0
     assert main(f"export {tmp_path}/adapted --out {tmp_path}/onnx --format onnx".split()) == 0

@@ -1,4 +1,4 @@
-"""Synthetic embeddings of image-text pairs of a frozen model, in memory or in files."""
+"""Synthetic embeddings of image-text pairs of a frozen model, in memory or in folders."""
 
 from pathlib import Path
 
@@ -6,6 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from prolip.embeddings.config import ImportOptions
+from prolip.embeddings.import_vectors import run_import
 
 
 def made_up(count: int, dim: int, *, noise: float = 0.5, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -16,8 +19,9 @@ def made_up(count: int, dim: int, *, noise: float = 0.5, seed: int = 0) -> tuple
     return F.normalize(image, dim=1), F.normalize(text, dim=1)
 
 
-def write_npz(path: Path, image: Tensor, text: Tensor, *, compressed: bool = False) -> Path:
-    """A file of numpy arrays."""
-    save = np.savez_compressed if compressed else np.savez
-    save(path, image=image.numpy(), text=text.numpy())
-    return path
+def write_pairs(folder: Path, image: Tensor, text: Tensor) -> Path:
+    """A folder of embeddings of an unknown model."""
+    arrays = folder.with_suffix(".npz")
+    np.savez(arrays, image=image.numpy(), text=text.numpy())
+    run_import(ImportOptions(image=(arrays,), text=(arrays,), out=str(folder), dtype="float32"))
+    return folder

@@ -75,20 +75,20 @@ def _loss() -> LossConfig:
 class AdaptOptions:
     """Give a frozen CLIP or SigLIP Gaussians, from cached embeddings, without its towers."""
 
-    embeddings: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER|FILE")]
-    """Folders that `prolip embed` wrote, here or at s3://, gs:// or az://. Heads learn from pairs (`--what both`), also
-    of .npz or .parquet files with `image` and `text`, one row per pair. Counting takes texts, images or both."""
+    embeddings: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER")]
+    """Folders that `prolip embed` or `prolip import` wrote, here or at s3://, gs:// or az://. Heads learn from pairs
+    (`--what both`). Counting takes texts, images or both."""
     out: Path
     """Folder of the adapted model, which `prolip.load` opens."""
     method: Literal["heads", "counted"] = "heads"
     """`heads`: learn variances from pairs. `counted`: count how many unlabelled queries an item attracts. Images are
     counted with the folders' texts, texts with their images."""
-    masked: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER|FILE")] = ()
-    """More general views of the same pairs in the same order, one folder or file for each of `embeddings`: cropped or
+    masked: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER")] = ()
+    """More general views of the same pairs in the same order, one folder for each of `embeddings`: cropped or
     masked images, shortened captions."""
     checkpoint: str | None = None
-    """The frozen model, which made the embeddings, as for `prolip embed`; by default the one that the folder names.
-    Needed for .npz and .parquet files."""
+    """The frozen model, which made the embeddings, as for `prolip embed`; by default the one that the folder names, if
+    it does."""
     heads: HeadsConfig = field(default_factory=HeadsConfig)
     """The small networks that predict the log variances."""
     loss: LossConfig = field(default_factory=_loss)
@@ -97,7 +97,7 @@ class AdaptOptions:
     """How variances are counted."""
 
     def __post_init__(self) -> None:
-        check(self.embeddings, "embeddings", "name at least one folder or file")
+        check(self.embeddings, "embeddings", "name at least one folder")
         if self.masked and len(self.masked) != len(self.embeddings):
             raise UserError("masked", f"must be as many as embeddings, {len(self.embeddings)}", len(self.masked))
         check(not self.masked or self.method == "heads", "masked", "needs method heads", self.method)

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from prolip.adapt.config import AdaptOptions
 from prolip.adapt.counted import counted_head, read_bank
 from prolip.adapt.heads import fit_heads, start_heads
 from prolip.adapt.logits import fit_logits
-from prolip.adapt.pairs import BUFFER, Pairs, is_folder, open_pairs
+from prolip.adapt.pairs import BUFFER, Pairs, open_pairs
 from prolip.distributed import find_device
 from prolip.embeddings.config import Kind
 from prolip.embeddings.storage import Manifest
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.inference.load_model import load
 from prolip.inference.model import weights_digest
 from prolip.models.adapter import ADAPTER_FILE, Adapter, Frozen, save_adapter
@@ -158,26 +157,21 @@ def find_origin(options: AdaptOptions, dim: int) -> Origin:
     Raises:
         UserError: it is unknown or its embeddings do not have `dim` dimensions, or the folders are of different models.
     """
-    folders = [source for source in (*options.embeddings, *options.masked) if is_folder(source)]
+    folders = [*options.embeddings, *options.masked]
     manifests = [Manifest.read(Folder(folder)) for folder in folders]
-    first = manifests[0] if manifests else None
-    if len({manifest.weights for manifest in manifests}) > 1:
-        raise UserError("embeddings", "must come from one model", ", ".join(folders))
-    source = options.checkpoint or (None if first is None else first.checkpoint)
-    if source is None and first is not None:
-        return Origin(Frozen(None, None, None), first.logit_scale, first.logit_bias)
+    first = manifests[0]
+    check(len({manifest.weights for manifest in manifests}) == 1, "embeddings", "must come from one model", folders)
+    source, tokenizer = options.checkpoint or first.checkpoint, first.tokenizer
     if source is None:
-        raise UserError("checkpoint", "name the model that made these embeddings, such as open_clip:ViT-B-32/openai")
-    tokenizer = None if first is None else first.tokenizer
+        return Origin(Frozen(None, None, None), first.logit_scale, first.logit_bias)
     if tokenizer is not None and tokenizer != "clip":
         tokenizer = str(Path(tokenizer).absolute())
     named = absolute_source(source)
-    if first is not None and source == first.checkpoint:
+    if source == first.checkpoint:
         return Origin(Frozen(named, first.weights, tokenizer), first.logit_scale, first.logit_bias)
     log.info("opening %s for the scale and bias of its similarity", source)
     model = load(source, tokenizer=tokenizer, device="cpu")
     digest = weights_digest(model.network)
-    own = model.encode_images([Image.new("RGB", (8, 8))]).mean.shape[1]
-    if own != dim or (first is not None and digest != first.weights):
+    if model.embed_dim != dim or first.weights not in {"", digest}:
         raise UserError("checkpoint", f"must be the model that made the embeddings, of {dim} dimensions", source)
     return Origin(Frozen(named, digest, tokenizer), model.logit_scale, model.logit_bias)

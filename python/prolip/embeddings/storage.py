@@ -314,8 +314,10 @@ class Manifest:
         """
         try:
             return cls.of_json(folder, folder.read(MANIFEST))
-        except FileNotFoundError as error:
-            raise UserError(folder.address, f"must have the {MANIFEST} that `prolip embed` writes") from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(
+                folder.address, f"must have the {MANIFEST} that `prolip embed` and `prolip import` write"
+            ) from error
 
 
 def complete_parts(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.support.frozen_pairs import made_up, write_npz
+from tests.support.frozen_pairs import made_up, write_pairs
 
 from prolip.adapt.config import HeadsConfig
 from prolip.adapt.heads import fit_heads, forward, start_heads
@@ -68,7 +68,7 @@ def test_with_a_variance_scale_variances_follow_the_mean_similarity(tmp_path):
     image, text = made_up(512, DIM, noise=0.0)
     towards = torch.rand(512, 1, generator=torch.Generator().manual_seed(0)) * torch.eye(DIM)[0]
     image, text = F.normalize(image + towards, dim=1), F.normalize(text + towards, dim=1)
-    pairs = open_pairs([str(write_npz(tmp_path / "a.npz", image, text))])
+    pairs = open_pairs([str(write_pairs(tmp_path / "a", image, text))])
     nearness = (text @ image.T).mean(1)
     found = {}
     for scale in (2.0, None):
@@ -82,8 +82,8 @@ def test_with_a_variance_scale_variances_follow_the_mean_similarity(tmp_path):
 def test_masked_views_become_more_uncertain(tmp_path):
     image, text = made_up(256, DIM, seed=1)
     views = tuple(F.normalize(one * torch.tensor([1.0] * 4 + [0.1] * 4), dim=1) for one in (image, text))
-    whole = write_npz(tmp_path / "whole.npz", image, text)
-    masked = write_npz(tmp_path / "masked.npz", *views)
+    whole = write_pairs(tmp_path / "whole", image, text)
+    masked = write_pairs(tmp_path / "masked", *views)
     adapter = new(hidden=16)
     start_heads(adapter, Logits(5.0, -5.0, 0.0))
     loss = LossConfig(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.datacomp_sets import write_open_clip
-from tests.support.frozen_pairs import made_up, write_npz
+from tests.support.frozen_pairs import made_up, write_pairs
 from tests.support.images import encode, noise
 from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
@@ -134,13 +134,12 @@ def test_unusable_options_are_refused(field, make):
 
 
 def test_sources_that_do_not_fit_are_refused(lab, tmp_path):
-    one, other = ((str(write_npz(tmp_path / f"{rows}.npz", *made_up(rows, dim))),) for rows, dim in ((1, 16), (20, 7)))
+    one, other = ((str(write_pairs(tmp_path / f"{rows}", *made_up(rows, dim))),) for rows, dim in ((1, 16), (20, 7)))
     refused = [
-        ("masked", {"embeddings": (str(lab / "name"),), "masked": (str(tmp_path / "absent"),)}),
-        ("embeddings", {"embeddings": (str(tmp_path / "absent"),)}),
+        (f"{tmp_path}/absent", {"embeddings": (str(lab / "name"),), "masked": (str(tmp_path / "absent"),)}),
+        (f"{tmp_path}/absent", {"embeddings": (str(tmp_path / "absent"),)}),
         ("embeddings", {"embeddings": one, "checkpoint": source(lab)}),
         ("checkpoint", {"embeddings": (str(lab / "name"),), "checkpoint": "absent"}),
-        ("checkpoint", {"embeddings": other}),
         ("checkpoint", {"embeddings": other, "checkpoint": source(lab)}),
     ]
     for field, given in refused:

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.datacomp_sets import write_open_clip
-from tests.support.frozen_pairs import made_up, write_npz
+from tests.support.frozen_pairs import made_up, write_pairs
 from tests.support.hub import serving
 from tests.support.untrained_run import write_checkpoint, write_run, write_words
 
@@ -183,7 +183,7 @@ TEXTS = ["a photo of a red fox", "a car"]
 
 
 def adapt(folder: Path, frozen: str, dim: int, *words: str) -> Path:
-    pairs = ["--embeddings", str(write_npz(folder / "pairs.npz", *made_up(30, dim))), "--checkpoint", frozen]
+    pairs = ["--embeddings", str(write_pairs(folder / "pairs", *made_up(30, dim))), "--checkpoint", frozen]
     assert main(["adapt", *pairs, "--out", str(folder / "model"), *words]) == 0
     return folder / "model"
 
