@@ -52,7 +52,10 @@ SCORES: dict[str, Score] = {
     ),
     "vib_loss": lambda items, _: vib_loss(items, form="official"),
     "retrieval_scores": lambda items, prompts: retrieval_scores(items, prompts[0]),
-    "zero_shot_logits": lambda items, prompts: zero_shot_logits(items.mean, prompts.mean[0], logit_scale=100.0),
+    "retrieval_scores_of_means": lambda items, prompts: retrieval_scores(items, prompts[0], "mean"),
+    "zero_shot_logits": lambda items, prompts: zero_shot_logits(
+        items.mean, prompts.mean[0], prompts[0].at_least_float32().total_var, logit_scale=100.0
+    ),
     "similarity_std": lambda items, prompts: similarity_std(items, prompts[0]),
     "filter_prompts": lambda _, prompts: (
         filter_prompts(prompts, smallest(prompts.at_least_float32().total_var, 2)).weight

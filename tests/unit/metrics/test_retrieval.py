@@ -34,14 +34,6 @@ def test_scores_rank_by_the_sampled_distance_and_equal_ones_keep_their_order():
         retrieval_scores(queries, candidates, "cosine")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("score", ["csd", "mean"])
-def test_scores_of_half_precision_inputs_are_those_of_float32(dtype, score):
-    items = gaussians(60, 8, seed=6).to(dtype)
-    single = items.to(torch.float32)
-    assert torch.equal(retrieval_scores(items, items, score), retrieval_scores(single, single, score))
-
-
 @pytest.mark.parametrize("score", ["csd", "mean"])
 def test_retrieval_metrics_equal_a_slow_loop(score):
     queries, candidates = gaussians(23, 8, seed=2), gaussians(31, 8, seed=3)

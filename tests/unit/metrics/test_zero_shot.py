@@ -29,17 +29,6 @@ def test_aggregate_is_the_normalised_mean_and_the_mean_variance():
     assert aggregate_prompts(Gaussian.point(given.mean)).var.eq(0).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_logits_of_half_precision_inputs_are_computed_in_float32(dtype):
-    some = gaussians(4, 3, 6, seed=0).to(dtype)
-    classes, exact = aggregate_prompts(some), aggregate_prompts(some.to(torch.float32))
-    assert torch.equal(classes.weight, exact.weight)
-    assert torch.equal(classes.var, exact.var)
-    mean = some.mean[:, 0]
-    found = zero_shot_logits(mean, classes.weight, classes.total_var, logit_scale=100.0)
-    assert torch.equal(found, zero_shot_logits(mean.float(), exact.weight, exact.total_var, logit_scale=100.0))
-
-
 def test_logits_equal_the_definition():
     classifier, images = aggregate_prompts(gaussians(4, 3, 6, seed=0)), gaussians(5, 6, seed=1).mean
     dots = torch.stack([torch.stack([image @ weight for weight in classifier.weight]) for image in images])
