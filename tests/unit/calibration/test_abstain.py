@@ -46,6 +46,16 @@ def test_the_order_starts_at_the_clearest_threshold_of_other_items():
     assert bool((order.diff() < 0).all())
 
 
+def test_thresholds_are_spread_over_all_confidences():
+    confidence = torch.linspace(1, 0, 5000)
+    assert float(threshold_order(confidence, torch.ones(5000), 0.1)[0]) == 0.0
+    correct = (torch.arange(5000) < 2500).double()
+    order = threshold_order(confidence, correct, 0.1)
+    assert float(order[0]) == pytest.approx(0.5, abs=0.01)
+    assert float(order[-1]) == 0.0
+    assert float(-order.diff().max()) == pytest.approx(float(-order.diff().min()), abs=1e-3)
+
+
 def test_limits_must_be_probabilities():
     for max_error, delta in ((0.0, 0.1), (0.1, 1.0)):
         with pytest.raises(ValueError, match="between 0 and 1"):

@@ -18,6 +18,7 @@ def test_samples_with_images_are_read_in_order_with_the_given_members(tmp_path):
     found = dict(read_members(str(tmp_path / "0.tar"), (*EXTENSIONS, "txt", "json"), StoreConfig()))
     assert [(key, encoded_image(some)) for key, some in found.items()] == [("a", first), ("c", b"broken")]
     assert captions_at("a", found["a"], "txt") == ["one"]
+    assert captions_at("a", {"txt": b"\xef\xbb\xbf a cat\n"}, "txt") == ["a cat"], "without a byte order mark"
     assert captions_at("c", found["c"], "txt") == captions_at("c", found["c"], "a.b") == []
 
 

@@ -15,7 +15,7 @@ from tests.support.vector_rows import write_parts
 from prolip.cli import main
 from prolip.embeddings import dedupe
 from prolip.embeddings.config import DedupeOptions
-from prolip.embeddings.dedupe import STEPS, k_means, nearest, run_dedupe
+from prolip.embeddings.dedupe import STEPS, default_threshold, k_means, nearest, run_dedupe
 from prolip.gaussian import Gaussian
 from prolip.store.selection import Chosen, read_selection, write_selection
 
@@ -83,6 +83,16 @@ def test_rows_outside_a_selection_are_not_there(tmp_path):
     ):
         with refusal_of(field):
             kept_rows(rows, [60, 40], **changes)
+
+
+def test_the_default_threshold_is_of_the_median_neighbour():
+    rows = torch.randn(80, 6, generator=torch.Generator().manual_seed(1))
+    for copies in (20, 30):  # of 40 and of 60 rows, so that mean and median differ
+        some = F.normalize(torch.cat([rows, rows[:copies]]), dim=1)
+        near = (some @ some.T).fill_diagonal_(-1).max(1).values
+        expected = min(0.999, 0.75 + 0.25 * float(near.median()))
+        assert abs(float(near.median() - near.mean())) > 0.01
+        assert default_threshold((some * STEPS).round()) == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_default_threshold_follows_the_distance_of_neighbours(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The HierarCaps walk against a walk with embedded queries."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,8 @@ def test_traversal_equals_a_slow_loop(config, n, levels, monkeypatch):
     root = gaussians(1, 6, seed=6).mean[0]
     got = torch.stack(traverse(images, captions, ids, root, config), dim=1)
     assert torch.allclose(got, slow_walk(images, captions, ids, root, config))
+    plain = torch.stack(traverse(images, captions, ids, root, replace(config, root_weight=1.0)), dim=1)
+    assert n == 1 or torch.equal(got, plain) == (config.root_weight == 1.0)
     assert n == 1 or len(got.unique(dim=0)) >= 3, "else the test says little"
 
 

@@ -1,6 +1,7 @@
 """A step whose loss or gradient is not finite changes nothing, and the error names the step and the terms."""
 
 import dataclasses
+import math
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,7 @@ from tests.support.small_step import LOSS, model_of, run_of, step_of
 from torch.distributed.tensor import DTensor
 
 from prolip.distributed import Peers, Ranks
-from prolip.losses import ProlipLoss
+from prolip.losses import LossTerms, ProlipLoss
 from prolip.train.loop import take_step
 from prolip.train.optim import Divergence, EmaConfig
 from prolip.train.parallel import ParallelConfig, share_model
@@ -63,6 +64,15 @@ def test_a_diverged_step_changes_nothing_and_is_named(changes):
         take_step(run, cast(Any, batch))
     assert all(map(torch.equal, before, state_of(run)))
     assert run.step == GOOD_STEPS
+
+
+def test_the_first_of_several_diverged_steps_is_named():
+    divergence, number = run_of(model_of()).divergence, torch.tensor
+    for step, value in enumerate([1.0, math.inf, math.nan, 1.0], start=1):
+        terms = LossTerms(*[number(value)] * len(LossTerms._fields))
+        assert bool(divergence.note(step, terms, number(1.0), ~number(value).isfinite())) == (step > 1)
+    with pytest.raises(RuntimeError, match=r"^step 2 diverged.*total inf"):
+        divergence.check()
 
 
 def test_weights_stay_fixed_until_the_divergence_check(monkeypatch):
