@@ -71,6 +71,8 @@ class DataSet(NamedTuple):
     samples: Callable[[], Iterator[Sample]] | None = None
     """Yields the images that are not in shards; None if they are."""
     selection: str | None = None
+    encoded: Callable[[Model], Encoded] | None = None
+    """Gives its images and their members if they are embedded already, by this model."""
 
 
 # ---- Open -----------------------------------------------------------------------------------------------------------
@@ -144,9 +146,10 @@ def open_classes(
     templates: Sequence[str],
     classnames: Path | None = None,
     selection: str | None = None,
+    opened: Callable[[str, StoreConfig, str | None], DataSet] = open_dataset,
 ) -> DataSet:
-    """As `open_dataset`, with the given class names and templates, or its own, or `DEFAULT_TEMPLATES`."""
-    data = open_dataset(source, store, selection)
+    """As `opened`, with the given class names and templates, or its own, or `DEFAULT_TEMPLATES`."""
+    data = opened(source, store, selection)
     names, templates = data.classnames, named_templates(templates)
     if classnames is not None:
         named = str(classnames) == IMAGENET
@@ -398,6 +401,8 @@ def embed_set(
     Raises:
         DataError: more are unreadable, or a shard is not an archive.
     """
+    if data.encoded is not None:
+        return data.encoded(model)
     encoder = replace(model.encoder, keep=keep, views=views, batch_size=batch_size)
     if data.samples is None:
         return encoder.embed_shards(data.shards, store=data.store, selection=data.selection)

@@ -95,11 +95,13 @@ class ImportOptions:
     out: str
     """Output folder, new, here or at s3://, gs:// or az://."""
     metadata: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE|FOLDER ...")] = ()
-    """Parquet files with a row per vector: names and captions."""
+    """Parquet files with a row per vector: names, captions and labels; or .txt files with a name in each line."""
     key: str | None = None
-    """Column that names the rows; by default `key`, `image_path` or `url`, else their numbers."""
+    """Column that names the rows, such as classes; by default `key`, `image_path` or `url`, else their numbers."""
     caption: str = "caption"
     """Column of captions, if it is there."""
+    label: str = "label"
+    """Column of labels, if it is there: names of classes."""
     checkpoint: str | None = None
     """The model that made the vectors, if it is known. An adapted model gives them its variances."""
     logit_scale: float = 100.0

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from prolip.embeddings.config import ImportOptions, Kind
+from prolip.embeddings.originals import read_lines
 from prolip.embeddings.storage import MANIFEST, Floats, Manifest, PartNotes, Rows, Settings, part_name, write_part
 from prolip.errors import UserError, check, check_at_least
 from prolip.gaussian import Gaussian
@@ -95,7 +96,7 @@ def run_import(options: ImportOptions) -> list[str]:
             places, sizes = np.arange(first, first + count, dtype=np.uint32), np.zeros((count, 2), np.int32)
             rows = Rows(keys, places, gaussian.mean.numpy(), gaussian.log_var.numpy(), sizes)
             notes = PartNotes(number=number, kind=kind, source=source, stamp="", weights=maker.weights, rows=count)
-            files[write_part(out, rows, notes, options.dtype).name] = count
+            files[write_part(out, rows, notes, options.dtype, log_var=maker.adapter is not None).name] = count
         plan.append({"vectors": [str(path) for kind in kinds for path in given[kind]], "first": first, "count": count})
     check(plan, "image", "must have a row", ", ".join(map(str, (*options.image, *options.text))))
     total = sum(entry["count"] for entry in plan)
@@ -106,7 +107,7 @@ def run_import(options: ImportOptions) -> list[str]:
         model={"network": "unknown"},
         dim=dim or 0,
         dtype=options.dtype,
-        log_var=False,
+        log_var=maker.adapter is not None,
         has_variances=maker.adapter is not None,
         logit_scale=maker.logit_scale,
         logit_bias=maker.logit_bias,
@@ -203,11 +204,15 @@ def _blocks(path: Path, kind: Kind) -> Iterator[Any]:
 
 def _metadata(options: ImportOptions) -> Iterator[Any]:
     for path in _files(options.metadata):
+        if path.suffix == ".txt":
+            yield pa.table({"key": read_lines(path)})
+            continue
         try:
             with pq.ParquetFile(path, memory_map=True) as file:
                 names = file.schema_arrow.names
                 key = options.key or next((name for name in _KEYS if name in names), None)
-                wanted = {"key": key, "caption": options.caption if options.caption in names else None}
+                wanted = {"key": key}
+                wanted |= {new: getattr(options, new) for new in ("caption", "label") if getattr(options, new) in names}
                 for batch in file.iter_batches(batch_size=_BLOCK, columns=[name for name in wanted.values() if name]):
                     columns = {
                         new: batch.column(name).cast(pa.string()) for new, name in wanted.items() if name is not None

@@ -19,8 +19,8 @@ from prolip.evaluation.classification import class_opener, class_rows, embed_lab
 from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import RowId, SuiteResult, TaskCache, TaskResult, judged, row_of_items
+from prolip.evaluation.stored import open_data, open_model
 from prolip.inference.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh
-from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.metrics.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.report.text_table import align
@@ -46,8 +46,10 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
     """Calibrate the model, write the file, and return the lines to print."""
     check_writable(options.path)
     check_at_least(1, batch_size=options.batch_size)
-    data = open_classes(options.data, options.store, options.templates, options.classnames)
-    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+    data = open_classes(options.data, options.store, options.templates, options.classnames, opened=open_data)
+    model = open_model(
+        options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision
+    )
     found = calibrate(model, data, options)
     save_calibration(found.calibration, options.path)
     return report_lines(found, options)

@@ -15,7 +15,7 @@ from torch import Tensor
 from prolip.calibration.calibration import Subject
 from prolip.calibration.config import QueryKind
 from prolip.calibration.search import KnownQueries, SearchCalibration, fit_queries, save_search_calibration
-from prolip.datasets.data_set import DataSet, embed_set, open_dataset
+from prolip.datasets.data_set import DataSet, embed_set
 from prolip.datasets.labels import caption_members, read_captions
 from prolip.embeddings.search import nearest
 from prolip.embeddings.storage import Part, complete_parts
@@ -23,9 +23,9 @@ from prolip.errors import check
 from prolip.evaluation.classification import embed_labelled
 from prolip.evaluation.config import CalibrateSearchOptions, RetrievalOptions
 from prolip.evaluation.results import Chart, RowId, TaskResult, judged, row_of_items
+from prolip.evaluation.stored import check_maker, open_data, open_model
 from prolip.gaussian import Gaussian
-from prolip.inference.load_model import load
-from prolip.inference.model import Model, weights_digest
+from prolip.inference.model import Model
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import count_within, nearest_right_and_wrong
 from prolip.report.charts import Line, line_chart
@@ -93,17 +93,18 @@ def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
         DataError: an image has no caption, or too many cannot be read.
     """
     check_writable(options.path)
-    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+    model = open_model(
+        options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision
+    )
     score = options.score
     check(score == "mean" or model.has_variances, "score", f"must be mean: {model.name} has no sampled distance", score)
     parts: list[Part] = []
     number = 0
     if options.embeddings is not None:
         manifest, parts = complete_parts(Folder(options.embeddings), "image")
-        same = manifest.weights == weights_digest(model.network)
-        check(same, "embeddings", f"must be of {model.name}", manifest.checkpoint)
+        check_maker(manifest, model, "embeddings", options.embeddings)
         number = manifest.rows["image"]
-    data = open_dataset(options.data, options.store)
+    data = open_data(options.data, options.store)
     caption_key = options.caption_key or ("cls" if data.samples and data.classnames else "txt")
     images, texts = embed_pairs(model, data, options.batch_size, caption_key)
     known, lines = {}, []

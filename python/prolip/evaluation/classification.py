@@ -17,6 +17,7 @@ from prolip.datasets.data_set import DataSet, embed_set, open_classes
 from prolip.datasets.labels import read_labels
 from prolip.evaluation.config import ClassSuiteOptions
 from prolip.evaluation.results import Row, RowId, row_of_items
+from prolip.evaluation.stored import open_data
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.prompts import encode_prompts
@@ -43,6 +44,7 @@ def class_opener(options: ClassSuiteOptions, templates: Sequence[str]) -> Callab
         templates=templates,
         classnames=options.classnames,
         selection=options.selection,
+        opened=open_data,
     )
 
 

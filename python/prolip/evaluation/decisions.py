@@ -17,15 +17,15 @@ from torch import Tensor
 from prolip.calibration.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.calibration.config import Prior, Score
 from prolip.calibration.fitting import class_densities, fit_logistic
-from prolip.datasets.data_set import DataSet, name_sources, open_dataset
+from prolip.datasets.data_set import DataSet, embed_set, name_sources, open_dataset
 from prolip.errors import UserError
 from prolip.evaluation.classification import class_opener, embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, Row, RowId, SuiteResult, TaskCache, TaskResult, difference, row_of_items
+from prolip.evaluation.stored import StoredTexts, is_stored, open_data, open_model
 from prolip.gaussian import Gaussian
 from prolip.inference.classify import weigh
-from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.metrics.reliability import item_losses, reliability_curve
 from prolip.metrics.uncertainty_scores import expected_probabilities, logit_scores, neighbour_distance, risk_curve
@@ -104,14 +104,15 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     if NOISE in sources:
         raise UserError("out_of_distribution", f"must not be called {NOISE}, the name of random pixels", sources[NOISE])
     beside = {
-        name: load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+        name: open_model(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
         for name, source in name_sources(options.beside).items()
     }
     known = None if options.known is None else _embed(model, "known", options.known, options)
     others: dict[str, list[Gaussian]] = {}
     for name, source in sources.items():
         others[name] = [_embed(one, "out_of_distribution", source, options) for one in (model, *beside.values())]
-    others[NOISE] = [_embed_noise(one, options) for one in (model, *beside.values())]
+    if not any(isinstance(one.network, StoredTexts) for one in (model, *beside.values())):
+        others[NOISE] = [_embed_noise(one, options) for one in (model, *beside.values())]
     measure = partial(measure_decisions, others=others, known=known, beside=beside)
     read = [list(others), *others.values(), known, [(name, other.fingerprint()) for name, other in beside.items()]]
     opened = class_opener(options, options.templates)
@@ -119,6 +120,8 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
 
 
 def _embed(model: Model, option: str, source: str, options: DecisionsOptions) -> Gaussian:
+    if is_stored(source):
+        return embed_set(model, open_data(source), options.batch_size).gaussian
     folder = Path(source)
     published = folder.is_dir() and any(folder.rglob("*.tar"))
     images = open_dataset(source).shards if published else source

@@ -17,7 +17,7 @@ from prolip.errors import UserError, check, check_at_least, check_seed, printabl
 from prolip.evaluation.config import SuiteOptions
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
-from prolip.inference.load_model import load
+from prolip.evaluation.stored import open_model
 from prolip.inference.model import Model
 from prolip.pretrained.sources import resolve
 from prolip.store.atomic_writes import check_writable
@@ -53,7 +53,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         resolve(source)
 
     def opened(source: str) -> Model:
-        return load(
+        return open_model(
             source,
             tokenizer=options.tokenizer,
             device=options.device,

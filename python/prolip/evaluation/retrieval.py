@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prolip.datasets.data_set import DataSet, embed_set, open_dataset
+from prolip.datasets.data_set import DataSet, embed_set
 from prolip.datasets.labels import caption_members, read_captions
 from prolip.errors import UserError
 from prolip.evaluation.calibrate_search import embed_pairs, find_queries, search_figures
 from prolip.evaluation.config import RetrievalOptions
 from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Row, RowId, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
+from prolip.evaluation.stored import open_data
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares
@@ -37,7 +38,7 @@ _WAYS = ("image_to_text", "text_to_image")
 
 def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:
     """Evaluate every data set."""
-    opened = partial(open_dataset, store=options.store, selection=options.selection)
+    opened = partial(open_data, store=options.store, selection=options.selection)
     lacks = "figures by sampled distance"
     return evaluate_data(
         "retrieval",

@@ -76,7 +76,7 @@ def load(
     target = find_device(device)
     check_choice("precision", precision, Precision)
     check_tokenizer(tokenizer)
-    given = None if calibration is None else _read_calibration(Path(calibration))  # before a download
+    given = None if calibration is None else read_calibration(Path(calibration))  # before a download
     found = resolve(source, cache_dir)
     model = _open(found, tokenizer, target, precision, config)
     if image_seq_len is not None:
@@ -85,9 +85,16 @@ def load(
             raise UserError("image_seq_len", f"{model.name} takes square images only", image_seq_len)
         shorter = dataclasses.replace(model.preprocess, image_seq_len=image_seq_len)
         model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, preprocess=shorter))
+    return calibrated(model, found, calibration, given)
+
+
+def calibrated(
+    model: Model, found: Source, calibration: str | Path | None, given: Calibration | SearchCalibration | None
+) -> Model:
+    """The model with the calibrations of its source, and the given one, read from the file `calibration`."""
     for name in () if found.is_released else (CALIBRATION_FILE, SEARCH_FILE):
         if (path := found.find(name)) is not None:
-            stored = _read_calibration(path)
+            stored = read_calibration(path)
             if isinstance(model.encoder.tokenizer, UserError) or stored.subject.fingerprint != model.fingerprint():
                 logger.warning("calibration not used: %s is for other weights or settings", path)
             else:
@@ -99,7 +106,8 @@ def load(
     return model
 
 
-def _read_calibration(path: Path) -> Calibration | SearchCalibration:
+def read_calibration(path: Path) -> Calibration | SearchCalibration:
+    """The calibration of either kind in a file."""
     return load_search_calibration(path) if is_search_calibration(path) else load_calibration(path)
 
 

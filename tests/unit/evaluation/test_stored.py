@@ -1,0 +1,64 @@
+"""Suites and calibrations on imported vectors, without a model: class vectors and captions are looked up."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.support.refusals import refusal_of
+
+from prolip.cli import main
+from prolip.evaluation.stored import open_data, open_model
+
+CLASSES, ROWS, DIM = ["red fox", "blue car", "oak"], 90, 8
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Imported images with labels and captions, their texts, and class vectors; and the accuracy."""
+    folder, noise = tmp_path_factory.mktemp("stored"), np.random.default_rng(0)
+    classes, labels = np.eye(DIM)[: len(CLASSES)], np.arange(ROWS) % len(CLASSES)
+    image, text = (classes[labels] + 0.5 * noise.normal(size=(ROWS, DIM)) for _ in range(2))
+    for name, rows in (("image", image), ("text", text), ("classes", classes)):
+        np.save(folder / f"{name}.npy", rows.astype(np.float32))
+    (folder / "classes.txt").write_text("\n".join(CLASSES))
+    names = {"label": [CLASSES[label] for label in labels], "caption": [f"caption  {row}" for row in range(ROWS)]}
+    pq.write_table(pa.table(names), folder / "names.parquet")
+    files = f"--image {folder}/image.npy --text {folder}/text.npy --metadata {folder}/names.parquet"
+    words = f"--text {folder}/classes.npy --metadata {folder}/classes.txt"
+    for given, out in ((files, "pairs"), (words, "classes")):
+        assert main(f"import {given} --dtype float32 --rows_per_part 40 --out {folder}/{out}".split()) == 0
+    return folder, float(((image @ classes.T).argmax(axis=1) == labels).mean())
+
+
+def test_a_model_of_stored_texts_classifies_stored_images(lab):
+    folder, accuracy = lab
+    model, data = open_model(f"{folder}/classes"), open_data(f"{folder}/pairs")
+    assert data.classnames == sorted(CLASSES)
+    assert data.encoded is not None
+    texts = model.encode_texts(data.classnames, progress=False).mean
+    truth = np.array([int(label) for label in data.encoded(model).members["cls"]])
+    assert ((data.encoded(model).gaussian.mean @ texts.T).argmax(1).numpy() == truth).mean() == accuracy
+    with refusal_of("text"):
+        model.encode_texts(["a text that is not there"], progress=False)
+    with refusal_of("checkpoint"):
+        model.encode_images(np.zeros((8, 8), np.uint8), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("suite", "model"), [("zero_shot", "classes"), ("decisions", "classes"), ("retrieval", "pairs")]
+)
+def test_suites_run_without_a_model(lab, suite, model):
+    folder, _ = lab
+    out = folder / "evals" / suite
+    assert main(f"eval {suite} --checkpoint {folder}/{model} --data {folder}/pairs --out {out}".split()) == 0
+    assert (out / "results.json").stat().st_size > 1000
+
+
+def test_calibrations_are_found_beside_the_texts(lab):
+    folder, _ = lab
+    assert main(f"calibrate --checkpoint {folder}/classes --data {folder}/pairs".split()) == 0
+    assert main(f"calibrate search --checkpoint {folder}/pairs --data {folder}/pairs --caption_key txt".split()) == 0
+    assert open_model(f"{folder}/classes").calibration is not None
+    assert open_model(f"{folder}/pairs").search_calibration is not None
