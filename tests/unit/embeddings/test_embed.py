@@ -124,6 +124,15 @@ def test_a_failed_part_is_left_out_or_made_later(lab, tmp_path):
     assert read(out, "image")[0] == [f"k{row}" for size in SIZES[:2] for row in range(size)]
 
 
+def test_one_lost_part_of_an_inputs_two_is_made_again(lab, tmp_path):
+    out = tmp_path / "out"
+    both = options(lab, out, shards=tuple(map(str, shards(lab)[:2])), what="both")
+    run_embed(both)
+    (out / "text-000000.parquet").rename(tmp_path / "text")
+    run_embed(both)
+    assert (out / "text-000000.parquet").read_bytes() == (tmp_path / "text").read_bytes()
+
+
 def test_of_commands_at_once_those_of_one_plan_make_the_parts_together(lab, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         runs = [

@@ -113,6 +113,17 @@ def test_float32_distinguishes_similar_prompts():
     assert difference.abs().max() < 3e-3
 
 
+def test_the_draws_of_absent_images_do_not_count():
+    generator = torch.Generator().manual_seed(0)
+    images = Gaussian(torch.arange(5.0)[:, None].expand(5, 2), torch.zeros(5, 2))
+    voters, noise = torch.tensor([[3, -1, 4], [2, 1, 0]]), 1e-3 * torch.randn(2, 3, 4, 2, generator=generator)
+    seen = gather_observations(images, images, voters, noise)
+    drawn = [[image for image in row.tolist() for _ in range(4)] for row in voters]
+    assert seen.counts.tolist() == [[float(image >= 0) for image in row] for row in drawn]
+    there = seen.counts > 0
+    assert torch.equal(seen.mean.mean(-1).round()[there], torch.tensor(drawn)[there].float())
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The whole
 
