@@ -46,7 +46,7 @@ def test_output_folder_and_resample_options_reach_the_result_files(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         (tmp_path / name).mkdir()
-    monkeypatch.setattr("prolip.evaluation.evaluate.load", lambda source, **_: SimpleNamespace(name=source))
+    monkeypatch.setattr("prolip.evaluation.evaluate.open_model", lambda source, **_: SimpleNamespace(name=source))
     found = []
     for seed, resamples in ((0, 30), (1, 30), (0, 31)):
         run_suite("toy", SuiteOptions(checkpoint=("a", "b"), seed=seed, num_resamples=resamples), run_toy)
@@ -117,7 +117,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path, monkeypatch):
         opened.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("prolip.evaluation.evaluate.load", load)
+    monkeypatch.setattr("prolip.evaluation.evaluate.open_model", load)
     names = ("open_clip:a/x", "open_clip:b/x", "open_clip:c/x")
     run_suite("toy", SuiteOptions(checkpoint=names, out=tmp_path, num_resamples=0), run_toy)
     assert len(opened) == 3
