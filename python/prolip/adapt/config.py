@@ -60,6 +60,29 @@ class CountedConfig:
         check_at_least(1, **{"counted.bank_size": self.bank_size})
 
 
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """Linear heads on the features of two frozen encoders."""
+
+    embed_dim: int = 128
+    """Dimension of the embeddings."""
+    batch_size: int = 1024
+    """Maximum number of pairs per step."""
+    seed: int = 0
+    """Seed of weights and order."""
+    templates: tuple[str, ...] = ()
+    """Prompts that turn names of classes into captions, with {} for the name; by default the data set's own."""
+    caption_key: str = "txt"
+    """Where the captions of a sample are without names of classes: `txt`, or a dotted path into its json."""
+    selection: str | None = None
+    """A selection of the shards' samples."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, **{"align.embed_dim": self.embed_dim})
+        check_at_least(2, **{"align.batch_size": self.batch_size})
+        check_seed("align.seed", self.seed)
+
+
 def _loss() -> LossConfig:
     """Exact forms, the demo's weights, variances at a scale of their own (docs/results.md)."""
     return LossConfig(
@@ -73,13 +96,19 @@ def _loss() -> LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptOptions:
-    """Give a frozen CLIP or SigLIP Gaussians, from cached embeddings, without its towers."""
+    """Give a frozen CLIP or SigLIP Gaussians from cached embeddings, or make a model of two frozen encoders."""
 
-    embeddings: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER")]
-    """Folders that `prolip embed` or `prolip import` wrote, here or at s3://, gs:// or az://. Heads learn from pairs
-    (`--what both`). Counting takes texts, images or both."""
     out: Path
     """Folder of the adapted model, which `prolip.load` opens."""
+    image: str | None = None
+    """With `text` and `data`: a frozen image encoder: timm:NAME, open_clip:NAME/TAG or transformers:NAME."""
+    text: str | None = None
+    """A frozen text encoder: sentence-transformers:NAME, open_clip:NAME/TAG or transformers:NAME."""
+    data: str | None = None
+    """What both learn from: one folder of images per class, a folder with a table of captions, or shards."""
+    embeddings: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER")] = ()
+    """Folders that `prolip embed` or `prolip import` wrote, here or at s3://, gs:// or az://. Heads learn from pairs
+    (`--what both`). Counting takes texts, images or both."""
     method: Literal["heads", "counted"] = "heads"
     """`heads`: learn variances from pairs. `counted`: count how many unlabelled queries an item attracts. Images are
     counted with the folders' texts, texts with their images."""
@@ -95,9 +124,18 @@ class AdaptOptions:
     """The loss of the heads."""
     counted: CountedConfig = field(default_factory=CountedConfig)
     """How variances are counted."""
+    align: AlignConfig = field(default_factory=AlignConfig)
+    """Heads on two encoders."""
 
     def __post_init__(self) -> None:
-        check(self.embeddings, "embeddings", "name at least one folder")
+        ways = {"image": self.image, "text": self.text, "data": self.data}
+        given = [name for name, value in ways.items() if value is not None]
+        if given:
+            missing = next((name for name in ways if name not in given), None)
+            check(missing is None, missing, f"must be given with {given[0]}")
+            check(not self.embeddings, "embeddings", "must not be given with image, text and data")
+            return
+        check(self.embeddings, "embeddings", "name at least one folder, or give --image, --text and --data")
         if self.masked and len(self.masked) != len(self.embeddings):
             raise UserError("masked", f"must be as many as embeddings, {len(self.embeddings)}", len(self.masked))
         check(not self.masked or self.method == "heads", "masked", "needs method heads", self.method)

@@ -1,4 +1,4 @@
-"""`prolip adapt`: uncertainty for a frozen CLIP or SigLIP."""
+"""`prolip adapt`: uncertainty for a frozen CLIP or SigLIP, or a model of two frozen encoders."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ def run(prog: str, arguments: list[str]) -> int:
     """Run the command."""
     options = parse(AdaptOptions, prog, arguments)
     prepare()
+    from prolip.adapt.aligned import run_align
     from prolip.adapt.run import run_adapt
-
-    lines = run_adapt(options)
     from prolip.pretrained.sources import resolve
 
+    lines = (run_adapt if options.image is None else run_align)(options)
     adapted = resolve(options.out).adapter
     then = f"prolip classify IMAGE LABEL ... --checkpoint {options.out}"
     if adapted is not None and adapted[1].source is None:

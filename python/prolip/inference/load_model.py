@@ -21,6 +21,7 @@ from prolip.distributed import find_device
 from prolip.errors import UserError, check_at_least, check_choice, fields_within
 from prolip.gaussian import Gaussian
 from prolip.images.preprocess import Preprocess
+from prolip.inference.aligned import open_aligned
 from prolip.inference.encoder import Encoder
 from prolip.inference.model import Model, of_prolip, weights_digest
 from prolip.inference.tokenizer import check_tokenizer, find_tokenizer
@@ -142,6 +143,8 @@ def _open(
         if frozen.weights is not None and weights_digest(below.network) != frozen.weights:
             raise UserError(folder, f"the weights of {below.name} have changed since it was adapted; adapt it again")
         return adapted(below, adapter, source.name)
+    if source.aligned is not None:
+        return open_aligned(*source.aligned, source.name, device, precision)
     settings, prolip = source.settings, source.network(config, uncertainty=False)
     if settings is not None:
         Preprocess.of_config(prolip.config).check_settings(settings.images, source.name)

@@ -41,7 +41,7 @@ from prolip.models.config import Precision
 
 _PATIENCE_S = 2.0
 """Seconds before a progress bar appears."""
-_PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
+PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +274,7 @@ class Model:
         for part in (shape, pixels, given.resize, given.filter, self.has_variances):
             digest.update(repr(part).encode())
         digest.update(self.encoder.precision.encode())
-        digest.update(self.tokenize(_PROBES).contiguous().numpy().tobytes())
+        digest.update(self.tokenize(PROBES).contiguous().numpy().tobytes())
         digest.update(weights_digest(self.network).encode())
         return digest.hexdigest()[:32]
 

@@ -13,6 +13,7 @@ from prolip.checkpoint import Checkpoint, open_saved
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError, check, fields_within
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, Frozen, read_adapter
+from prolip.models.aligned import ALIGNED_FILE, ALIGNED_WEIGHTS, Encoders, Heads, read_aligned
 from prolip.models.config import ModelConfig, Resize
 from prolip.models.convert_open_clip import start_from
 from prolip.models.official_json import from_official_json
@@ -98,6 +99,16 @@ class Source:
         return *read_adapter(described, weights), described.parent
 
     @cached_property
+    def aligned(self) -> tuple[Heads, Encoders, Path] | None:
+        """The heads of two frozen encoders, these, and the folder; None if it is another model."""
+        if self.path is None or (described := self.find(ALIGNED_FILE)) is None:
+            return None
+        weights = self.find(ALIGNED_WEIGHTS)
+        if weights is None:
+            raise WeightsError(self.name, f"{ALIGNED_WEIGHTS} is missing")
+        return *read_aligned(described, weights), described.parent
+
+    @cached_property
     def settings(self) -> InferenceSettings | None:
         """Stored with the weights; None if there are none."""
         if self.checkpoint is not None:
@@ -147,6 +158,8 @@ class Source:
             WeightsError: the source is not a model.
             DownloadError: a file is neither in the cache nor can be downloaded.
         """
+        if self.aligned is not None:
+            raise WeightsError(self.name, "its encoders are of other libraries: it cannot be exported or trained")
         if self.open_clip is not None:
             built = build_named(self.open_clip, self.cache_dir)[1]
             if not converted:
