@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ _ROUTES = re.compile(
     re.DOTALL,
 )
 """What the page asks for, besides `_FILE` and `_QUESTION`. Gradio has more, such as deep links."""
+_LARGEST = 1 << 31
+"""Bound of a number in a question."""
 _LONGEST = 1 << 20
 """Bytes of a question. Its image is an upload, with a limit of its own."""
 
@@ -30,14 +33,18 @@ class Gate:
     - Another Host or Origin: any website may point its name at 127.0.0.1 (DNS rebinding), or send requests from its
       visitors' browsers.
     - Other routes.
-    - Questions of more than 1 MiB, before they are read.
+    - Questions of more than 1 MiB, before they are read, and those that the page has not, or of other values than its.
     - Files outside the folder of uploads. A mounted Gradio reads any path or URL that a request names as its upload,
       and then serves it.
     """
 
-    def __init__(self, app: ASGIApp, host: str, uploads: Path) -> None:
-        """Protect `app`, which listens on `host` and stores uploaded files in the folder `uploads`."""
-        self._app, self._host, self._uploads = app, host, uploads.resolve()
+    def __init__(self, app: ASGIApp, host: str, uploads: Path, questions: Mapping[int, Sequence[Any]]) -> None:
+        """Protect `app`, which listens on `host` and stores uploaded files in the folder `uploads`.
+
+        Args:
+            questions: the types of each question's values, by the question's number.
+        """
+        self._app, self._host, self._uploads, self._questions = app, host, uploads.resolve(), questions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -57,8 +64,8 @@ class Gate:
                 return waiting.pop() if waiting else await later()
 
             receive = replay
-            if reason is None and not self._names_only_uploads(body):
-                reason = "the request is not JSON, or names a file that was not uploaded"
+            if reason is None and not self._is_question(body):
+                reason = "the request is no question of this page, or names a file that was not uploaded"
         elif reason is None and path.startswith(_FILE):
             if not self._is_upload(path.removeprefix(_FILE)):
                 reason = "the file was not uploaded"
@@ -75,8 +82,8 @@ class Gate:
         except ValueError:  # a null character
             return False
 
-    def _names_only_uploads(self, body: bytes) -> bool:
-        """Whether each object with a `path` in a JSON body is an uploaded file."""
+    def _is_question(self, body: bytes) -> bool:
+        """Whether a JSON body asks a question of the page, and each object with a `path` in it is an uploaded file."""
 
         def check(found: dict[str, Any]) -> dict[str, Any]:
             if "path" in found and not self._is_upload(found["path"]):
@@ -84,10 +91,15 @@ class Gate:
             return found
 
         try:
-            json.loads(body, object_hook=check)
-        except (ValueError, RecursionError):
+            asked = json.loads(body, object_hook=check)
+            values, kinds = asked["data"], self._questions[asked["fn_index"]]
+        except (ValueError, RecursionError, LookupError, TypeError):
             return False
-        return True
+        numbers = (
+            [value for value in values if isinstance(value, int | float)] if isinstance(values, list) else [_LARGEST]
+        )
+        is_small = all(abs(number) < _LARGEST for number in numbers)  # nor NaN
+        return is_small and len(values) == len(kinds) and all(map(isinstance, values, kinds))
 
 
 def refusal(headers: Headers, host: str) -> str | None:

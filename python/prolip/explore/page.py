@@ -20,6 +20,8 @@ _THUMBNAIL = 240
 _ROOT = "a picture"
 _EXAMPLES = 6
 """Number of captions to begin with."""
+_WAITING = 64
+"""Most questions that wait. Visitors with another one are told that the queue is full."""
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """No public API and no progress bars: the page is the only interface."""
 
@@ -102,7 +104,13 @@ def build_page(explorer: Explorer, name: str) -> Any:
             )
         for run, inputs, answer in page.questions:
             blocks.load(run, inputs, answer, **_QUIET)
-    return blocks
+    return blocks.queue(max_size=_WAITING)
+
+
+def question_types(blocks: Any) -> dict[int, list[Any]]:
+    """The types of each question's values, for the `Gate`. Gradio checks those of other components."""
+    kinds: dict[Any, Any] = {gr.Textbox: str, gr.Slider: int | float, gr.Number: int | float | None}
+    return {number: [kinds.get(type(one), object) for one in run.inputs] for number, run in blocks.fns.items()}
 
 
 class _Page:

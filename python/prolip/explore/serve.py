@@ -44,11 +44,12 @@ def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket) 
         from fastapi import FastAPI
 
         from prolip.explore.gate import Gate
-        from prolip.explore.page import build_page
+        from prolip.explore.page import build_page, question_types
 
+        page = build_page(explorer, options.checkpoint)
         app = gradio.mount_gradio_app(
             FastAPI(openapi_url=None),
-            build_page(explorer, options.checkpoint),
+            page,
             path="/",
             server_name=options.host,
             server_port=options.port,
@@ -63,7 +64,7 @@ def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket) 
         )
         log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
         # The page keeps a connection open, so shutting down does not wait for it, and does not log that.
-        gate = Gate(app, options.host, Path(uploads))
+        gate = Gate(app, options.host, Path(uploads), question_types(page))
         uvicorn.Server(uvicorn.Config(gate, log_level="critical", timeout_graceful_shutdown=1)).run([listener])
 
 

@@ -38,7 +38,7 @@ def answered(
         return {"type": "http.request", "body": body, "more_body": False}
 
     scope = {"type": kind, "headers": headers, "method": "GET", "path": path}
-    asyncio.run(Gate(app, host, uploads)(scope, receive, send))
+    asyncio.run(Gate(app, host, uploads, {3: [object, object], 5: [str, int | float]})(scope, receive, send))
     return sent
 
 
@@ -93,7 +93,7 @@ def test_requests_with_other_hosts_or_origins_are_refused(headers, kind):
     ],
 )
 def test_only_uploaded_files_are_read_or_served(path, passes):
-    body = json.dumps({"data": [None, {"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
+    body = json.dumps({"fn_index": 3, "data": [None, {"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
     sent = answered("http", HOST, path="/gradio_api/queue/join", body=body)
     assert sent == [{"type": "passed", "body": body}] if passes else sent[0]["status"] == 403
     sent = answered("http", HOST, path=f"/gradio_api/file={path}")
@@ -102,6 +102,32 @@ def test_only_uploaded_files_are_read_or_served(path, passes):
 
 def test_a_question_that_is_not_json_is_refused():
     assert answered("http", HOST, path="/gradio_api/queue/join", body=b"[" * 100_000)[0]["status"] == 403
+
+
+@pytest.mark.parametrize(
+    ("asked", "passes"),
+    [
+        ({"fn_index": 5, "data": ["a cat", 1.5]}, True),
+        ({"fn_index": 5, "data": [1.5, "a cat"]}, False),
+        ({"fn_index": 5, "data": ["a cat"]}, False),
+        ({"fn_index": 5, "data": ["a cat", None]}, False),
+        ({"fn_index": 5, "data": ["a cat", float("nan")]}, False),
+        ({"fn_index": 5, "data": ["a cat", 10**400]}, False),
+        ({"fn_index": 5, "data": {"a": "b"}}, False),
+        ({"fn_index": 5, "data": 7}, False),
+        ({"fn_index": 4, "data": ["a cat", 1.5]}, False),
+        ({"fn_index": [5], "data": ["a cat", 1.5]}, False),
+        ({"data": ["a cat", 1.5]}, False),
+        ({"fn_index": 5}, False),
+        ([], False),
+        ("a cat", False),
+        (None, False),
+    ],
+)
+def test_only_questions_of_the_page_pass(asked, passes):
+    body = json.dumps(asked).encode()
+    sent = answered("http", HOST, path="/gradio_api/queue/join", body=body)
+    assert sent == [{"type": "passed", "body": body}] if passes else sent[0]["status"] == 403
 
 
 def test_a_long_question_is_refused_before_all_of_it_is_read():
@@ -114,7 +140,7 @@ def test_a_long_question_is_refused_before_all_of_it_is_read():
         sent.append(message)
 
     scope = {"type": "http", "headers": HOST, "method": "POST", "path": "/gradio_api/queue/join"}
-    asyncio.run(Gate(None, "127.0.0.1", Path("/up"))(scope, receive, send))
+    asyncio.run(Gate(None, "127.0.0.1", Path("/up"), {})(scope, receive, send))
     assert sent[0]["status"] == 413
 
 
