@@ -142,7 +142,7 @@ def test_an_image_encoder_must_be_known(source: str) -> None:
 def test_texts_of_sentence_transformers(lab: Path) -> None:
     """Padding changes nothing, and features are those of that library."""
     library = pytest.importorskip("sentence_transformers")
-    models = pytest.importorskip("sentence_transformers.models")
+    models = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
     texts = ["a photo of grass green", "red", "a"]
     tower = open_text_tower(f"sentence-transformers:{lab}/bert")
     with torch.no_grad():
