@@ -58,7 +58,7 @@ class _Lengths:
         wrong = ~(np.isfinite(norm) & (norm > 0))[:, 0]
         if wrong.any():
             place = int(wrong.argmax())
-            raise UserError(f"{path}: row {start + place}", "must be finite and not 0", f"norm {norm[place, 0]:.3g}")
+            raise UserError(f"{path} row {start + place}", "must be finite and not 0", f"norm {norm[place, 0]:.3g}")
         self.rows, self.others = self.rows + len(norm), self.others + int((abs(norm - 1.0) > _UNIT).sum())
         found: Floats = (values / norm).astype(np.float32)
         return found

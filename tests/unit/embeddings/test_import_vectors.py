@@ -119,8 +119,8 @@ def test_without_a_model_rows_and_vectors_are_searched_and_variances_counted(tmp
 @pytest.mark.parametrize(
     ("field", "change"),
     [
-        ("a.npy: row 9", lambda rows: np.where(np.arange(ROWS)[:, None] == 9, np.nan, rows)),
-        ("a.npy: row 9", lambda rows: np.where(np.arange(ROWS)[:, None] == 9, 0, rows)),
+        ("a.npy row 9", lambda rows: np.where(np.arange(ROWS)[:, None] == 9, np.nan, rows)),
+        ("a.npy row 9", lambda rows: np.where(np.arange(ROWS)[:, None] == 9, 0, rows)),
         ("a.npy", lambda rows: rows[0]),
         ("a.npy", lambda rows: rows.astype(np.int32)),
         ("image, text, metadata", lambda rows: rows[:-1]),
