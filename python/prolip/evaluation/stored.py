@@ -43,15 +43,21 @@ class StoredTexts(nn.Module):
         self.register_buffer("mean", texts.mean)
         self.register_buffer("log_var", texts.log_var)
         self.places = {text: place for place, text in reversed([*enumerate(_texts(_names(folder, manifest)))])}
+        self.width = 1 + max(len(text.encode()) for text in self.places)
         self.source = folder.address
 
     def extra_repr(self) -> str:
         """The digest of the texts, for the model's fingerprint."""
         return hashlib.sha256(repr(self.places).encode()).hexdigest()
 
+    def as_bytes(self, texts: list[str]) -> Tensor:
+        """Texts as bytes, i64 [N, L], filled with zeros; white space is one space. What is longer than any is cut."""
+        rows = [torch.tensor([*_spaced(text).encode()[: self.width]], dtype=torch.long) for text in texts]
+        return nn.utils.rnn.pad_sequence([torch.zeros(self.width).long(), *rows], batch_first=True)[1:]
+
     def encode_text(self, ids: Tensor) -> Gaussian:
         """Gaussians [B, D] of texts, as `as_bytes` writes them; a UserError names one that is unknown."""
-        texts = [bytes(row[row > 0].tolist()).decode() for row in ids]
+        texts = [bytes(row[row > 0].tolist()).decode(errors="replace") for row in ids]
         for text in texts:
             check(text in self.places, "text", f"must be a key or caption of {self.source}: there is no model", text)
         rows = torch.tensor([self.places[text] for text in texts], device=self.get_buffer("mean").device)
@@ -60,12 +66,6 @@ class StoredTexts(nn.Module):
     def encode_image(self, _: object) -> NoReturn:
         """Always a UserError."""
         raise UserError("checkpoint", "must be a model, to embed images, and not embeddings", self.source)
-
-
-def as_bytes(texts: list[str]) -> Tensor:
-    """Texts as bytes, i64 [N, L], filled with zeros; white space is one space."""
-    rows = [torch.tensor([*_spaced(text).encode()] or [0]) for text in texts]
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def is_stored(source: str) -> bool:
@@ -91,7 +91,7 @@ def open_model(
         encode_pixels=texts.encode_image,
         encode_tokens=texts.encode_text,
         preprocess=Preprocess(),
-        tokenizer=as_bytes,
+        tokenizer=texts.as_bytes,
     )
     model = Model(name=source, encoder=encoder, has_variances=texts.has_variances)
     return calibrated(
