@@ -25,6 +25,9 @@ from prolip.adapt.counted import counted_head
 from prolip.adapt.heads import fit_heads, start_heads
 from prolip.adapt.logits import fit_logits
 from prolip.adapt.pairs import BLOCK, PairRows, Pairs
+from prolip.calibration.calibration import Subject
+from prolip.calibration.search import DEPTH, KnownQueries, SearchCalibration
+from prolip.embeddings.search import Hit, unlike_decoys
 from prolip.metrics.statistics import auroc, value_of
 from prolip.models.adapter import Adapter
 from prolip.models.config import AdapterConfig
@@ -187,11 +190,72 @@ def classify(name: str, images: Tensor, texts: Tensor, labels: Tensor, foreign: 
     tally.show(name)
 
 
+def restraint(
+    title: str,
+    images: Tensor,
+    queries: Tensor,
+    owner: Tensor,
+    words: Tensor | None = None,
+    foreign: Tensor | None = None,
+) -> None:
+    """Show what decoys promise; those with the smallest `words`, or foreign ones. `owner` [N] is each image's query."""
+    found, length = [], torch.ones(len(queries), dtype=torch.long) if words is None else words
+    for seed in range(200):
+        there, gone = torch.randperm(len(queries), generator=torch.Generator().manual_seed(seed)).chunk(2)
+        decoys, tested = gone[length[gone].argsort(stable=True)].chunk(2)
+        rows = torch.arange(len(queries)) if foreign is None or len(foreign) == len(queries) else None
+        given = (queries if foreign is None else foreign)[slice(None) if rows is None else decoys]
+        kept = images[torch.isin(owner, there)]
+        given, new, sure = (
+            (some @ kept.T).topk(DEPTH).values.double() for some in (given, queries[tested], queries[there])
+        )
+        known = SearchCalibration(
+            subject=Subject("", "", "", [], []),
+            score="mean",
+            num_images=len(kept),
+            text=KnownQueries(given[:0, 0], given[:, 0], given[:0, 0]),
+            image=KnownQueries(*torch.zeros(3, 0)),
+            words=length[decoys].abs().tolist() if rows is not None else [1] * len(given),
+            depth_scores=given[:, -1].tolist(),
+        )
+        some = tested[:: len(tested) // 50][:50]
+        asked = torch.cat([new[:: len(tested) // 50][:50], sure[:50]])
+        texts = ["a " * number for number in length[torch.cat([some, there[:50]])].abs().tolist()]
+        hits = [[Hit(score, 0, 0) for score in row] for row in asked.tolist()]
+        shown = [known.limits("text", len(kept), max_wrong=share).shown for share in (0.1, 0.2)]
+        wrong = [float((new[:, 0] > limit).double().mean()) for limit in shown]
+        warned = float(len(unlike_decoys(known, texts, hits, len(kept))) > 0)
+        found.append([*wrong, float((sure[:, 0] > shown[0]).double().mean()), warned])
+    (ten, twenty, answered, warned), spread = 100 * np.mean(found, 0), 100 * np.std(found, 0)
+    line = f"{ten:.1f} ± {spread[0]:.1f} | {twenty:.1f} ± {spread[1]:.1f} | {answered:.1f} | {warned:.0f}"
+    sys.stdout.write(f"| {title} | {line} |\n")
+
+
+def decoys(folder: Path) -> None:
+    """Show what all promise."""
+    for name in PAIRS:
+        data = np.load(folder / f"{name}.npz")
+        images, texts = unit(data["images"]), unit(data["texts"])
+        restraint(name, images, texts, torch.arange(len(texts)))
+        if "captions" in data:
+            words = torch.tensor([len(str(text).split()) for text in data["captions"]])
+            restraint(f"{name}, shorter decoys", images, texts, torch.arange(len(texts)), words)
+            restraint(f"{name}, longer decoys", images, texts, torch.arange(len(texts)), -words)
+    data = np.load(folder / "imagenet_vitb32.npz")
+    sets = unit(data["images_4shot"]), unit(data["text_b"]), torch.from_numpy(data["labels_4shot"])
+    restraint("ImageNet", *sets)
+    restraint("ImageNet, other prompt", *sets, foreign=unit(data["text_a"]))
+    other = np.load(folder / "class_text_vitb32_detic.npz")
+    for name in ("lvis", "oid"):
+        restraint(f"ImageNet, {name}", *sets, foreign=unit(other[name]))
+
+
 def main() -> None:
     """Measure everything."""
     folder = Path(sys.argv[1])
     for name in PAIRS:
         search(folder, name)
+    decoys(folder)
     data = np.load(folder / "imagenet_vitb32.npz")
     imagenet = unit(data["images_4shot"]), unit(data["text_b"]), torch.from_numpy(data["labels_4shot"])
     classify("ImageNet", *imagenet)

@@ -317,6 +317,7 @@ def decide(folder: Path, _: Patch) -> None:
         write_class_folders(folder / name)
     for name in ("cat", "dog"):
         Image.new("RGB", (40, 40), "gray").save(folder / f"{name}.jpg")
+    (folder / "decoys.txt").write_text("a cup")
     images(folder)
 
 

@@ -1,13 +1,14 @@
-"""`SearchCalibration`: what a search may promise, from queries whose right images are known.
+"""`SearchCalibration`: what a search may promise, from queries whose right images are known, or that have none.
 
 Two scores of each query are kept: of its nearest right image, and of the nearest other one, which is what a search
-finds if no right image is there. Larger is nearer. n queries, K nearest images, N images in the collection.
+finds if no right image is there. Larger is nearer. Decoys, queries that surely match nothing, have the second alone.
+n queries, K nearest images, N images in the collection.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,8 @@ from prolip.calibration.conformal import conformal_threshold
 from prolip.calibration.fitting import fit_logistic
 from prolip.errors import check
 
+DEPTH = 50
+"""Place of the image whose score says how near a collection is to a query, with a right image or without one."""
 _FORMAT = "search 1"
 
 
@@ -31,15 +34,15 @@ class Limits(NamedTuple):
     """Nothing is shown unless the best score is above this."""
     within: float
     """Smallest score of a result that is shown."""
-    contained: float
-    """Estimated share of queries with a right image for which one is shown."""
+    contained: float | None
+    """Estimated share of queries with a right image for which one is shown; None for decoys."""
 
 
 class KnownQueries(NamedTuple):
     """Scores of queries of one kind, and what was fitted to them."""
 
     right: Tensor
-    """f64 [n], of the nearest right image."""
+    """f64 [n], of the nearest right image; empty for decoys, as `match`."""
     wrong: Tensor
     """f64 [n], of the nearest image after the right ones were taken out."""
     match: Tensor
@@ -62,15 +65,18 @@ class KnownQueries(NamedTuple):
                 `max_wrong` shrinks by it: the whole shows something wrong if one of its parts of that size does.
 
         Raises:
-            UserError: a promise is out of range.
+            UserError: a promise is out of range, or decoys cannot make it.
         """
         shown, within = -math.inf, -math.inf
         for name, value in (("contains_right", contains_right), ("max_wrong", max_wrong)):
             check(value is None or 0 < value < 1, name, "must be between 0 and 1", value)
         if contains_right is not None:
+            check(len(self.right), "contains_right", "must be left out: decoys have no right images", contains_right)
             within = -conformal_threshold(-self.right, contains_right)
         if max_wrong is not None:
             shown = conformal_threshold(self.wrong, 1 - max_wrong * part)
+        if not len(self.right):
+            return Limits(shown, within, None)
         kept = (torch.maximum(self.right, self.wrong) > shown) & (self.right >= within)
         return Limits(shown, within, float(kept.sum()) / (len(kept) + 1))
 
@@ -97,11 +103,15 @@ class SearchCalibration:
     text: KnownQueries
     image: KnownQueries
     """Image queries; without any if no two images show the same."""
+    words: list[int] = field(default_factory=list)
+    """How many words each decoy has; empty for queries whose right images are known."""
+    depth_scores: list[float] = field(default_factory=list)
+    """Each decoy's score of the image at place `DEPTH`, or of the last one."""
 
     def known(self, kind: QueryKind) -> KnownQueries:
         """Of one kind; a UserError if there are none."""
         known = self.text if kind == "text" else self.image
-        check(len(known.right), "calibration", f"must have {kind} queries with a right image", self.subject.data)
+        check(len(known.wrong), "calibration", f"must have {kind} queries", self.subject.data)
         return known
 
     def part(self, num_images: int) -> float:
@@ -151,7 +161,7 @@ _PARTS = {"text": KnownQueries, "image": KnownQueries}
 
 def save_search_calibration(found: SearchCalibration, path: Path) -> None:
     """Write a calibration of searches to a safetensors file."""
-    save_parts(found, path, ("subject", "score", "num_images"), tuple(_PARTS), _FORMAT)
+    save_parts(found, path, ("subject", "score", "num_images", "words", "depth_scores"), tuple(_PARTS), _FORMAT)
 
 
 def is_search_calibration(path: Path) -> bool:

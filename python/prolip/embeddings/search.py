@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from prolip.calibration.config import QueryKind
-from prolip.calibration.search import SearchCalibration
+from prolip.calibration.search import DEPTH, SearchCalibration
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.originals import Name, Original, fetch
@@ -26,6 +27,7 @@ from prolip.inference.load_model import load
 from prolip.inference.model import Model, weights_digest
 from prolip.inference.tokenizer import warn_of_unknown_words
 from prolip.metrics.config import Score
+from prolip.metrics.statistics import auroc, value_of
 from prolip.models.convert_open_clip import StartError
 from prolip.models.weights import WeightsError
 from prolip.report.text_table import align
@@ -38,8 +40,10 @@ logger = logging.getLogger(__name__)
 _DECIMALS = 9
 """Decimals in which equal scores must agree. Sums over blocks of other sizes differ in the last bits."""
 
-_RIVALS = 100
+RIVALS = 100
 """Nearest rows among which a result's posterior is computed; farther ones have hardly any share."""
+_UNLIKELY = 2.58
+"""Standard deviations that a rank statistic of equal distributions exceeds with a probability of 1 %."""
 _LONGEST = 30
 """Letters of a query and of a caption in a table of queries, so that it fits a terminal."""
 
@@ -83,12 +87,12 @@ class Promised(NamedTuple):
     """The results of a query that a search promises, or the nearest ones if nothing matches."""
 
     hits: list[Hit]
-    probabilities: list[float]
-    """How probable it is that each is right."""
+    probabilities: list[float] | None
+    """How probable it is that each is right; None by decoys."""
     matches: int
     """How many results match; 0 if nothing does."""
-    contained: float
-    """Estimated share of the queries with a right image that get one; see `Limits`."""
+    contained: float | None
+    """Estimated share of the queries with a right image that get one, or None; see `Limits`."""
 
 
 def run_search(options: SearchOptions) -> list[str]:
@@ -120,20 +124,25 @@ def run_search(options: SearchOptions) -> list[str]:
     titles, queries = _queries(options, model, texts, manifest, parts)
     kinds: list[QueryKind] = ["text" if place < len(texts) else "image" for place in range(len(titles))]
     promised = list[Promised]()
-    hits = nearest(parts, queries.mean.numpy(), max(options.k, _RIVALS), score)
-    posteriors = [posterior([hit.score for hit in some], manifest.logit_scale)[: options.k] for some in hits]
-    hits = [some[: options.k] for some in hits]
+    near = nearest(parts, queries.mean.numpy(), max(options.k, RIVALS), score)
+    posteriors = [posterior([hit.score for hit in some], manifest.logit_scale)[: options.k] for some in near]
+    hits = [some[: options.k] for some in near]
     if calibrated is not None:
         rows, asked = manifest.rows["image"], (options.contains_right, options.max_wrong)
         promised = [promise(calibrated, kind, rows, some, *asked) for kind, some in zip(kinds, hits, strict=True)]
         if options.contains_right is not None and any(full := [one.matches == options.k < rows for one in promised]):
             logger.warning("--k %d may be too few for --contains_right (%d queries): raise it", options.k, sum(full))
         hits = [one.hits for one in promised]
+        for what in unlike_decoys(calibrated, texts, near, rows):
+            logger.warning("--max_wrong may not hold: the text queries are unlike the decoys in their %s", what)
     answers = look_up(parts, hits, queries, has_variances=manifest.has_variances)
     for some, shares in zip(answers, posteriors, strict=True):
         some[:] = [answer._replace(posterior=share) for answer, share in zip(some, shares, strict=False)]
     for some, one in zip(answers, promised, strict=False):
-        some[:] = [answer._replace(probability=p) for answer, p in zip(some, one.probabilities, strict=True)]
+        some[:] = [
+            answer._replace(probability=p)
+            for answer, p in zip(some, one.probabilities or (None,) * len(some), strict=True)
+        ]
     names = sorted({(answer.source, answer.key) for found in answers for answer in found})
     caption_key = manifest.settings.caption_key
     side, remote = None if options.sheet is None else SIDE, options.sheet is not None or options.find == "text"
@@ -169,7 +178,11 @@ def run_search(options: SearchOptions) -> list[str]:
     if calibrated is not None:
         each = dict(zip(kinds, promised, strict=True)).items()
         what = "results" if options.contains_right is None else "it"
-        told = [f"{one.contained:.0%} of the {kind} queries that have a right image get {what}." for kind, one in each]
+        told = [
+            f"{one.contained:.0%} of the {kind} queries that have a right image get {what}."
+            for kind, one in each
+            if one.contained is not None
+        ]
         tables.append(
             [*told, f"This holds for queries and images like those of {calibrated.subject.data}, and for no others."]
         )
@@ -183,6 +196,28 @@ def _calibration(options: SearchOptions, model: Model) -> SearchCalibration:
     found = model.search_calibration
     if found is None:
         raise UserError("calibration", "must be given, or be beside the model; see prolip calibrate search")
+    return found
+
+
+def unlike_decoys(
+    known: SearchCalibration, texts: Sequence[str], hits: Sequence[Sequence[Hit]], rows: int
+) -> list[str]:
+    """In what text queries differ from a calibration's decoys by more than chance, in a collection of so many images.
+
+    By a rank test, p < 0.01; one or two queries, if they are out of the decoys' range. Scores are those of the image at
+    place `DEPTH`, and are not compared in another collection: a right image raises the best score, and more images all.
+    """
+    measures: list[tuple[str, Sequence[float], Sequence[float]]]
+    measures = [("numbers of words", [len(text.split()) for text in texts], known.words)]
+    if rows == known.num_images:
+        scores = [some[:DEPTH][-1].score for some in hits[: len(texts)]]
+        measures.append((f"scores of the image at place {DEPTH}", scores, known.depth_scores))
+    found, ours, theirs = list[str](), len(texts), len(known.words)
+    for what, some, others in measures if ours and theirs else ():
+        values = torch.tensor([*some, *others], dtype=torch.float64)
+        longer = value_of(auroc, values, torch.arange(ours + theirs) < ours)
+        if abs(longer - 0.5) >= min(0.5, _UNLIKELY * math.sqrt((ours + theirs + 1) / (12 * ours * theirs))):
+            found.append(what)
     return found
 
 
@@ -205,7 +240,8 @@ def promise(
     matching = [hit for hit in hits if hit.score >= limits.within and hits[0].score > limits.shown]
     kept = matching or hits
     scores = torch.tensor([hit.score for hit in kept], dtype=torch.float64)
-    return Promised(kept, calibrated.probability(kind, scores, rows).tolist(), len(matching), limits.contained)
+    probabilities = None if limits.contained is None else calibrated.probability(kind, scores, rows).tolist()
+    return Promised(kept, probabilities, len(matching), limits.contained)
 
 
 def _queries(
@@ -377,11 +413,12 @@ def queries_table(
     queries: Sequence[str], answers: Sequence[Sequence[Answer]], promised: Sequence[Promised]
 ) -> list[str]:
     """A line per query: how many results are shown, and the nearest one, also if nothing matches."""
-    rows = [("query", "shown", "right" if promised else "score", "nearest")]
+    right = any(one.probabilities for one in promised)
+    rows = [("query", "shown", "right" if right else "score", "nearest")]
     for place, (query, found) in enumerate(zip(queries, answers, strict=True)):
         count, nearest = promised[place].matches if promised else len(found), ("-", "-")
         for one in found[:1]:
-            value = f"{one.probability:6.1%}" if promised else f"{one.score:7.4f}"
+            value = f"{one.probability:6.1%}" if right else f"{one.score:7.4f}"
             nearest = value, described(one.key, None, one.caption and _shortened(one.caption))
         rows.append((_shortened(query), str(count or "nothing"), *nearest))
     return [*align(rows, 4)]

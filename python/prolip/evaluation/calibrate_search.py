@@ -1,12 +1,14 @@
-"""Calibrate searches on captioned images (`prolip calibrate search`), and measure them on others (suite `retrieval`).
+"""Calibrate searches by captioned images or decoys (`prolip calibrate search`), and measure them (suite `retrieval`).
 
 N images, Q queries, K nearest images.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from prolip.calibration.calibration import Subject
 from prolip.calibration.config import QueryKind
-from prolip.calibration.search import KnownQueries, SearchCalibration, fit_queries, save_search_calibration
+from prolip.calibration.search import DEPTH, KnownQueries, SearchCalibration, fit_queries, save_search_calibration
 from prolip.datasets.data_set import DataSet, embed_set
 from prolip.datasets.labels import caption_members, read_captions
 from prolip.embeddings.search import nearest
@@ -31,6 +33,7 @@ from prolip.metrics.retrieval import count_within, nearest_right_and_wrong
 from prolip.report.charts import Line, line_chart
 from prolip.report.words import spoken
 from prolip.store.atomic_writes import check_writable
+from prolip.store.file_contents import read_text
 from prolip.store.folder import Folder
 
 _SHARES = (0.8, 0.9, 0.95)
@@ -89,7 +92,7 @@ def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
     """Calibrate searches, write the file, and return the lines to print.
 
     Raises:
-        UserError: the model, the data or the embeddings cannot be used.
+        UserError: the model, the data, the decoys or the embeddings cannot be used.
         DataError: an image has no caption, or too many cannot be read.
     """
     check_writable(options.path)
@@ -104,7 +107,47 @@ def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
         manifest, parts = complete_parts(Folder(options.embeddings), "image")
         check_maker(manifest, model, "embeddings", options.embeddings)
         number = manifest.rows["image"]
-    data = open_data(options.data, options.store)
+    if options.decoys is not None:
+        found, lines = _of_decoys(model, options, options.decoys, parts, number)
+    else:
+        found, lines = _of_captions(model, options, options.data or "", parts, number)
+    save_search_calibration(found, options.path)
+    return [
+        *lines,
+        f"This holds for queries and images like those of {found.subject.data}, and for no others. In a collection of "
+        f"more than {found.num_images:,} images, less is shown.",
+    ]
+
+
+def _of_decoys(
+    model: Model, options: CalibrateSearchOptions, file: Path, parts: Sequence[Part], number: int
+) -> tuple[SearchCalibration, list[str]]:
+    texts = [*dict.fromkeys(" ".join(line.split()) for line in read_text(file).split("\n") if line.strip())]
+    check(texts, "decoys", "must have a query in a line", file)
+    hits = nearest(parts, model.encoder.embed_captions(texts).mean.numpy(), DEPTH, options.score)
+    best = torch.tensor([some[0].score for some in hits], dtype=torch.float64)
+    decoys, none = KnownQueries(best[:0], best, best[:0]), KnownQueries(*best.new_zeros(3, 0))
+    found = SearchCalibration(
+        subject=Subject(model.name, model.fingerprint(), f"{file} and {options.embeddings}", [], []),
+        score=options.score,
+        num_images=number,
+        text=decoys,
+        image=none,
+        words=[len(text.split()) for text in texts],
+        depth_scores=[some[-1].score for some in hits],
+    )
+    lines = [f"{len(texts):,} decoys, {number:,} images"]
+    for share in _SHARES:
+        shown = decoys.limits(None, 1 - share).shown
+        when = f"if the best score is above {shown:.4f}" if shown < math.inf else "never: there are too few decoys"
+        lines.append(f"--max_wrong {1 - share:.2g}: something is shown {when}")
+    return found, lines
+
+
+def _of_captions(
+    model: Model, options: CalibrateSearchOptions, source: str, parts: Sequence[Part], number: int
+) -> tuple[SearchCalibration, list[str]]:
+    data, score = open_data(source, options.store), options.score
     caption_key = options.caption_key or ("cls" if data.samples and data.classnames else "txt")
     images, texts = embed_pairs(model, data, options.batch_size, caption_key)
     known, lines = {}, []
@@ -119,12 +162,7 @@ def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
     subject = Subject(model.name, model.fingerprint(), data.source, [], [])
     number = number or len(images.mean)
     found = SearchCalibration(subject=subject, score=score, num_images=number, text=known["text"], image=known["image"])
-    save_search_calibration(found, options.path)
-    return [
-        *lines,
-        f"This holds for queries and images like those of {data.source}, and for no others. In a collection of more "
-        f"than {number:,} images, less is shown.",
-    ]
+    return found, lines
 
 
 def describe(kind: QueryKind, known: KnownQueries, queries: Queries, images: Gaussian, score: Score) -> list[str]:
@@ -136,7 +174,7 @@ def describe(kind: QueryKind, known: KnownQueries, queries: Queries, images: Gau
     for share in _SHARES:
         within = torch.full((len(queries.right),), known.limits(share, None).within).double()
         size = count_within(queries.gaussian, images, within, score).double().mean()
-        shown, both = (known.limits(some, 1 - share).contained for some in (None, share))
+        shown, both = (known.limits(some, 1 - share).contained or 0.0 for some in (None, share))
         lines.append(
             f"--contains_right {share:g}: {size:.1f} images on average; --max_wrong {1 - share:.2g}: something is "
             f"shown for {shown:.1%} of the queries that have a right image; with both, {both:.1%} of these get one"
@@ -184,14 +222,19 @@ def _add_figures(
         best, hit = torch.maximum(right, wrong), right > wrong
         chosen, correct = wrong.where(absent, best), hit & ~absent
         own = model.search_calibration
-        own = own if own is not None and own.score == score else None
-        part = 1.0 if own is None else own.part(len(images.mean))
+        own = own if own is not None and own.score == score and len(getattr(own, kind).wrong) else None
+        labelled = None if own is None or own.words else own  # decoys only say when nothing is shown
+        part = 1.0 if labelled is None else labelled.part(len(images.mean))
         shown, within, probability = torch.zeros(3, count, dtype=torch.float64)
         for half in (first, ~first):
             other = near[:, ~half]
-            known = fit_queries(*other, absent_share=share, seed=options.seed) if own is None else own.known(kind)
+            known = (
+                fit_queries(*other, absent_share=share, seed=options.seed) if labelled is None else labelled.known(kind)
+            )
             shown[half], within[half], _ = known.limits(*asked, part)
             probability[half] = known.probability(chosen[half], part)
+        if own is not None:
+            shown[:] = own.limits(kind, len(images.mean), max_wrong=asked[1]).shown
         means = [
             ("contained", asked[0], right >= within),
             ("nothing_in_vain", asked[1], wrong <= shown),
@@ -201,8 +244,9 @@ def _add_figures(
         ]
         rows = [row_of_items(RowId(measure, way=way, by=score, at=at), items) for measure, at, items in means]
         if own is not None:
-            promises, size = zip(rows, (asked[0], 1 - asked[1]), strict=False), len(own.known(kind).right)
-            rows[:2] = [judged(replace(row, main=True), promised, size) for row, promised in promises]
+            for place, promised in enumerate((asked[0], 1 - asked[1])):
+                if place or labelled is not None:
+                    rows[place] = judged(replace(rows[place], main=True), promised, len(own.known(kind).wrong))
         order = [
             ("right_is_there_auroc", None, "auroc", torch.cat([best, wrong]), both),
             ("first_is_right_auroc", None, "auroc", best, hit),

@@ -352,15 +352,17 @@ class CalibrateSearchOptions(ModelToCalibrate):
     nothing is shown if there is none.
 
     The promises hold for queries like these captions, and images like these. Image queries are calibrated by images
-    that share a caption.
+    that share a caption. Decoys need no labels, and promise the second alone.
     """
 
-    data: str
+    data: str | None = None
     """Images with captions that the model was not trained on: shards (a path, an address or a pattern), a data set in
     the published layout, or a folder with one folder of images per class."""
     caption_key: str | None = None
     """Where an image's captions are: `txt` (one per line), a dotted path into its json (captions), or `cls`, the name
     of its class. The default is `cls` for a folder of class folders, else `txt`."""
+    decoys: Path | None = None
+    """In place of `data`: a file of text queries, one per line, that surely match nothing in `embeddings`."""
     embeddings: str | None = None
     """The collection to search, as `prolip embed` wrote it, if it is larger than `data` and has no image of it. It then
     says how near wrong images are."""
@@ -373,4 +375,6 @@ class CalibrateSearchOptions(ModelToCalibrate):
 
     def __post_init__(self) -> None:
         check(0 <= self.absent_share <= 1, "absent_share", "must be from 0 to 1", self.absent_share)
+        check((self.data is None) != (self.decoys is None), "data", "must be given, or decoys instead", self.data)
+        check(self.decoys is None or self.embeddings, "embeddings", "must be given with decoys")
         super().__post_init__()

@@ -223,14 +223,15 @@ class Explorer:
             told = f"The nearest. To be told if nothing matches, run {made} and start this page again."
         else:
             found = promise(known, "text", len(self.items), hits, None, max_wrong)
-            column, hits = shares("right", "", found.probabilities), found.hits
+            hits = found.hits
             shown = "These match" if found.matches else "Nothing here matches; these are the nearest"
             told = (
-                f"{shown}, each with the probability that it is right. If no image is right, something is shown for at "
-                f"most {percent(max_wrong, 0)} of the queries; {percent(found.contained, 0)} of those that have a "
-                f"right image get results. This holds for queries and images like those of {known.subject.data}, and "
-                "for no others."
+                f"{shown}. If no image is right, something is shown for at most {percent(max_wrong, 0)} of the "
+                f"queries. This holds for queries and images like those of {known.subject.data}, and for no others."
             )
+            if found.probabilities is not None and found.contained is not None:
+                column = shares("right", "", found.probabilities)
+                told += f" {percent(found.contained, 0)} of the queries that have a right image get results."
         items = [self.items[hit.row] for hit in hits]
         images = [data_uri(self.model.preprocess.thumbnail(item.image, SIDE)) for item in items]
         return Answer(told, "image", [item.title for item in items], [column], images)

@@ -25,6 +25,7 @@ FOUND = SearchCalibration(
     num_images=100,
     text=KnownQueries(RIGHT, WRONG, torch.tensor([2.0, -3.0]).double()),
     image=KnownQueries(*torch.zeros(3, 0).double()),
+    words=[3, 1],
 )
 
 
@@ -37,6 +38,13 @@ def test_limits_have_the_finite_sample_correction():
     assert FOUND.limits("text", 1000, max_wrong=0.1).shown == math.inf, "as 0.01, and there are too few queries"
     # Above 10.5 are the right images of 11 to 19.
     assert FOUND.limits("text", 100, contains_right=0.9, max_wrong=0.1) == (10.5, 2, 9 / 20)
+
+
+def test_decoys_promise_restraint_alone():
+    found = dataclasses.replace(FOUND, text=KnownQueries(WRONG[:0], WRONG, WRONG[:0]))
+    assert found.limits("text", 100, max_wrong=0.5) == (0, -math.inf, None)
+    with refusal_of("contains_right"):
+        found.limits("text", 100, contains_right=0.9, max_wrong=0.5)
 
 
 def test_odds_shrink_with_the_collection():

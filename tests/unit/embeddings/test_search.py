@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +30,7 @@ from prolip.embeddings.search import (
     nearest,
     promise,
     run_search,
+    unlike_decoys,
 )
 from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
 from prolip.gaussian import Gaussian, inclusion_score
@@ -268,6 +270,41 @@ def test_a_file_of_queries_is_answered_with_promises(lab, tmp_path, capsys, capl
     assert [row[0] for row in table] == ["food", "an emoji"]
     assert (table[sure][1], table[unsure][1]) == ("2", "nothing")
     assert [record.args for record in caplog.records] == [(2, 1)], "--k is too small for one query"
+
+
+def decoys(wrong: float, words: list[int], depth_scores: list[float], fingerprint: str = "") -> SearchCalibration:
+    """The calibration of decoys with the same best score."""
+    none, best = torch.zeros(0).double(), torch.full((len(words),), wrong).double()
+    known = replace(calibration(0, 0, fingerprint, 7), text=KnownQueries(none, best, none))
+    return replace(known, words=words, depth_scores=depth_scores)
+
+
+def test_a_search_calibrated_by_decoys_says_only_if_nothing_matches(lab, tmp_path, capsys, caplog):
+    model = load(lab / "run", device="cpu")
+    save_search_calibration(decoys(-1, [2, 3] * 15, [0.0] * 30, model.fingerprint()), tmp_path / "file")
+    found = found_by(lab, text=("food and travel",), max_wrong=0.1, calibration=tmp_path / "file")[0]
+    assert (found["matches"], found["contained"]) == (len(found["answers"]), None)
+    assert not caplog.records
+    (tmp_path / "queries").write_text("food")
+    words = f"search --embeddings {lab}/out --device cpu --calibration {tmp_path}/file --max_wrong 0.1"
+    assert main([*words.split(), "--queries", f"{tmp_path}/queries"]) == 0
+    assert capsys.readouterr().out.split()[:4] == ["query", "shown", "score", "nearest"]
+    assert len(caplog.records) == 1, "fewer words than any decoy has"
+
+
+@pytest.mark.parametrize("count", [1, 60])
+@pytest.mark.parametrize(("longer", "nearer"), [(0, 0), (20, 0), (0, 9)])
+def test_queries_unlike_the_decoys_are_told(count, longer, nearer):
+    rng, alarms = np.random.default_rng(0), np.zeros(2)
+    for _ in range(100):
+        known = decoys(0, rng.integers(3, 9, 300).tolist(), rng.normal(size=300).tolist())
+        texts = ["word " * number for number in rng.integers(3, 9, count) + longer]
+        hits = [[Hit(9, 0, 0)] * 49 + [Hit(score, 0, 0), Hit(-9, 0, 0)] for score in rng.normal(size=count) + nearer]
+        told = str(unlike_decoys(known, texts, hits, 7))
+        alarms += ["words" in told, "scores" in told]
+        assert "scores" not in str(unlike_decoys(known, texts, hits, 8)), "another collection"
+    assert (alarms == 100).tolist() == [longer > 0, nearer > 0]
+    assert alarms[alarms < 100].max() < 5
 
 
 def test_promises_that_nothing_backs_are_refused(lab, tmp_path):

@@ -6,9 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from tests.support.captioned_world import evaluate
 from tests.support.refusals import refusal_of
 
+from prolip.calibration.search import load_search_calibration
 from prolip.cli import main
+from prolip.evaluation.calibrate_search import run_calibrate_search
+from prolip.evaluation.config import CalibrateSearchOptions
 from prolip.evaluation.stored import open_data, open_model
 
 CLASSES, ROWS, DIM = ["red fox", "blue car", "oak"], 90, 8
@@ -56,9 +61,35 @@ def test_suites_run_without_a_model(lab, suite, model):
     assert (out / "results.json").stat().st_size > 1000
 
 
+def cosines(folder):
+    image, text = (torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("image", "text"))
+    return torch.cosine_similarity(text[:, None], image, dim=-1)
+
+
 def test_calibrations_are_found_beside_the_texts(lab):
     folder, _ = lab
     assert main(f"calibrate --checkpoint {folder}/classes --data {folder}/pairs".split()) == 0
     assert main(f"calibrate search --checkpoint {folder}/pairs --data {folder}/pairs --caption_key txt".split()) == 0
     assert open_model(f"{folder}/classes").calibration is not None
     assert open_model(f"{folder}/pairs").search_calibration is not None
+
+
+def test_decoys_calibrate_restraint_alone_and_it_is_measured(lab, tmp_path):
+    folder, _ = lab
+    (tmp_path / "decoys").write_text("caption 3\n\n" + "\n".join(f"caption  {row}" for row in range(30)))
+    asked = {"checkpoint": f"{folder}/pairs", "out": tmp_path / "file", "decoys": tmp_path / "decoys"}
+    for field, more in (("data", {"decoys": None}), ("data", {"data": "a"}), ("embeddings", {})):
+        with refusal_of(field):
+            CalibrateSearchOptions(**asked | more)
+    run_calibrate_search(CalibrateSearchOptions(**asked, embeddings=f"{folder}/pairs"))
+    best = cosines(folder).sort(descending=True).values
+    found = load_search_calibration(tmp_path / "file")
+    torch.testing.assert_close(found.text.wrong[:4].float(), best[[3, 0, 1, 2], 0])
+    torch.testing.assert_close(torch.tensor(found.depth_scores[4:]), best[4:30, 49])
+    assert (found.words, found.num_images) == ([2] * 30, ROWS)
+    words = f"--data {folder}/pairs --calibration {tmp_path}/file --max_wrong 0.6"
+    rows = evaluate("retrieval", f"{folder}/pairs", tmp_path, *words.split())["figures"]
+    judged = {row["id"]["measure"]: [*row["value"].values()] for row in rows if [*row["verdict"].values()] != [""]}
+    wrong = cosines(folder).masked_fill(torch.eye(ROWS).bool(), -1).amax(1)
+    shown = float((wrong <= found.text.limits(None, 0.6).shown).float().mean())
+    assert judged == {"nothing_in_vain": [pytest.approx(shown, abs=1.01 / ROWS)]}
