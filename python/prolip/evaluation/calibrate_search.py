@@ -19,7 +19,7 @@ from prolip.calibration.config import QueryKind
 from prolip.calibration.search import DEPTH, KnownQueries, SearchCalibration, fit_queries, save_search_calibration
 from prolip.datasets.data_set import DataSet, embed_set
 from prolip.datasets.labels import caption_members, read_captions
-from prolip.embeddings.search import nearest
+from prolip.embeddings.search import RIVALS, nearest, posterior
 from prolip.embeddings.storage import Part, complete_parts
 from prolip.errors import check
 from prolip.evaluation.classification import embed_labelled
@@ -37,6 +37,8 @@ from prolip.store.file_contents import read_text
 from prolip.store.folder import Folder
 
 _SHARES = (0.8, 0.9, 0.95)
+_FITTED = 10
+"""Nearest right and wrong images of each query to which probabilities are fitted."""
 
 
 class Queries(NamedTuple):
@@ -49,9 +51,9 @@ class Queries(NamedTuple):
     itself: Tensor | None = None
     """i64 [Q], the image that is the query; None for text queries."""
 
-    def scores(self, images: Gaussian, score: Score) -> Tensor:
+    def scores(self, images: Gaussian, score: Score, count: int = _FITTED) -> Tensor:
         """`nearest_right_and_wrong` among these images, f64 [2, Q, K]."""
-        return nearest_right_and_wrong(self.gaussian, images, self.right, score, itself=self.itself)
+        return nearest_right_and_wrong(self.gaussian, images, self.right, score, itself=self.itself, count=count)
 
 
 def find_queries(
@@ -217,7 +219,9 @@ def _add_figures(
     both, number = torch.arange(2 * count) < count, torch.arange(1, count + 1)
     lines = []
     for score in scores:
-        near = queries.scores(images, score)
+        near = queries.scores(images, score, RIVALS)
+        rivals = near.transpose(0, 1).flatten(1).topk(RIVALS).values.tolist()
+        likely = torch.tensor([posterior(some, model.logit_scale)[0] for some in rivals], dtype=torch.float64)
         right, wrong = near[:, :, 0]
         best, hit = torch.maximum(right, wrong), right > wrong
         chosen, correct = wrong.where(absent, best), hit & ~absent
@@ -225,9 +229,10 @@ def _add_figures(
         own = own if own is not None and own.score == score and len(getattr(own, kind).wrong) else None
         labelled = None if own is None or own.words else own  # decoys only say when nothing is shown
         part = 1.0 if labelled is None else labelled.part(len(images.mean))
-        shown, within, probability = torch.zeros(3, count, dtype=torch.float64)
+        shown, within, probability, first_probability = torch.zeros(4, count, dtype=torch.float64)
         for half in (first, ~first):
-            other = near[:, ~half]
+            other = near[:, ~half, :_FITTED]
+            first_probability[half] = fit_queries(*other[:, :, :1], absent_share=0).probability(best[half])
             known = (
                 fit_queries(*other, absent_share=share, seed=options.seed) if labelled is None else labelled.known(kind)
             )
@@ -247,14 +252,18 @@ def _add_figures(
             for place, promised in enumerate((asked[0], 1 - asked[1])):
                 if place or labelled is not None:
                     rows[place] = judged(replace(rows[place], main=True), promised, len(own.known(kind).wrong))
+        by_posterior = f"{score}_posterior"
         order = [
-            ("right_is_there_auroc", None, "auroc", torch.cat([best, wrong]), both),
-            ("first_is_right_auroc", None, "auroc", best, hit),
-            ("search_risk_coverage", share, "risk_coverage", -chosen, correct),
-            ("calibration_error", None, "equal_mass_error", probability, correct),
+            ("right_is_there_auroc", score, None, "auroc", torch.cat([best, wrong]), both),
+            ("first_is_right_auroc", score, None, "auroc", best, hit),
+            ("first_is_right_auroc", by_posterior, None, "auroc", likely, hit),
+            ("first_is_right_error", score, None, "equal_mass_error", first_probability, hit),
+            ("first_is_right_error", by_posterior, None, "equal_mass_error", likely, hit),
+            ("search_risk_coverage", score, share, "risk_coverage", -chosen, correct),
+            ("calibration_error", score, None, "equal_mass_error", probability, correct),
         ]
-        for measure, at, statistic, items, labels in order:
-            rows.append(row_of_items(RowId(measure, way=way, by=score, at=at), items, labels, statistic=statistic))
+        for measure, by, at, statistic, items, labels in order:
+            rows.append(row_of_items(RowId(measure, way=way, by=by, at=at), items, labels, statistic=statistic))
         result.rows.extend(rows)
         wrongs = (~correct)[chosen.argsort(descending=True, stable=True)].double().cumsum(0)
         lines.append(Line(spoken(score), (number / count).tolist(), (wrongs / number).tolist()))

@@ -9,12 +9,15 @@ import pytest
 import torch
 from tests.support.captioned_world import evaluate
 from tests.support.refusals import refusal_of
+from tests.support.suite_results import values
 
 from prolip.calibration.search import load_search_calibration
 from prolip.cli import main
 from prolip.evaluation.calibrate_search import run_calibrate_search
 from prolip.evaluation.config import CalibrateSearchOptions
+from prolip.evaluation.results import RowId
 from prolip.evaluation.stored import open_data, open_model
+from prolip.metrics.statistics import auroc, equal_mass_error, value_of
 
 CLASSES, ROWS, DIM = ["red fox", "blue car", "oak"], 90, 8
 
@@ -64,6 +67,15 @@ def test_suites_run_without_a_model(lab, suite, model):
 def cosines(folder):
     image, text = (torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("image", "text"))
     return torch.cosine_similarity(text[:, None], image, dim=-1)
+
+
+def test_the_posterior_says_if_the_first_result_is_right(lab, tmp_path):
+    folder, _ = lab
+    found = evaluate("retrieval", f"{folder}/pairs", tmp_path, "--data", f"{folder}/pairs")
+    likely, first = (100 * cosines(folder)).softmax(1).max(1)
+    for measure, statistic in (("first_is_right_auroc", auroc), ("first_is_right_error", equal_mass_error)):
+        expected = pytest.approx(value_of(statistic, likely, first == torch.arange(ROWS)), abs=1e-4)
+        assert values(found)[RowId(measure, way="text_to_image", by="mean_posterior")] == expected
 
 
 def test_calibrations_are_found_beside_the_texts(lab):
