@@ -49,7 +49,10 @@ class UserError(ValueError):
 
     def __init__(self, field: object, rule: object, value: object = None) -> None:
         self.field, self.rule, self.value = str(field), str(rule), value
-        super().__init__(self.field, self.rule, value)  # what pickle passes
+        super().__init__(str(self))  # tyro prints the first argument
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.field, self.rule, self.value), self.__dict__
 
     def within(self, prefix: str) -> Self:
         """The same error with `prefix` before its field, such as "data."."""

@@ -21,6 +21,13 @@ def test_an_error_of_data_keeps_its_fields_between_processes():
     assert str(error) == "set: 1.tar: sample k7: txt: must be UTF-8"
 
 
+def test_an_error_of_a_user_is_its_message_and_keeps_its_fields_between_processes():
+    error = UserError("k", "must be at least 1", 0)
+    same = pickle.loads(pickle.dumps(error))
+    assert (same.field, same.rule, same.value) == ("k", "must be at least 1", 0)
+    assert error.args == same.args == (str(error),)
+
+
 def test_a_value_that_is_too_small_is_named():
     check_at_least(1, first=1, second=2.5)
     for minimum in (0, 1):
