@@ -81,7 +81,8 @@ def _posterior(logits: Tensor, queries: Tensor) -> Tensor:
     length = centred.square().sum(1, keepdim=True)
     for _ in range(_ROUNDS):
         sums = likely.T @ centred
-        others = likely.sum(0) - likely + 1e-6
+        # One query more, at the centre: of a cluster of one query, nothing else would be left but rounding.
+        others = likely.sum(0) - likely + 1.0
         products = centred @ sums.T
         distance = (
             length

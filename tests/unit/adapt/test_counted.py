@@ -97,6 +97,12 @@ def test_an_item_that_many_seek_counts_as_one_that_few_seek():
     torch.testing.assert_close(of_first / of_second, torch.tensor(51 / 51.5 * 1.5), rtol=0.01, atol=0.0)
 
 
+def test_counts_do_not_hang_on_rounding():
+    queries, items = unit(40, 16, seed=0), unit(20, 16, seed=1)
+    single, double = count(queries, items, 100.0), count(queries.double(), items.double(), 100.0)
+    torch.testing.assert_close(single.weight, double.weight.float(), rtol=1e-4, atol=1e-4)
+
+
 def test_without_queries_there_is_no_variance_and_softmax_needs_items():
     items = unit(3, 8, seed=0)
     assert not counted_head(items[:0], items, SCALE, CountedConfig())[0].total_var(items).any()
