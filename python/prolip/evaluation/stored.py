@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prolip.checkpoint.state import NOTES
 from prolip.data.config import StoreConfig
 from prolip.datasets.data_set import DataSet, open_dataset
 from prolip.embeddings.config import Kind
@@ -69,8 +70,8 @@ class StoredTexts(nn.Module):
 
 
 def is_stored(source: str) -> bool:
-    """Whether a source is a folder of embeddings."""
-    return (Path(source) / MANIFEST).is_file()
+    """Whether a source is a folder of embeddings; a checkpoint has a manifest, too, and a run's state."""
+    return (Path(source) / MANIFEST).is_file() and not (Path(source) / NOTES).exists()
 
 
 def open_model(

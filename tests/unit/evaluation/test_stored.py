@@ -10,6 +10,7 @@ import torch
 from tests.support.captioned_world import evaluate
 from tests.support.refusals import refusal_of
 from tests.support.suite_results import values
+from tests.support.untrained_run import write_run
 
 from prolip.calibration.search import load_search_calibration
 from prolip.cli import main
@@ -38,6 +39,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     for given, out in ((files, "pairs"), (words, "classes")):
         assert main(f"import {given} --dtype float32 --rows_per_part 40 --out {folder}/{out}".split()) == 0
     return folder, float(((image @ classes.T).argmax(axis=1) == labels).mean())
+
+
+def test_a_checkpoint_is_opened_as_a_model(tmp_path):
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=6)
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step_*")
+    assert open_model(str(checkpoint)).encode_texts(["a picture"], progress=False).mean.shape == (1, 32)
 
 
 def test_a_model_of_stored_texts_classifies_stored_images(lab):
