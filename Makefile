@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs/demo/report.html (on two cores 10 to 15 minutes with bf16 instructions, 24 without)
+demo: $(VENV)/.ready-demo ## build the emoji shards, train, evaluate, write runs/demo/report.html (on two cores 10 to 15 minutes with fast bf16, 24 without)
 	@$(BIN)/prolip demo
 
 test: $(VENV)/.ready-demo ## before each commit: cargo test, then pytest over both layers

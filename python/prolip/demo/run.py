@@ -31,7 +31,7 @@ from prolip.evaluation.config import CalibrateOptions, CalibrationOptions, Uncer
 from prolip.evaluation.evaluate import run_suite
 from prolip.evaluation.uncertainty import run_uncertainty
 from prolip.evaluation.zero_shot import run_zero_shot
-from prolip.models.precision import has_bf16
+from prolip.models.precision import bf16_is_faster
 from prolip.store.atomic_writes import check_writable
 from prolip.train.config import load_config
 from prolip.train.report import write_report
@@ -105,7 +105,7 @@ def count_processes() -> int:
 
 def machine_flags() -> list[str]:
     """Flags that adapt the recipe to this machine."""
-    return [] if has_bf16(find_device("auto")) else ["--precision", "fp32"]
+    return [] if bf16_is_faster(find_device("auto")) else ["--precision", "fp32"]
 
 
 def run_suites(run: Path, data: Path) -> None:
