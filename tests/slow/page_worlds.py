@@ -237,6 +237,10 @@ def readme(folder: Path, patch: Patch) -> None:
     released(folder)
     cat_and_dog(folder)
     clips(folder, patch)
+    (folder / "img_emb").mkdir()
+    draw = np.random.default_rng(0)
+    for name, rows in (("img_emb/img_emb_0", 200), ("queries", 100)):
+        np.save(folder / f"{name}.npy", draw.normal(size=(rows, 16)).astype(np.float16))
 
 
 def cat_and_dog(folder: Path) -> None:
