@@ -29,7 +29,7 @@ settings.load_profile("tests")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure(config):
     """Starts the server that the workers are forked from, and what their tests start: it has imported PyTorch once."""
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         # As many tests run at a time as there are cores, and some start processes: each has one thread, which does not
@@ -43,20 +43,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.tx = [local if worker == "popen" else worker for worker in config.option.tx]
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish():
     """Takes all that was imported out of the garbage collector, whose full runs take half a second otherwise."""
     read_merges_once()
     gc.collect()
     gc.freeze()
 
 
-def shared_folder() -> Path:
+def shared_folder():
     """The folder of inputs that may not be redistributed (photographs, full reference vectors); it may be absent."""
     return Path(os.environ.get("PROLIP_SHARED", ROOT.parent / "shared"))
 
 
 @pytest.fixture(scope="session")
-def simd_level_asked_for() -> None:
+def simd_level_asked_for():
     """Checks that the loader runs at the level that `PROLIP_SIMD` names, by default the fastest."""
     from prolip.data import simd_level, simd_levels
 
@@ -64,7 +64,7 @@ def simd_level_asked_for() -> None:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
+def shared():
     folder = shared_folder()
     if not folder.is_dir():
         pytest.skip(f"no folder {folder.name!r} beside the checkout and PROLIP_SHARED is not set")
@@ -72,7 +72,7 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def photos(shared: Path) -> list[Path]:
+def photos(shared):
     found = sorted((shared / "photos").glob("*.JPEG"))
     if not found:
         pytest.skip("the shared folder has no photos/*.JPEG")
@@ -80,14 +80,14 @@ def photos(shared: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory):
     """The folder that all workers of this session share, for what `once` makes."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def world(session_folder: Path):
+def world(session_folder):
     """The world that all tests read; the session fails if one changed it."""
     folder = session_folder / "world"
     once(folder, lambda folder: make_world(world_in(folder)))

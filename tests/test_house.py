@@ -17,7 +17,7 @@ RUST = sorted((ROOT / "rust").rglob("*.rs"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
-def _tracked() -> list[Path]:
+def _tracked():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
@@ -25,11 +25,11 @@ def _tracked() -> list[Path]:
 
 
 @cache
-def _nodes(path: Path) -> list[ast.AST]:
+def _nodes(path):
     return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-def _imports(path: Path) -> set[str]:
+def _imports(path):
     names = set()
     for node in _nodes(path):
         if isinstance(node, ast.Import):
@@ -57,7 +57,7 @@ RUST_TOKEN = re.compile(
 LAYOUT = {COMMENT, NL, NEWLINE, INDENT, DEDENT, ENCODING, ENDMARKER}
 
 
-def _tokens(path: Path) -> int:
+def _tokens(path):
     """Tokens of a source file without comments and docstrings."""
     if path.suffix == ".rs":
         text = path.read_text(encoding="utf-8")
@@ -69,11 +69,11 @@ def _tokens(path: Path) -> int:
         return sum(token.type not in LAYOUT and token.start[0] not in lines for token in tokenize(file.readline))
 
 
-def _is_text(node: ast.AST) -> bool:
+def _is_text(node):
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _room(path: Path) -> str:
+def _room(path):
     parts = path.relative_to(ROOT).parts
     if parts[0] == "rust" and re.search(r"tests?(\.rs|/)|benches|fuzz", "/".join(parts)):
         return "rust: tests"

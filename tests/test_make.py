@@ -14,7 +14,7 @@ DONE = (".maturin", ".packages", ".extension")
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path):
     """A folder with a space in its path. All is set up in it, except that the package is not installed."""
     folder = tmp_path / "a checkout"
     (folder / "rust").mkdir(parents=True)
@@ -29,14 +29,14 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def program(path: Path, line: str) -> None:
+def program(path, line):
     """Write a shell script."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
 
 
-def make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
+def make(folder, target):
     environment = {**os.environ, "PATH": f"{folder / 'programs'}:{os.environ['PATH']}"}
     environment = {name: value for name, value in environment.items() if not name.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(

@@ -18,7 +18,7 @@ for _ in range(2):  # a subclass of a subclass
     }
 
 
-def _is_text(node: ast.expr) -> bool:
+def _is_text(node):
     return isinstance(node, ast.Constant | ast.JoinedStr)
 
 

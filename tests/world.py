@@ -37,7 +37,7 @@ class World(NamedTuple):
     """Of the images and names in the shards."""
 
 
-def world_in(folder: Path) -> World:
+def world_in(folder):
     names = (
         "train.tar",
         "tokenizer.json",
@@ -51,7 +51,7 @@ def world_in(folder: Path) -> World:
     return World(folder, *(folder / name for name in names))
 
 
-def make_world(world: World) -> None:
+def make_world(world):
     write_shard(world.shards)
     write_tokenizer(world.tokenizer)
     world.recipe.write_text(RECIPE.format(folder=world.folder))
@@ -68,7 +68,7 @@ def make_world(world: World) -> None:
         assert main(command.split()) == 0, command
 
 
-def once(folder: Path, make) -> None:
+def once(folder, make):
     """Has one of the workers make a folder; the others wait until it is whole."""
     with Path(f"{folder}.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -79,12 +79,12 @@ def once(folder: Path, make) -> None:
 
 
 @contextmanager
-def unchanged(folder: Path):
+def unchanged(folder):
     """Fails a test that writes into the folder; a mode would not stop root."""
     before = files(folder)
     yield
     assert files(folder) == before
 
 
-def files(folder: Path) -> dict[str, int]:
+def files(folder):
     return {path: os.stat(path).st_mtime_ns for path in map(str, sorted(folder.rglob("*")))}

@@ -5,13 +5,13 @@ from tests.support.forkserver import FORKSERVER
 
 
 @pytest.fixture(scope="session")
-def full(pytestconfig: pytest.Config) -> bool:
+def full(pytestconfig):
     """Whether to measure at full size, and to check the limits."""
     return "bench" in pytestconfig.getoption("markexpr")
 
 
 @pytest.fixture(autouse=True)
-def _warm(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def _warm(full, monkeypatch):
     """At a toy size, processes come from a server that has imported PyTorch."""
     if not full:
         monkeypatch.setattr("multiprocessing.get_context", lambda _: FORKSERVER)

@@ -5,18 +5,16 @@ The folder of the comparison brings `common.py`, which parses the flags and meas
 beside it.
 """
 
-from collections.abc import Iterator
 from importlib import import_module
 
 import torch
-from torch import Tensor
 
 from prolip.data import AugmentConfig, BatchLoader, LoaderConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
 
 
-def main() -> None:
+def main():
     common = import_module("common")
     flags = common.parse(variant="exact")
     full, plain = AugmentConfig(), AugmentConfig(jitter_prob=0.0, gray_prob=0.0)
@@ -32,7 +30,7 @@ def main() -> None:
         num_threads=flags.workers,
     )
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    def batches():
         for batch in device_batches(BatchLoader(config), torch.device("cpu")):
             yield batch.images, batch.token_ids[0].long()
 

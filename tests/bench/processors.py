@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ from prolip.interop.transformers import fast_processor
 from prolip.report.text_table import align
 
 DINO = {"size": {"shortest_edge": 256}, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-PROCESSORS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+PROCESSORS = {
     "CLIP": (CLIPImageProcessor, CLIPImageProcessorPil, {}),
     "SigLIP": (SiglipImageProcessor, SiglipImageProcessorPil, {}),
     "SigLIP 2": (Siglip2ImageProcessor, Siglip2ImageProcessorPil, {}),
@@ -52,16 +51,16 @@ TARGETS = {"one by one": 2.5, "lists": 3.0}
 Side = Callable[[Sequence[bytes]], np.ndarray]
 
 
-def sides_of(fast: Any, slow: Any, settings: dict[str, Any]) -> dict[str, Side]:
+def sides_of(fast, slow, settings):
     """What turns the bytes of images into values, in four ways."""
 
-    def values(processor: Any, read: Callable[[bytes], Any], data: Sequence[bytes]) -> np.ndarray:
+    def values(processor, read, data):
         return processor([read(one) for one in data], return_tensors="pt")["pixel_values"].numpy()
 
-    def read(data: bytes) -> torch.Tensor:
+    def read(data):
         return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
 
-    def opened(data: bytes) -> Image.Image:
+    def opened(data):
         return Image.open(BytesIO(data)).convert("RGB")
 
     settings = {**settings, "do_convert_rgb": True}  # some photographs are grey
@@ -74,7 +73,7 @@ def sides_of(fast: Any, slow: Any, settings: dict[str, Any]) -> dict[str, Side]:
     }
 
 
-def turn(side: Side, data: Sequence[bytes], length: int) -> Turn:
+def turn(side, data, length):
     """One side in one round, with lists of some length."""
     clock = time.process_time()
     for start in range(0, len(data), length):
@@ -83,7 +82,7 @@ def turn(side: Side, data: Sequence[bytes], length: int) -> Turn:
     return Turn(1 / cpu_s, cpu_s * 1e6)
 
 
-def measure(name: str, data: Sequence[bytes], options: argparse.Namespace) -> list[list[str]]:
+def measure(name, data, options):
     """Rows of a processor, one image at a time and as lists."""
     sides, rows = sides_of(*PROCESSORS[name]), []
     exact = sides[SLOW](data)
@@ -100,7 +99,7 @@ def measure(name: str, data: Sequence[bytes], options: argparse.Namespace) -> li
     return rows
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
     for name, default in (("repeats", 5), ("num_images", 192), ("list_length", 32)):

@@ -7,24 +7,19 @@ W width, D embedding.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prolip.data import MaskConfig
-from prolip.losses.config import LossConfig
-from prolip.models import ModelConfig, TextConfig, VisionConfig
-from prolip.train.config.optim import OptimConfig
 from prolip.train.optim import decays
 
 Pair = dict[str, Tensor]
 """A tower's "mean" and "std", which is what the released code calls the log variance."""
 
 
-def kept_patches(num_patches: int, keep_ratio: float) -> Tensor:
+def kept_patches(num_patches, keep_ratio):
     """One draw for the whole batch, from the CPU's generator."""
     return torch.randperm(num_patches)[: int(num_patches * keep_ratio)].sort().values
 
@@ -32,12 +27,12 @@ def kept_patches(num_patches: int, keep_ratio: float) -> Tensor:
 class LayerNorm(nn.LayerNorm):
     """Gives back the type that it was given."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int, mlp_ratio: float, eps: float) -> None:
+    def __init__(self, width, heads, mlp_ratio, eps):
         super().__init__()
         hidden = int(width * mlp_ratio)
         self.ln_1 = LayerNorm(width, eps)
@@ -47,7 +42,7 @@ class Block(nn.Module):
             OrderedDict(c_fc=nn.Linear(width, hidden), gelu=nn.GELU(), c_proj=nn.Linear(hidden, width))
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False)[0]
         out = x + self.mlp(self.ln_2(x))
@@ -55,18 +50,18 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, width: int, heads: int, layers: int, mlp_ratio: float, eps: float) -> None:
+    def __init__(self, width, heads, layers, mlp_ratio, eps):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads, mlp_ratio, eps) for _ in range(layers))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         for block in self.resblocks:
             x = block(x)
         return x
 
 
 class ImageTower(nn.Module):
-    def __init__(self, config: VisionConfig, dim: int) -> None:
+    def __init__(self, config, dim):
         super().__init__()
         width = config.width
         self.class_embedding = nn.Parameter(torch.empty(width))
@@ -79,7 +74,7 @@ class ImageTower(nn.Module):
         self.ln_post = LayerNorm(width, config.norm_eps)
         self.uncertainty_proj = nn.Linear(width, dim)
 
-    def forward(self, images: Tensor, keep_ratio: float | None = None) -> Pair:
+    def forward(self, images, keep_ratio=None):
         x = self.conv1(images).flatten(2).permute(0, 2, 1)
         positions = self.positional_embedding.to(x.dtype)
         x = x + positions[2:]
@@ -92,7 +87,7 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    def __init__(self, config: TextConfig, dim: int) -> None:
+    def __init__(self, config, dim):
         super().__init__()
         width = config.width
         self.cls_emb = nn.Parameter(torch.empty(width))
@@ -104,7 +99,7 @@ class TextTower(nn.Module):
         self.text_projection = nn.Linear(width, dim)
         self.text_uncertainty_projection = nn.Linear(width, dim)
 
-    def forward(self, token_ids: Tensor) -> Pair:
+    def forward(self, token_ids):
         x = self.token_embedding(token_ids)
         specials = torch.stack([self.unc_emb, self.cls_emb]).expand(len(x), -1, -1)
         x = torch.cat([x, specials], 1) + self.positional_embedding
@@ -114,14 +109,14 @@ class TextTower(nn.Module):
 
 
 class PublishedModel(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config):
         super().__init__()
         self.visual = ImageTower(config.vision, config.embed_dim)
         self.text = TextTower(config.text, config.embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(config.init_logit_scale))
         self.logit_bias = nn.Parameter(torch.tensor(config.init_logit_bias))
 
-    def forward(self, images: Tensor, token_ids: Tensor, keep_ratio: float | None = None) -> tuple[Pair, Pair]:
+    def forward(self, images, token_ids, keep_ratio=None):
         image, text = self.visual(images, keep_ratio), self.text(token_ids)
         for pair in (image, text):
             pair["mean"] = F.normalize(pair["mean"], dim=-1)
@@ -132,7 +127,7 @@ class PublishedModel(nn.Module):
 # Losses
 
 
-def contrast(image: Pair, text: Pair, scale: Tensor, bias: Tensor) -> Tensor:
+def contrast(image, text, scale, bias):
     """Variances of every pair in every dimension, then labels in a matrix of their own."""
     spread = (image["std"].exp()[:, None] + text["std"].exp()[None]).sum(-1)
     logits = scale * (image["mean"] @ text["mean"].T - spread / 2) + bias
@@ -140,7 +135,7 @@ def contrast(image: Pair, text: Pair, scale: Tensor, bias: Tensor) -> Tensor:
     return -F.logsigmoid(labels * logits).sum() / len(logits)
 
 
-def _one_sided(first: Pair, second: Pair, eps: float) -> Tensor:
+def _one_sided(first, second, eps):
     """ln of the integral of the first, squared, times the second, as completed squares whose terms are scaled by
     exp(eps)."""
     (mean, log_var), (other, other_log_var) = ((pair["mean"], pair["std"]) for pair in (first, second))
@@ -152,7 +147,7 @@ def _one_sided(first: Pair, second: Pair, eps: float) -> Tensor:
     return -2 * log_var - other_log_var - 0.5 * torch.log(a) + b.square() / (4 * a) - c
 
 
-def lies_in(specific: Pair, general: Pair, config: LossConfig) -> Tensor:
+def lies_in(specific, general, config):
     score = _one_sided(specific, general, config.inclusion_eps) - _one_sided(general, specific, config.inclusion_eps)
     loss = -F.logsigmoid(config.inclusion_scale * score).mean()
     if abs(loss) > 1e5:
@@ -160,7 +155,7 @@ def lies_in(specific: Pair, general: Pair, config: LossConfig) -> Tensor:
     return loss
 
 
-def bottleneck(pair: Pair) -> Tensor:
+def bottleneck(pair):
     half = 0.5 * pair["std"]
     loss = 0.5 * (pair["mean"].square() + half.exp() - 1 - half).mean()
     if loss > 1e4:
@@ -168,9 +163,7 @@ def bottleneck(pair: Pair) -> Tensor:
     return loss
 
 
-def total_loss(
-    whole: tuple[Pair, Pair], masked: tuple[Pair, Pair], scale: Tensor, bias: Tensor, config: LossConfig
-) -> Tensor:
+def total_loss(whole, masked, scale, bias, config):
     image, text = whole
     rows = len(masked[0]["mean"])
     loss = config.ppcl_weight * contrast(image, text, scale, bias)
@@ -185,7 +178,7 @@ def total_loss(
 # The step
 
 
-def mask_texts(token_ids: Tensor, mask: MaskConfig) -> Tensor:
+def mask_texts(token_ids, mask):
     """One draw for each token that is no padding (id 1), in order, from the CPU's generator."""
     masked = token_ids.clone()
     present = masked != 1
@@ -194,7 +187,7 @@ def mask_texts(token_ids: Tensor, mask: MaskConfig) -> Tensor:
     return masked
 
 
-def optimizer_of(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def optimizer_of(model, config):
     named = list(model.named_parameters())
     return torch.optim.AdamW(
         [
@@ -210,18 +203,11 @@ def optimizer_of(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 class PublishedStep:
     """A model and its optimiser."""
 
-    def __init__(
-        self,
-        model: PublishedModel,
-        loss: LossConfig,
-        optim: OptimConfig,
-        mask: MaskConfig,
-        precision: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> None:
+    def __init__(self, model, loss, optim, mask, precision=nullcontext):
         self.model, self.loss, self.mask, self.precision = model, loss, mask, precision
         self.optimizer = optimizer_of(model, optim)
 
-    def __call__(self, images: Tensor, token_ids: Tensor, lr: float) -> Tensor:
+    def __call__(self, images, token_ids, lr):
         """The loss before the step is taken."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread():
     """Threads that wait for each other make both sides depend on what else the machine does."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -31,18 +30,18 @@ class Ratio:
     low: float
     high: float
 
-    def of(self, share: float) -> Ratio:
+    def of(self, share):
         """The same where their side did only one part in `share` of the work."""
         return Ratio(self.theirs * share, self.ours, self.ratio * share, self.low * share, self.high * share)
 
-    def __str__(self) -> str:
+    def __str__(self):
         return (
             f"{self.theirs * 1e3:,.0f} ms against {self.ours * 1e3:,.1f} ms: {self.ratio:.0f} times "
             f"({self.low:.0f} to {self.high:.0f})"
         )
 
 
-def in_turns(theirs: Callable[[], object], ours: Callable[[], object], *, rounds: int, repeats: int = 3) -> Ratio:
+def in_turns(theirs, ours, *, rounds, repeats=3):
     """Turn and turn about, so that both sides meet the same machine; ours, the short one, is repeated in each turn."""
     ours()
     pairs = []
@@ -54,13 +53,13 @@ def in_turns(theirs: Callable[[], object], ours: Callable[[], object], *, rounds
     return Ratio(slow, quick, statistics.median(ratios), min(ratios), max(ratios))
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work):
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
 
 
-def peak_bytes(work: Callable[[], object]) -> int:
+def peak_bytes(work):
     """The most memory that torch held at a time for what `work` made, beside what was there before."""
     work()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
@@ -74,6 +73,6 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return peak
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads, rows):
     lines = ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
     return "\n" + "\n".join(lines)

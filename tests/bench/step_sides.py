@@ -7,17 +7,14 @@ import multiprocessing
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from tests.bench.published_step import PublishedModel, PublishedStep, kept_patches, mask_texts
 from tests.support.small_step import Step, run_of
-from torch import Tensor
 
 from prolip.data import MaskConfig
 from prolip.distributed.allocator import keep_freed_memory
@@ -61,36 +58,34 @@ class Turn(NamedTuple):
 class Process:
     """A side in its process, which waits until it is asked."""
 
-    def __init__(self, side: Side, precision: Precision, batch_size: int, config: ModelConfig) -> None:
+    def __init__(self, side, precision, batch_size, config):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, side, precision, batch_size, config), daemon=True)
         self._process.start()
 
-    def step(self) -> Turn:
+    def step(self):
         """Takes a step."""
         self._pipe.send("step")
         return cast(Turn, self._answer())
 
-    def peak_mebibytes(self) -> float:
+    def peak_mebibytes(self):
         """The most that the process had resident so far."""
         self._pipe.send("peak")
         return cast(float, self._answer())
 
-    def end(self) -> None:
+    def end(self):
         self._process.kill()
         self._process.join(60)
 
-    def _answer(self) -> object:
+    def _answer(self):
         if not self._pipe.poll(600):
             raise TimeoutError("a side took no step in ten minutes")
         return self._pipe.recv()
 
 
 @contextmanager
-def processes(
-    sides: Sequence[Side], precision: Precision, batch_size: int, config: ModelConfig = SMALL
-) -> Iterator[list[Process]]:
+def processes(sides, precision, batch_size, config=SMALL):
     with ExitStack() as started:
         found = []
         for side in sides:
@@ -99,7 +94,7 @@ def processes(
         yield found
 
 
-def images_and_ids(config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:
+def images_and_ids(config, batch_size):
     """Noise, channels last as the loader's, and texts of 8 to 20 tokens, the rest padding (id 1)."""
     generator = torch.Generator().manual_seed(0)
     size, length = config.vision.image_size, config.text.context_length
@@ -109,7 +104,7 @@ def images_and_ids(config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor
     return images, ids.masked_fill(torch.arange(length) >= lengths, 1)
 
 
-def masked_step(config: ModelConfig, images: Tensor, ids: Tensor, mask: MaskConfig) -> Step:
+def masked_step(config, images, ids, mask):
     """The batch with masks, which our loader draws; here by the published draws, from the CPU's generator."""
     rows = int(len(images) * mask.masked_fraction)
     masked = mask_texts(ids[:rows], mask)
@@ -117,7 +112,7 @@ def masked_step(config: ModelConfig, images: Tensor, ids: Tensor, mask: MaskConf
     return Step(images, ids[None], masked[None], kept.expand(rows, -1))
 
 
-def _serve(pipe: Connection, side: Side, precision: Precision, batch_size: int, config: ModelConfig) -> None:
+def _serve(pipe, side, precision, batch_size, config):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     if side != "published":
@@ -132,7 +127,7 @@ def _serve(pipe: Connection, side: Side, precision: Precision, batch_size: int, 
         pipe.send(Turn(time.perf_counter() - clock, time.process_time() - cpu, loss))
 
 
-def _stepper(side: Side, precision: Precision, batch_size: int, config: ModelConfig) -> Callable[[], float]:
+def _stepper(side, precision, batch_size, config):
     torch.manual_seed(0)
     mask = replace(MASK, mask_id=config.text.vocab_size - 1)
     model = ProLIP(config)
@@ -142,7 +137,7 @@ def _stepper(side: Side, precision: Precision, batch_size: int, config: ModelCon
         torch.manual_seed(0)
         batch = cast(Any, masked_step(config, images, ids, mask))
 
-        def step() -> float:
+        def step():
             return take_step(run, batch)[0].total.item()
 
         return step

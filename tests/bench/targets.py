@@ -17,10 +17,9 @@ import statistics
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from io import BytesIO
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,14 +52,14 @@ BATCH = 256
 Decode = Callable[[bytes], Any]
 
 
-def _opencv() -> Decode:
+def _opencv():
     import cv2
 
     cv2.setNumThreads(0)
     return lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
-def _torchvision() -> Decode:
+def _torchvision():
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -70,26 +69,26 @@ def _torchvision() -> Decode:
     )
 
 
-def _simplejpeg() -> Decode:
+def _simplejpeg():
     import simplejpeg
 
     return lambda data: simplejpeg.decode_jpeg(data, "RGB")
 
 
-def _kornia() -> Decode:
+def _kornia():
     import kornia_rs
 
     return lambda data: kornia_rs.io.decode_image_jpegturbo(data, "rgb")
 
 
-def _zune() -> Decode:
+def _zune():
     import kornia_rs
 
     decode_image = kornia_rs.io.decode_image_jpeg
     return decode_image
 
 
-OTHERS: dict[str, Callable[[], Decode]] = {
+OTHERS = {
     # At the level `portable` our binding gives every file to libjpeg-turbo, which uses its own vector instructions.
     LIBJPEG: lambda: decode,
     "pillow": lambda: lambda data: np.asarray(Image.open(BytesIO(data)).convert("RGB")),
@@ -113,7 +112,7 @@ class Turn(NamedTuple):
 class DecoderProcess:
     """A decoder in a process of its own, which decodes only in its turn."""
 
-    def __init__(self, name: str, level: str | None) -> None:
+    def __init__(self, name, level):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         if level is not None:
@@ -121,15 +120,15 @@ class DecoderProcess:
         self.process = context.Process(target=_serve, args=(theirs, name), daemon=True)
         self.process.start()
         os.environ.pop(LEVEL, None)
-        self.failed: str | None = self._pipe.recv()
+        self.failed = self._pipe.recv()
 
-    def ask(self, folder: Path, images: int) -> Any:
+    def ask(self, folder, images):
         """A turn on a folder's files; for 0 images, checksums of the pixels of all files."""
         self._pipe.send((folder, images))
         return self._pipe.recv()
 
 
-def _serve(pipe: Connection, name: str) -> None:
+def _serve(pipe, name):
     try:
         read = OTHERS[name]() if name in OTHERS else decode
     except (ImportError, OSError, RuntimeError) as error:
@@ -147,7 +146,7 @@ def _serve(pipe: Connection, name: str) -> None:
         pipe.send(Turn(count / (time.perf_counter() - clock), (time.process_time() - cpu) / count * 1e6))
 
 
-def write_sets(images: Path, into: Path) -> dict[str, Path]:
+def write_sets(images, into):
     """The folders of the sets of files made of a folder's JPEG files."""
     folders = {name: into / name.replace(" ", "-") for name in DECODE_TARGETS}
     for folder in folders.values():
@@ -166,7 +165,7 @@ def write_sets(images: Path, into: Path) -> dict[str, Path]:
     return folders
 
 
-def row(what: str, ours: Sequence[Turn], against: str, theirs: Sequence[Turn], target: float | None) -> list[str]:
+def row(what, ours, against, theirs, target):
     """A line of the table."""
     ratios = [one.images_per_s / other.images_per_s for one, other in zip(ours, theirs, strict=True)]
     by_cpu = [other.cpu_us / one.cpu_us for one, other in zip(ours, theirs, strict=True) if one.cpu_us]
@@ -181,7 +180,7 @@ def row(what: str, ours: Sequence[Turn], against: str, theirs: Sequence[Turn], t
     return [what, *cells, "-" if target is None else f"{target:.2f}", verdict, f"{cpu:,.0f}"]
 
 
-def write_shards(options: argparse.Namespace, photographs: Path, into: Path) -> dict[str, list[str]]:
+def write_shards(options, photographs, into):
     """The shards of the sets of photographs."""
     shards = {}
     for name, longest in (("as they are", None), ("at most 512", 512)):
@@ -193,7 +192,7 @@ def write_shards(options: argparse.Namespace, photographs: Path, into: Path) -> 
     return shards
 
 
-def measure_loader(options: argparse.Namespace, shards: dict[str, list[str]]) -> list[list[str]]:
+def measure_loader(options, shards):
     """Rows of the loader at each level, beside the floor."""
     turns = {}
     config = BenchDataConfig(
@@ -223,7 +222,7 @@ def measure_loader(options: argparse.Namespace, shards: dict[str, list[str]]) ->
     ]
 
 
-def measure_native(options: argparse.Namespace, shards: Sequence[str]) -> list[list[str]]:
+def measure_native(options, shards):
     """Rows of native batches of as many patches as square ones, at the fastest level."""
     config = BenchDataConfig(
         shards=("",),
@@ -250,7 +249,7 @@ def measure_native(options: argparse.Namespace, shards: Sequence[str]) -> list[l
     ]
 
 
-def measure_decoders(options: argparse.Namespace, folders: dict[str, Path]) -> list[list[str]]:
+def measure_decoders(options, folders):
     """Rows of our decoder at each level beside the best of the others, and of every other decoder."""
     rows = []
     with ExitStack() as stack:
@@ -284,7 +283,7 @@ def measure_decoders(options: argparse.Namespace, folders: dict[str, Path]) -> l
     return rows
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of JPEG files")
     parser.add_argument("--levels", nargs="+", default=simd_levels()[::-1], help="vector instructions, fastest first")

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.bench.side_by_side import in_turns, one_thread, peak_bytes, table
-from torch import Tensor
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
@@ -20,7 +19,7 @@ MIN_TIME, MIN_MEMORY = 15.0, 50.0
 """What must hold on any machine that is not too busy; the measured ratios are printed."""
 
 
-def leaves_of(items: int) -> list[Tensor]:
+def leaves_of(items):
     """Image and text means and log variances, scale and bias, as early in training."""
     generator = torch.Generator().manual_seed(items)
     found = []
@@ -30,7 +29,7 @@ def leaves_of(items: int) -> list[Tensor]:
     return [leaf.requires_grad_() for leaf in (*found, torch.tensor(10.0), torch.tensor(-10.0))]
 
 
-def published(leaves: list[Tensor]) -> Tensor:
+def published(leaves):
     image, image_log_var, text, text_log_var, scale, bias = leaves
     spread = (image_log_var.exp()[:, None] + text_log_var.exp()[None]).sum(-1)
     logits = scale * (image @ text.T - spread / 2) + bias
@@ -38,7 +37,7 @@ def published(leaves: list[Tensor]) -> Tensor:
     return -F.logsigmoid(labels * logits).sum() / len(image)
 
 
-def ours(leaves: list[Tensor]) -> Tensor:
+def ours(leaves):
     image, image_log_var, text, text_log_var, scale, bias = leaves
     return ppcl(Gaussian(image, image_log_var), Gaussian(text[None], text_log_var[None]), scale, bias, Peers())
 

@@ -8,8 +8,6 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +41,7 @@ print(json.dumps({"rate": images / seconds, "cpu": time.process_time() / images 
 """
 
 
-def write_shards(folder: Path, images_per_shard: int) -> int:
+def write_shards(folder, images_per_shard):
     """Images of the size of photographs, about 100 kB each; gives the bytes of all."""
     rng = np.random.default_rng(0)
     images = []
@@ -60,12 +58,12 @@ def write_shards(folder: Path, images_per_shard: int) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def measured(shards: str, index: Path, **store: object) -> dict[str, float]:
+def measured(shards, index, **store):
     command = [sys.executable, "-c", RUN, shards, str(index), json.dumps(store)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def spread(values: Sequence[float], form: str) -> str:
+def spread(values, form):
     return f"{statistics.median(values):{form}} ({min(values):{form}} – {max(values):{form}})"
 
 

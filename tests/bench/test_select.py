@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from tests.support.forked import Forked
 from tests.support.made_scores import write_scores
 
@@ -34,11 +33,11 @@ sys.exit(status)
 """
 
 
-def uncertainties(number: int) -> NDArray[np.float32]:
+def uncertainties(number):
     return np.random.default_rng(number).lognormal(-3, 0.3, PART).astype(np.float32)
 
 
-def equal(number: int) -> NDArray[np.float32]:
+def equal(number):
     return np.full(PART, 0.05, np.float32)
 
 

@@ -7,7 +7,6 @@ import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,12 +46,12 @@ print(json.dumps({
 """
 
 
-def run(*words: object) -> dict[str, float]:
+def run(*words):
     done = subprocess.run([sys.executable, "-c", RUN, json.dumps(words)], check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
 
-def select(folder: Path, count: int, names: list[str]) -> tuple[str, list[list[int]]]:
+def select(folder, count, names):
     """Index shards of a folder, and choose 30 % of the samples of each; gives their pattern and the rows."""
     pattern = f"{folder}/{{{names[0]}..{names[-1]}}}.tar"
     write_index([pattern], folder / "index", 2, StoreConfig())

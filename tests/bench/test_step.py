@@ -13,8 +13,6 @@ from tests.bench.step_sides import (
     MASK,
     SMALL,
     TINY,
-    Side,
-    Turn,
     images_and_ids,
     masked_step,
     processes,
@@ -28,7 +26,7 @@ from prolip.train.optim import learning_rate
 
 MAX_MEMORY = 1.12
 """Peak memory over that of the published step with freed memory kept."""
-SIDES: tuple[Side, ...] = ("published", "published, memory kept", "ours")
+SIDES = ("published", "published, memory kept", "ours")
 
 
 def test_our_step_and_the_published_step_give_equal_weights():
@@ -84,10 +82,10 @@ class Times(NamedTuple):
     low: float
     high: float
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.median:.2f} × ({self.low:.2f} – {self.high:.2f})"
 
 
-def spread(rounds: list[list[Turn]], place: int, kind: str) -> Times:
+def spread(rounds, place, kind):
     ratios = sorted(getattr(turn[place], kind) / getattr(turn[-1], kind) for turn in rounds)
     return Times(statistics.median(ratios), ratios[0], ratios[-1])

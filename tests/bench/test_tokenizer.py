@@ -8,12 +8,9 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from open_clip import SimpleTokenizer
 from open_clip.tokenizer import HFTokenizer
 from tests.parity.test_tokenizer import _unigram
@@ -32,7 +29,7 @@ PLACES = ["in the street", "on the beach", "at night", "near a window", "in a ki
 ODD = ["café", "“quoted”", "it’s", "R&amp;B", "fish &chips", "naïve", "– dash", "voilÃ ", "日本"]
 
 
-def captions(count: int, odd_share: float) -> list[str]:
+def captions(count, odd_share):
     draw = random.Random(3)
     made = []
     for _ in range(count):
@@ -42,13 +39,7 @@ def captions(count: int, odd_share: float) -> list[str]:
     return made
 
 
-def compare(
-    name: str,
-    texts: list[str],
-    ours: Callable[[list[str]], NDArray[np.int32]],
-    theirs: Callable[[list[str]], Any],
-    rounds: int,
-) -> tuple[str, float]:
+def compare(name, texts, ours, theirs, rounds):
     """A line of the table and the ratio of the medians."""
     batches = [texts[at : at + BATCH] for at in range(0, len(texts), BATCH)]
     times = {"ours": [], "theirs": []}

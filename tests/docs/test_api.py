@@ -5,7 +5,6 @@ import re
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import pytest
 
@@ -45,7 +44,7 @@ DOCUMENTED = [
 SOURCES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.py"))]
 
 
-def resolve(name: str) -> Any:
+def resolve(name):
     module, _, attribute = name.rpartition(".")
     return getattr(import_module(module), attribute)
 
@@ -68,7 +67,7 @@ def test_every_group_of_the_api_pages_has_an_introduction(page):
         assert re.search(r"[.)]$", text), f"{page.stem}, {title}: no introductory sentence"
 
 
-def imports_of(source: Path) -> set[tuple[str, str]]:
+def imports_of(source):
     """What a page's Python blocks, or a program, import from prolip: module and name."""
     text = source.read_text(encoding="utf-8")
     blocks = [text] if source.suffix == ".py" else re.findall(r"^ *```python\n(.*?)^ *```", text, re.M | re.S)

@@ -45,7 +45,7 @@ def test_the_table_of_settings_is_that_of_the_recipes():
     assert page == before + made + after
 
 
-def _shown(value: object) -> str:
+def _shown(value):
     if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value))
     return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value or "")

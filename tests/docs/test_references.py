@@ -19,7 +19,7 @@ ELSEWHERE = {"python/prolip/_core", "docs/_build"}
 """Made by a build."""
 
 
-def exists(name: str) -> bool:
+def exists(name):
     """Whether a dotted name is a module, or an attribute of one."""
     words = name.split(".")
     for end in range(len(words), 0, -1):

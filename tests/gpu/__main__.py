@@ -20,7 +20,7 @@ _SLOWER = 5
 """Times the limits of a small run."""
 
 
-def main() -> int:
+def main():
     parser = argparse.ArgumentParser(prog="python3 -m tests.gpu", description=__doc__)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="where the parts run")
     parser.add_argument("--small", action="store_true", help="sizes of an ordinary test")
@@ -62,7 +62,7 @@ def main() -> int:
     return 0 if report.is_good else 1
 
 
-def unpack(bundle: Path, site: Path) -> Path:
+def unpack(bundle, site):
     """Install the wheels of the bundle into a folder, so that nothing else on the machine changes.
 
     They come before what is installed: the tests have passed with these versions. No virtual environment is made,

@@ -5,16 +5,12 @@ stream does not wait for, or memory that is reused too early, changes a checksum
 """
 
 import time
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tests.gpu.inputs import settings
-from tests.gpu.job import Job
-from torch import Tensor
 
-from prolip.data import Batch, BatchLoader, LoaderStats
+from prolip.data import BatchLoader
 from prolip.data.device import device_batches
 from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD
 
@@ -25,11 +21,11 @@ _BUSY, _EVERY, _SECONDS = 4096, 8, 0.04
 class Summed:
     """A loader that notes a checksum of every batch that it returns."""
 
-    def __init__(self, loader: BatchLoader) -> None:
+    def __init__(self, loader):
         self._loader = loader
-        self.sums: list[tuple[int, ...]] = []
+        self.sums = []
 
-    def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
+    def translated(self, table):
         for batch in self._loader:
             arrays = (batch.images, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
             found = [array for array in arrays if array is not None]
@@ -43,11 +39,11 @@ class Summed:
                 values = table[np.arange(3), batch.images]
                 yield batch._replace(images=values.reshape(*batch.images.shape[:3], -1))
 
-    def stats(self) -> LoaderStats:
+    def stats(self):
         return self._loader.stats()
 
 
-def under_load(job: Job) -> None:
+def under_load(job):
     count, size, batch_size, most_seconds = (40, 32, 8, 10) if job.small else (4000, 96, 32, 30)
     flags = f"--model.vision.image_size {size} --batch_size {batch_size}".split()
     config = settings(job, "batches", *flags)
@@ -72,7 +68,7 @@ def under_load(job: Job) -> None:
     job.figure("batches compared", len(found), "", f"{batch_size} images of {size} pixels each, {seconds:.1f} s")
 
 
-def work_for_a_while() -> Callable[[], None]:
+def work_for_a_while():
     """A function that queues matrix products of `_SECONDS` on the device."""
     left, right = (torch.randn(_BUSY, _BUSY, device="cuda") for _ in range(2))
     out = left @ right
@@ -83,21 +79,21 @@ def work_for_a_while() -> Callable[[], None]:
     torch.cuda.synchronize()
     repeats = max(1, round(_SECONDS * 1000 / begun.elapsed_time(ended)))
 
-    def work() -> None:
+    def work():
         for _ in range(repeats):
             torch.mm(left, right, out=out)
 
     return work
 
 
-def bytes_of(images: Tensor) -> Tensor:
+def bytes_of(images):
     """The loader's bytes [B, H, W, 3] of normalised images f32 [B, 3, H, W]."""
     pixels = images.permute(0, 2, 3, 1)
     mean, std = (torch.tensor(values, device=images.device) for values in (OPENAI_MEAN, OPENAI_STD))
     return ((pixels * std + mean) * 255).round_().to(torch.uint8)
 
 
-def checksum(values: Tensor) -> Tensor:
+def checksum(values):
     """A sum of 64-bit words with a different odd weight each, so that it changes with any word and with their order."""
     flat = values.contiguous().flatten()
     if flat.dtype == torch.uint8:

@@ -7,7 +7,6 @@ those of this environment, which the tests pass with.
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -24,7 +23,7 @@ _UNUSED = {"hf-xet"}
 """Not imported by the parts: they download nothing."""
 
 
-def main() -> int:
+def main():
     folder = Path(sys.argv[1])
     ours = next(folder.glob("prolip-*.whl"), None)
     if ours is None:
@@ -40,14 +39,14 @@ def main() -> int:
     return 0
 
 
-def wanted(wheel: Path) -> dict[str, str]:
+def wanted(wheel):
     """Packages and versions: all that the wheel needs, without torch and what torch brings itself."""
     (ours,) = metadata.distributions(path=[str(wheel)])
     brought = needs(metadata.requires("torch"))
     return {name: metadata.version(name) for name in sorted(needs(ours.requires) - brought - {"torch", *_UNUSED})}
 
 
-def needs(requirements: Iterable[str] | None) -> set[str]:
+def needs(requirements):
     """The packages that meet requirements on that machine, and what they need. Nothing is needed through torch."""
     found = set()
     waiting = list(requirements or [])
@@ -62,7 +61,7 @@ def needs(requirements: Iterable[str] | None) -> set[str]:
     return found
 
 
-def has(name: str) -> bool:
+def has(name):
     """Whether a package is installed. Some of what torch needs is not, where it was built without a GPU."""
     try:
         metadata.version(name)
@@ -71,7 +70,7 @@ def has(name: str) -> bool:
     return True
 
 
-def summary(folder: Path) -> str:
+def summary(folder):
     """The size of the bundle.
 
     Raises:

@@ -4,21 +4,19 @@ The yardstick is the error of the CPU in the same precision: the device may roun
 """
 
 import math
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from tests.gpu.inputs import opened_run, settings, trial
-from tests.gpu.job import Job, alone_on
+from tests.gpu.job import alone_on
 from tests.support.small_step import CONFIG, native_step_of
 from torch import Tensor
 
-from prolip.data.device import DeviceBatch, device_batches
-from prolip.models.config import Precision
+from prolip.data.device import device_batches
 from prolip.models.precision import DTYPES, autocast
 from prolip.models.prolip import ProLIP
-from prolip.train.loop import Run, compute_gradients
+from prolip.train.loop import compute_gradients
 from prolip.train.muon import orthogonalize
 
 _FACTOR = {"fp32": 10.0, "bf16": 3.0, "fp16": 3.0}
@@ -48,7 +46,7 @@ class Errors(NamedTuple):
     """Of the worst tensor. Gradients far smaller than the others count less."""
 
 
-def eager(job: Job) -> None:
+def eager(job):
     exact = double_precision(job)
     for precision in DTYPES:
         errors = yardstick(job, exact, precision)
@@ -62,7 +60,7 @@ def eager(job: Job) -> None:
     native(job)
 
 
-def native(job: Job) -> None:
+def native(job):
     """The image tower of padded images, whose mask takes another kernel on a GPU."""
     images = native_step_of(9, 0).images
     for seen in (True, False):
@@ -80,14 +78,14 @@ def native(job: Job) -> None:
         job.check(f"native images, unc_seen={seen}", error, _FACTOR["bf16"] * of_cpu, _WHY["bf16"])
 
 
-def orthogonal(job: Job) -> None:
+def orthogonal(job):
     matrices = torch.randn(3, 48, 160, generator=torch.Generator().manual_seed(0))
     expected, found = orthogonalize(matrices), orthogonalize(matrices.to(job.place)).cpu()
     error = float((found - expected).norm() / expected.norm())
     job.check("Muon's orthogonal matrices", error, 0.05, "bfloat16 on a GPU, fp32 on a CPU")
 
 
-def compiled(job: Job) -> None:
+def compiled(job):
     exact = double_precision(job)
     job.choose_compiler()
     for precision in ("bf16", "fp32", "fp16") if job.on_gpu else ("fp32",):
@@ -95,7 +93,7 @@ def compiled(job: Job) -> None:
         compare(job, f"{precision}, compiled", exact, errors, precision, ["--parallel.compile", "True"])
 
 
-def compare(job: Job, what: str, exact: Result, yardstick: Errors, precision: Precision, flags: list[str]) -> None:
+def compare(job, what, exact, yardstick, precision, flags):
     with trial_run(job, job.place, precision, flags) as run:
         found = errors(result(run), exact)
     least = torch.finfo(DTYPES[precision]).eps / 2
@@ -103,23 +101,23 @@ def compare(job: Job, what: str, exact: Result, yardstick: Errors, precision: Pr
         job.check(f"{what}: {name}", error, _FACTOR[precision] * max(of_cpu, least), _WHY[precision])
 
 
-def yardstick(job: Job, exact: Result, precision: Precision) -> Errors:
+def yardstick(job, exact, precision):
     with trial_run(job, _CPU, precision, []) as run:
         return errors(result(run), exact)
 
 
-def double_precision(job: Job) -> Result:
+def double_precision(job):
     with trial_run(job, _CPU, "fp32", []) as run:
         run.model.double()
         return result(run)
 
 
-def trial_run(job: Job, device: torch.device, precision: Precision, flags: list[str]) -> AbstractContextManager[Run]:
+def trial_run(job, device, precision, flags):
     arguments = [*trial(job), "--batch_size", "16", "--data.mask.masked_fraction", "0.5", "--precision", precision]
     return opened_run(settings(job, "gradients", *arguments, *flags), alone_on(device))
 
 
-def result(run: Run) -> Result:
+def result(run):
     """Loss and gradients of the run's first batch. As in training, an overflow in fp16 is tried with a lower scale."""
     with run.loader:
         batch = next(device_batches(run.loader, run.ranks.device))
@@ -130,7 +128,7 @@ def result(run: Run) -> Result:
     return Result(terms, found)
 
 
-def finite_gradients(run: Run, batch: DeviceBatch) -> float:
+def finite_gradients(run, batch):
     while True:
         loss = compute_gradients(run, batch)[0].total.item()
         finite = all(bool(p.grad.isfinite().all()) for p in run.model.parameters() if p.grad is not None)
@@ -138,7 +136,7 @@ def finite_gradients(run: Run, batch: DeviceBatch) -> float:
             return loss
 
 
-def errors(found: Result, exact: Result) -> Errors:
+def errors(found, exact):
     assert found.gradients.keys() == exact.gradients.keys()
     distances = {name: float((found.gradients[name] - of).norm()) for name, of in exact.gradients.items()}
     lengths = {name: float(of.norm()) for name, of in exact.gradients.items()}

@@ -1,21 +1,17 @@
 """Shards and settings of the GPU run, in full and in small."""
 
 import io
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tests.gpu.job import Job
 from tests.support.flags import latest
 from tests.support.shards import write_tar
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from prolip.distributed import Ranks
-from prolip.train.config import TrainConfig, load_config
-from prolip.train.loop import Run, set_up
+from prolip.train.config import load_config
+from prolip.train.loop import set_up
 
 RECIPE = "vit-b16-datacomp-1b-1.28b"
 VOCABULARY = 49_408
@@ -27,7 +23,7 @@ _WORDS = (
 )
 
 
-def encoded_image(seed: int, size: tuple[int, int], noise: float = 12.0) -> bytes:
+def encoded_image(seed, size, noise=12.0):
     """A JPEG that costs the loader as much as a photograph of that size: coarse colours, and noise for detail.
 
     468 × 401 pixels make about 98 kB and take 1.0 ms of a core, like the photographs of docs/benchmarks.md.
@@ -42,11 +38,11 @@ def encoded_image(seed: int, size: tuple[int, int], noise: float = 12.0) -> byte
     return written.getvalue()
 
 
-def caption(generator: np.random.Generator) -> str:
+def caption(generator):
     return " ".join(generator.choice(_WORDS, generator.integers(6, 16)))
 
 
-def write_shards(folder: Path, *, shards: int, samples: int, num_images: int, size: tuple[int, int]) -> int:
+def write_shards(folder, *, shards, samples, num_images, size):
     """Write shards of `samples` samples each; returns the mean number of bytes of an image."""
     with ThreadPoolExecutor() as threads:
         images = list(threads.map(lambda seed: encoded_image(seed, size), range(num_images)))
@@ -62,7 +58,7 @@ def write_shards(folder: Path, *, shards: int, samples: int, num_images: int, si
     return sum(map(len, images)) // num_images
 
 
-def write_inputs(job: Job) -> int:
+def write_inputs(job):
     """Write the shards and the tokenizer of all parts; returns the mean number of bytes of an image."""
     write_tokenizer(job.scratch / "tokenizer.json")
     if job.small:
@@ -70,7 +66,7 @@ def write_inputs(job: Job) -> int:
     return write_shards(shards_of(job), shards=4, samples=512, num_images=256, size=(468, 401))
 
 
-def write_tokenizer(path: Path) -> None:
+def write_tokenizer(path):
     """A token for every word of the captions, so that the small model is small."""
     words = {word: number for number, word in enumerate(["<pad>", "[UNK]", "[MASK]", *_WORDS])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
@@ -78,27 +74,27 @@ def write_tokenizer(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-def shards_of(job: Job) -> Path:
+def shards_of(job):
     return job.scratch / "shards"
 
 
-def pattern(job: Job) -> str:
+def pattern(job):
     return str(shards_of(job) / "*.tar")
 
 
 @contextmanager
-def opened_run(config: TrainConfig, ranks: Ranks) -> Iterator[Run]:
+def opened_run(config, ranks):
     """A new run, which has its folder until the block ends."""
     with ExitStack() as opened:
         yield set_up(config, ranks, opened)
 
 
-def settings(job: Job, name: str, *flags: str) -> TrainConfig:
+def settings(job, name, *flags):
     """The settings of `arguments`."""
     return load_config(arguments(job, name, *flags))
 
 
-def arguments(job: Job, name: str, *flags: str) -> list[str]:
+def arguments(job, name, *flags):
     """Arguments of `prolip train`: the recipe of the base model on the made shards, with CLIP's tokenizer.
 
     The run is `name` in the scratch folder. Compilation is off unless a flag says otherwise.
@@ -113,7 +109,7 @@ def arguments(job: Job, name: str, *flags: str) -> list[str]:
     return latest([RECIPE, *found, *flags])
 
 
-def trial(job: Job) -> list[str]:
+def trial(job):
     """Flags of a small model in which every term of the loss counts, so that an error in one shows."""
     width, layers, size, patch, length = ("32", "1", "32", "16", "16") if job.small else ("256", "4", "96", "16", "32")
     flags = ["--model.embed_dim", width, "--model.vision.image_size", size, "--model.vision.patch_size", patch]

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from tests.support.small_step import ALONE
 
-from prolip.distributed import Ranks
-
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -26,51 +24,42 @@ class Job:
     """Takes a row."""
 
     @property
-    def place(self) -> torch.device:
+    def place(self):
         return torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
 
     @property
-    def ranks(self) -> Ranks:
+    def ranks(self):
         """A single process on the device."""
         return alone_on(self.place)
 
     @property
-    def on_gpu(self) -> bool:
+    def on_gpu(self):
         return self.device == "cuda"
 
-    def check(self, what: str, error: float, limit: float, why: str) -> None:
+    def check(self, what, error, limit, why):
         """An error that must not exceed a limit."""
         passed = math.isfinite(error) and error <= limit
         found = error if math.isfinite(error) else str(error)  # JSON has no NaN
         self.emit({"what": what, "error": found, "limit": limit, "passed": passed, "why": why})
 
-    def figure(
-        self,
-        what: str,
-        value: float | str,
-        unit: str = "",
-        why: str = "",
-        *,
-        goal: float | None = None,
-        more_is_better: bool = True,
-    ) -> None:
+    def figure(self, what, value, unit="", why="", *, goal=None, more_is_better=True):
         """A measurement, perhaps with a goal."""
         row = {"what": what, "value": value, "unit": unit, "why": why}
         self.emit(row if goal is None else {**row, "goal": goal, "more_is_better": more_is_better})
 
-    def not_run(self, what: str, why: str = "needs CUDA") -> None:
+    def not_run(self, what, why="needs CUDA"):
         self.emit({"what": what, "not_run": why})
 
-    def choose_compiler(self) -> None:
+    def choose_compiler(self):
         """In a small run, trace and differentiate graphs but generate no code: the C++ compiler would take minutes."""
         if self.small:
             torch.compiler.set_default_backend("aot_eager")
 
-    def synchronize(self) -> None:
+    def synchronize(self):
         """Wait for the device."""
         if self.on_gpu:
             torch.cuda.synchronize()
 
 
-def alone_on(device: torch.device) -> Ranks:
+def alone_on(device):
     return replace(ALONE, device=device)

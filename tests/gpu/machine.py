@@ -7,10 +7,9 @@ from importlib.metadata import version
 
 import torch
 from tests.gpu.inputs import write_inputs
-from tests.gpu.job import Job
 
 
-def machine(job: Job) -> None:
+def machine(job):
     name = torch.cuda.get_device_name() if job.on_gpu else f"CPU ({platform.machine()})"
     job.figure("device", name)
     job.figure("cores", len(os.sched_getaffinity(0)))

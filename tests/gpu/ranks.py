@@ -10,13 +10,12 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 from tests.gpu.inputs import opened_run, settings, trial
-from tests.gpu.job import Job
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 
-from prolip.data.device import DeviceBatch, device_batches
+from prolip.data.device import device_batches
 from prolip.distributed import stop
 from prolip.models.precision import DTYPES
-from prolip.train.loop import Run, take_step
+from prolip.train.loop import take_step
 from prolip.train.optim import make_optimizer
 from prolip.train.parallel import share_model
 
@@ -26,7 +25,7 @@ _LIMITS = {"fp32": 1e-5, "bf16": 1e-2}
 biases to 8 bits (docs/decisions/013-parallelism.md)."""
 
 
-def one_rank(job: Job) -> None:
+def one_rank(job):
     if job.on_gpu:
         torch.cuda.set_device(job.place)
     backend, named = ("nccl", job.place) if job.on_gpu else ("gloo", None)
@@ -51,7 +50,7 @@ def one_rank(job: Job) -> None:
     stop()
 
 
-def three_steps(job: Job, precision: str, strategy: str, *flags: str) -> list[tuple[float, float]]:
+def three_steps(job, precision, strategy, *flags):
     """Loss and gradient norm of every step."""
     arguments = [*trial(job), "--batch_size", "16", "--precision", precision, "--optim.clip_norm", "0.5"]
     found = []
@@ -64,10 +63,10 @@ def three_steps(job: Job, precision: str, strategy: str, *flags: str) -> list[tu
     return found
 
 
-def wrap(run: Run, strategy: str) -> None:
+def wrap(run, strategy):
     """Wrap the model as for several ranks, and make its optimizer."""
 
-    def one(device: str, _: tuple[int, ...]) -> DeviceMesh:
+    def one(device, _):
         return init_device_mesh(device, (1,))
 
     config = replace(run.config.parallel, strategy=strategy)
@@ -76,6 +75,6 @@ def wrap(run: Run, strategy: str) -> None:
     run.optimizer = make_optimizer(run.model, run.config.optim, run.ranks)
 
 
-def step(run: Run, batch: DeviceBatch) -> tuple[float, float]:
+def step(run, batch):
     terms, _, norm = take_step(run, batch)
     return terms.total.item(), norm.item()

@@ -3,7 +3,6 @@
 import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tests.gpu.parts import PARTS, Part
@@ -26,25 +25,25 @@ class Outcome:
 class Report:
     """All outcomes so far, in two files."""
 
-    def __init__(self, folder: Path, parts: tuple[Part, ...], about: dict[str, Any]) -> None:
+    def __init__(self, folder, parts, about):
         self._folder, self._about, self._started = folder, about, time.monotonic()
         self.outcomes = [Outcome(part) for part in parts]
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
-    def json_file(self) -> Path:
+    def json_file(self):
         return self._folder / "gpu.json"
 
     @property
-    def markdown_file(self) -> Path:
+    def markdown_file(self):
         return self._folder / "gpu.md"
 
     @property
-    def is_good(self) -> bool:
+    def is_good(self):
         """Whether every part ran to its end and every check passed."""
         return all(outcome.status == PASSED for outcome in self.outcomes)
 
-    def write(self) -> None:
+    def write(self):
         seconds = round(time.monotonic() - self._started, 1)
         parts = [
             {**outcome.part._asdict(), "limit_s": outcome.part.seconds, "status": outcome.status}
@@ -55,7 +54,7 @@ class Report:
         self.json_file.write_text(json.dumps(content, indent=1), encoding="utf-8")
         self.markdown_file.write_text("\n".join(self.markdown(seconds)) + "\n", encoding="utf-8")
 
-    def markdown(self, seconds: float) -> list[str]:
+    def markdown(self, seconds):
         rows = [row for outcome in self.outcomes for row in outcome.rows]
         checks = [row["passed"] for row in rows if "passed" in row]
         card = next((row["value"] for row in rows if row["what"] == "device"), "unknown device")
@@ -73,7 +72,7 @@ class Report:
         return lines
 
 
-def cells(row: Row) -> tuple[str, str, str, str, str]:
+def cells(row):
     """What, found, wanted, the verdict and the reason."""
     what, why = str(row["what"]).replace("|", "\\|"), str(row.get("why", ""))
     if "not_run" in row:
@@ -88,13 +87,13 @@ def cells(row: Row) -> tuple[str, str, str, str, str]:
     return what, found, f"{sign} {shown(goal)}", "met" if met else "missed", why
 
 
-def shown(value: object) -> str:
+def shown(value):
     if isinstance(value, float | int) and not isinstance(value, bool):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value).replace("|", "\\|")
 
 
-def named_parts(names: list[str]) -> tuple[Part, ...]:
+def named_parts(names):
     """The parts of these names, in their order; all parts for no name. `machine` writes the shards, so it is in all."""
     unknown = set(names) - {part.name for part in PARTS}
     if unknown:

@@ -3,9 +3,7 @@
 import json
 
 import numpy as np
-from numpy.typing import NDArray
 from tests.gpu.inputs import arguments, pattern, trial
-from tests.gpu.job import Job
 
 from prolip.checkpoint import checkpoint_path
 from prolip.cli import main as prolip
@@ -16,7 +14,7 @@ from prolip.train.loop import main as train
 _BATCH = 32
 
 
-def curve(job: Job) -> None:
+def curve(job):
     steps = 50
     ours = losses(job, "device", job.device, steps)
     cpu = losses(job, "cpu", "cpu", steps)
@@ -27,7 +25,7 @@ def curve(job: Job) -> None:
     job.check("last loss, of the first", ours[-1] / ours[0], 0.8, "the model learns")
 
 
-def resume(job: Job) -> None:
+def resume(job):
     steps, half = 20, 10
     whole = losses(job, "whole", job.device, steps, "--checkpoint_every", str(half), "--keep_checkpoints", "9")
     again = losses(job, "again", job.device, steps)
@@ -43,7 +41,7 @@ def resume(job: Job) -> None:
         job.check("distance of two equal runs", distance(again, whole), 0.0, "equal bit for bit on a CPU")
 
 
-def losses(job: Job, name: str, device: str, steps: int, *flags: str) -> list[float]:
+def losses(job, name, device, steps, *flags):
     """The loss of every step of a run."""
     flags = (*trial(job), "--batch_size", str(_BATCH), "--precision", "fp32", "--log_every", "1", *flags)
     flags += ("--optim.lr", "1e-3", "--samples_seen", str(_BATCH * steps), "--device", device)
@@ -53,12 +51,12 @@ def losses(job: Job, name: str, device: str, steps: int, *flags: str) -> list[fl
     return [row["loss"] for row in map(json.loads, lines)]
 
 
-def distance(some: list[float], others: list[float]) -> float:
+def distance(some, others):
     """Largest relative difference of two curves."""
     return max(abs(one - other) / abs(other) for one, other in zip(some, others, strict=True))
 
 
-def embed(job: Job) -> None:
+def embed(job):
     losses(job, "embedded", job.device, 2)
     exact = embedded(job, "exact", "cpu", "fp32")
     for precision, limit, why in (
@@ -70,7 +68,7 @@ def embed(job: Job) -> None:
             job.check(f"{name}, {precision}", error, limit, why)
 
 
-def embedded(job: Job, name: str, device: str, precision: str) -> dict[str, NDArray[np.float32]]:
+def embedded(job, name, device, precision):
     """What `prolip embed` wrote: means and log variances of images and captions."""
     out = job.scratch / "embedded" / name
     command = f"embed --checkpoint {job.scratch}/runs/embedded --out {out} --what both".split()

@@ -4,27 +4,18 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
-from tests.gpu.report import FAILED, PASSED, RUNNING, Outcome, Report
+from tests.gpu.report import FAILED, PASSED, RUNNING
 
 ROOT = Path(__file__).resolve().parents[2]
 _MIN_SECONDS = 5
 """With less time left, a part isn't started."""
 
 
-def run_parts(
-    report: Report,
-    command: Callable[[str, float], Sequence[str]],
-    *,
-    environment: Mapping[str, str],
-    seconds: float,
-    scratch: Path,
-    log: Path,
-) -> None:
+def run_parts(report, command, *, environment, seconds, scratch, log):
     """Run all parts of a report within `seconds`.
 
     Args:
@@ -52,9 +43,7 @@ def run_parts(
         print(f"{outcome.part.name}: {outcome.status}", flush=True)
 
 
-def _run_one(
-    outcome: Outcome, command: Sequence[str], limit: float, environment: Mapping[str, str], scratch: Path
-) -> str:
+def _run_one(outcome, command, limit, environment, scratch):
     """Run a part, fill its outcome, and return its standard error."""
     rows, errors, started, code = scratch / "rows", scratch / "errors", time.monotonic(), None
     with rows.open("wb") as out, errors.open("wb") as err:

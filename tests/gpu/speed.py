@@ -1,7 +1,6 @@
 """Training steps on the device: samples per second, utilisation, memory and waiting, beside the published step."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, cast
@@ -10,14 +9,11 @@ import torch
 from tests.bench.published_step import PublishedModel, PublishedStep
 from tests.bench.step_sides import images_and_ids, masked_step
 from tests.gpu.inputs import opened_run, settings, trial
-from tests.gpu.job import Job
-from torch import Tensor
 
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.models.precision import DTYPES, autocast
-from prolip.train.config import TrainConfig
 from prolip.train.logging import seconds_at_peak
-from prolip.train.loop import Run, take_step
+from prolip.train.loop import take_step
 from prolip.train.optim import learning_rate
 
 _GOAL, _OF_PUBLISHED = 2000, 1.5
@@ -30,15 +26,15 @@ class Timed:
     steps: int
     seconds: float
 
-    def rate(self, batch_size: int) -> float:
+    def rate(self, batch_size):
         return self.steps * batch_size / self.seconds
 
 
-def eager(job: Job) -> None:
+def eager(job):
     train(job, "speed-eager")
 
 
-def compiled(job: Job) -> None:
+def compiled(job):
     job.choose_compiler()
     train(job, "speed-compiled", "--parallel.compile", "True")
 
@@ -46,7 +42,7 @@ def compiled(job: Job) -> None:
 # ---- The base model -------------------------------------------------------------------------------------------------
 
 
-def train(job: Job, name: str, *flags: str) -> None:
+def train(job, name, *flags):
     """The base model from shards, then on one batch."""
     size = 8 if job.small else 512
     config = settings(job, name, *sizes(job), "--batch_size", str(size), *flags)
@@ -56,7 +52,7 @@ def train(job: Job, name: str, *flags: str) -> None:
         job.figure("samples/s, one batch", again, "", "without a loader")
 
 
-def from_shards(job: Job, run: Run) -> DeviceBatch:
+def from_shards(job, run):
     """Time steps from shards; returns the batch after them."""
     size = run.config.batch_size
     reset_peak(job)
@@ -68,7 +64,7 @@ def from_shards(job: Job, run: Run) -> DeviceBatch:
         job.figure("first step", time.perf_counter() - started, "s", "compiles, if that is on")
         waited = 0.0
 
-        def start() -> None:
+        def start():
             nonlocal waited
             waited = batches.wait_seconds
 
@@ -83,7 +79,7 @@ def from_shards(job: Job, run: Run) -> DeviceBatch:
         return next(batches)
 
 
-def sizes(job: Job) -> list[str]:
+def sizes(job):
     """Flags of the base model, or of a small one."""
     return [*trial(job), "--precision", "bf16"] if job.small else ["--precision", "bf16"]
 
@@ -91,7 +87,7 @@ def sizes(job: Job) -> list[str]:
 # ---- Beside the published step --------------------------------------------------------------------------------------
 
 
-def published(job: Job) -> None:
+def published(job):
     """Ours and the published step from the same weights on the same batch, one after the other."""
     for size in (8,) if job.small else (512, 256, 128):
         try:
@@ -103,7 +99,7 @@ def published(job: Job) -> None:
             return
 
 
-def beside_published(job: Job, size: int) -> None:
+def beside_published(job, size):
     config = settings(job, "published", *sizes(job), "--batch_size", str(size))
     torch.manual_seed(0)
     images, ids = images_and_ids(config.model, size)
@@ -133,7 +129,7 @@ class Side(NamedTuple):
     peak_gib: float
 
 
-def our_side(job: Job, config: TrainConfig, images: Tensor, ids: Tensor) -> tuple[Side, dict[str, Tensor]]:
+def our_side(job, config, images, ids):
     """Our side, and the weights that it began with."""
     mask = config.data.masking
     assert mask is not None
@@ -145,7 +141,7 @@ def our_side(job: Job, config: TrainConfig, images: Tensor, ids: Tensor) -> tupl
         return one_side(job, lambda: take_step(run, batch)[0].total, len(images)), weights
 
 
-def their_side(job: Job, config: TrainConfig, weights: dict[str, Tensor], images: Tensor, ids: Tensor) -> Side:
+def their_side(job, config, weights, images, ids):
     """The published step from these weights."""
     mask, model = config.data.masking, PublishedModel(config.model)
     assert mask is not None
@@ -159,7 +155,7 @@ def their_side(job: Job, config: TrainConfig, weights: dict[str, Tensor], images
     return one_side(job, lambda: step(images, ids, lr), len(images))
 
 
-def one_side(job: Job, step: Callable[[], Tensor], size: int) -> Side:
+def one_side(job, step, size):
     reset_peak(job)
     loss = step().item()
     rate = time_steps(job, step, seconds=6).rate(size)
@@ -169,9 +165,7 @@ def one_side(job: Job, step: Callable[[], Tensor], size: int) -> Side:
 # ---- Clock and memory -----------------------------------------------------------------------------------------------
 
 
-def time_steps(
-    job: Job, step: Callable[[], object], *, seconds: float, on_start: Callable[[], None] = lambda: None
-) -> Timed:
+def time_steps(job, step, *, seconds, on_start=lambda: None):
     """Time about so many seconds of steps, after three that are not counted. The host waits only at both ends."""
     step()
     job.synchronize()
@@ -189,7 +183,7 @@ def time_steps(
     return Timed(count, time.perf_counter() - begun)
 
 
-def report_use(job: Job, run: Run, timed: Timed, size: int) -> None:
+def report_use(job, run, timed, size):
     """MFU, and the peak of memory."""
     at_peak = seconds_at_peak(run.config, run.ranks)
     if at_peak is None:
@@ -205,7 +199,7 @@ def report_use(job: Job, run: Run, timed: Timed, size: int) -> None:
     job.figure("peak memory", peak, "GiB", f"{torch.cuda.max_memory_reserved() / 2**30:.1f} reserved")
 
 
-def reset_peak(job: Job) -> None:
+def reset_peak(job):
     if job.on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -13,7 +13,7 @@ from tests.gpu.job import Job
 from tests.gpu.parts import PARTS
 
 
-def main() -> int | str:
+def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=[part.name for part in PARTS])
     parser.add_argument("--limit", type=float, required=True)

@@ -7,15 +7,12 @@ and its guards (`released_names.py`), which replace an exploding term by 0.
 """
 
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.parity.released_names import Terms, bprw_config, fit_observations, loss_config, official_terms
+from tests.parity.released_names import bprw_config, fit_observations, loss_config, official_terms
 from tests.support.small_step import ALONE
-from torch import Tensor
 
 from prolip import gaussian
 from prolip._core import testing
@@ -39,17 +36,17 @@ from prolip.train.optim import (
 )
 
 
-def _checker_base() -> type:
+def _checker_base():
     """The base class of a set's own `check_reference.py` if that script runs us: it skips methods that we lack."""
     checker = sys.modules.get("check_reference")
     return checker.Adapter if checker is not None else object
 
 
-def _pair(f: Terms, name: str) -> Gaussian:
+def _pair(f, name):
     return Gaussian(f[f"{name}_mean"], f[f"{name}_logvar"])
 
 
-def _of_pairs(measure: Callable[..., Tensor]) -> Any:
+def _of_pairs(measure):
     """The measure as a method of two means and log variances each."""
     return staticmethod(lambda mu1, lv1, mu2, lv2, *more: measure(Gaussian(mu1, lv1), Gaussian(mu2, lv2), *more))
 
@@ -59,38 +56,28 @@ class Adapter(_checker_base()):
 
     # -- model
 
-    def load_model(self, config: dict[str, Any], state: Terms, dtype: torch.dtype) -> ProLIP:
+    def load_model(self, config, state, dtype):
         model = ProLIP(from_official_json(config)).to(dtype)
         model.load_state_dict(state, strict=True)
         return model
 
-    def encode_image(
-        self, model: ProLIP, image: Tensor, keep: Tensor | None = None, normalize: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def encode_image(self, model, image, keep=None, normalize=False):
         found = model.encode_image(image, keep, normalize=normalize)
         return found.mean, found.log_var if model.config.vision.embed_unc else None
 
-    def encode_text(self, model: ProLIP, text: Tensor, normalize: bool = False) -> tuple[Tensor, Tensor | None]:
+    def encode_text(self, model, text, normalize=False):
         found = model.encode_text(text, normalize=normalize)
         return found.mean, found.log_var if model.config.text.embed_unc else None
 
-    def logit_scale_and_bias(self, model: ProLIP) -> tuple[Tensor, Tensor | None]:
+    def logit_scale_and_bias(self, model):
         return model.logit_scale.exp(), model.logit_bias
 
-    def named_parameters(self, model: ProLIP) -> dict[str, Tensor]:
+    def named_parameters(self, model):
         return dict(model.named_parameters())
 
     # -- losses
 
-    def loss_terms(
-        self,
-        f: Terms,
-        logit_scale: Tensor,
-        logit_bias: Tensor,
-        hyper: dict[str, Any],
-        negative_scale: Tensor | None = None,
-        shift: Tensor | None = None,
-    ) -> Terms:
+    def loss_terms(self, f, logit_scale, logit_bias, hyper, negative_scale=None, shift=None):
         image, text = _pair(f, "image"), _pair(f, "text")[None]
         masked = "masked_image_mean" in f
         output = ProLIPOutput(
@@ -110,9 +97,7 @@ class Adapter(_checker_base()):
             named["siglip"] = hyper["siglip_lambda"] * ppcl(*points, negative_scale, shift, Peers())
         return named
 
-    def distributed_terms_official(
-        self, f: Terms, logit_scale: Tensor, logit_bias: Tensor, hyper: dict[str, Any]
-    ) -> list[Terms]:
+    def distributed_terms_official(self, f, logit_scale, logit_bias, hyper):
         """The released exchange (specification, section 3.1); the library's own equals a single process instead.
 
         A rank adds every term once a source of texts, its own first; of an even number of ranks the last source is the
@@ -146,98 +131,74 @@ class Adapter(_checker_base()):
     inclusion_exact = _of_pairs(gaussian.inclusion_score)
     log_integral_exact = _of_pairs(gaussian.log_integral)
 
-    def kl_official(self, mu: Tensor, lv: Tensor) -> Tensor:
+    def kl_official(self, mu, lv):
         return vib_loss(Gaussian(mu, lv), form="official")
 
-    def kl_exact(self, mu: Tensor, lv: Tensor) -> Tensor:
+    def kl_exact(self, mu, lv):
         return vib_loss(Gaussian(mu, lv), form="exact")
 
     # -- prompts
 
-    def aggregate_prompts(self, means: Tensor, logvars: Tensor) -> tuple[Tensor, Tensor]:
+    def aggregate_prompts(self, means, logvars):
         found = zero_shot.aggregate_prompts(Gaussian(means, logvars))
         return found.weight.T, found.var.T
 
-    def zero_shot_logits(self, image_mean: Tensor, classifier: Tensor, variances: Tensor | None = None) -> Tensor:
+    def zero_shot_logits(self, image_mean, classifier, variances=None):
         total_var = None if variances is None else variances.sum(0)
         return zero_shot.zero_shot_logits(
             image_mean, classifier.T, total_var, logit_scale=zero_shot.PUBLISHED_LOGIT_SCALE
         )
 
-    def em_weights(
-        self,
-        observations: Tensor,
-        means: Tensor,
-        variances: Tensor,
-        *,
-        var_multi: float,
-        tol: float,
-        max_iter: int,
-        **rule: Any,
-    ) -> Tensor:
+    def em_weights(self, observations, means, variances, *, var_multi, tol, max_iter, **rule):
         config = bprw_config(multiplier=var_multi, tolerance=tol, max_rounds=max_iter, **rule)
         prompts = Gaussian(means[None], variances.log()[None])
         return fit_observations(prompts, observations[None], config).weights[0].to(means.dtype)
 
-    def bprw(
-        self,
-        means: Tensor,
-        variances: Tensor,
-        image_mean: Tensor,
-        image_logvar: Tensor,
-        mc_draws: Tensor,
-        alpha: float,
-        multiplier: float,
-        nn: int,
-        stable_eps: float | None,
-        prior: str | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def bprw(self, means, variances, image_mean, image_logvar, mc_draws, alpha, multiplier, nn, stable_eps, prior):
         config = bprw_config(alpha, multiplier, stable_eps, prior, num_neighbors=nn, num_draws=mc_draws.shape[2])
         classes, images = Gaussian(means, variances.log()), Gaussian(image_mean, image_logvar)
         voters = bprw.nearest_images(classes, images, nn)
         found = bprw.reweight_from_voters(classes, images, voters, config, mc_draws)
         return voters, found.weights, found.classifier.T, found.variances.T
 
-    def filter_prompts(self, method: str, means: Tensor, variances: Tensor, coeff: Any) -> tuple[Tensor, Tensor]:
+    def filter_prompts(self, method, means, variances, coeff):
         filters = FilterConfig(**{method: tuple(coeff) if isinstance(coeff, list) else (coeff,)})
         *_, found = prompts.unweighted_classifiers(Gaussian(means, variances.log()), filters).values()
         return found.weight.T, found.var.T
 
     # -- tables of another size
 
-    def resize_visual_pos(self, checkpoint: Tensor, model_specials: Tensor, grid: tuple[int, int]) -> Tensor:
+    def resize_visual_pos(self, checkpoint, model_specials, grid):
         return resize_image_positions(checkpoint, model_specials, grid, "official")
 
-    def resize_text_pos(self, checkpoint: Tensor, new_len: int, n_cls: int) -> Tensor:
+    def resize_text_pos(self, checkpoint, new_len, n_cls):
         return resize_text_positions(checkpoint, new_len, n_cls, "official")
 
     resize_token_table = staticmethod(resize_token_table)
 
     # -- masking
 
-    def mask_text(
-        self, tokens: Tensor, draws: Tensor, n_masked: int, drop_prob: float, replace_token: int, pad_id: int
-    ) -> Tensor:
+    def mask_text(self, tokens, draws, n_masked, drop_prob, replace_token, pad_id):
         ids, numbers = tokens.to(torch.int32).numpy(), draws[:n_masked].double().numpy()
         masked = testing.mask_tokens(ids, numbers, n_masked, drop_prob, replace_token, pad_id)
         return torch.from_numpy(masked).to(tokens.dtype)
 
-    def masked_count(self, batch: int, drop_ratio: float) -> int:
+    def masked_count(self, batch, drop_ratio):
         return int(batch * drop_ratio)
 
-    def kept_patches(self, n_patches: int, ratio: float) -> int:
+    def kept_patches(self, n_patches, ratio):
         return int(n_patches * ratio)
 
     # -- training
 
-    def lr(self, kind: Any, step: int, base_lr: float, warmup: int, total_steps: int, **cooldown: Any) -> float:
+    def lr(self, kind, step, base_lr, warmup, total_steps, **cooldown):
         config = OptimConfig(lr=base_lr, warmup_steps=warmup, schedule=kind, **cooldown)
         return learning_rate(config, step, total_steps)
 
-    def no_decay(self, name: str, shape: list[int]) -> bool:
+    def no_decay(self, name, shape):
         return not decays(name, len(shape))
 
-    def train(self, case: dict[str, Any], state: Terms, batches: list[Terms]) -> tuple[list[Terms], Terms]:
+    def train(self, case, state, batches):
         model = self.load_model(case["config"], state, torch.float64)
         recorded, schedule = case["optimizer"], case["schedule"]
         config = OptimConfig(
@@ -274,19 +235,11 @@ class Adapter(_checker_base()):
 
     # -- evaluation
 
-    def uncertainty_bins(self, values: Tensor, correct: Tensor, n_bins: int) -> tuple[Tensor, float]:
+    def uncertainty_bins(self, values, correct, n_bins):
         found = uncertainty.uncertainty_bins(values, correct, n_bins)
         return torch.tensor(found.accuracy, dtype=torch.float64), found.pearson
 
-    def zero_shot_eval(
-        self,
-        image_mean: Tensor,
-        image_logvar: Tensor,
-        labels: Tensor,
-        classifier: Tensor,
-        unc_weight: Tensor | None,
-        n_bins: int,
-    ) -> dict[str, float]:
+    def zero_shot_eval(self, image_mean, image_logvar, labels, classifier, unc_weight, n_bins):
         logits = zero_shot.zero_shot_logits(
             image_mean, classifier.T, unc_weight, logit_scale=zero_shot.PUBLISHED_LOGIT_SCALE
         )
@@ -297,7 +250,7 @@ class Adapter(_checker_base()):
         )
         return {"top1": found.top1, "top5": found.top5, "corr_top1": top1.pearson, "corr_top5": top5.pearson}
 
-    def ranking_metrics(self, image: Tensor, text: Tensor, scale: float) -> dict[str, float]:
+    def ranking_metrics(self, image, text, scale):
         del scale  # changes no rank
         partner = torch.eye(len(image), dtype=torch.bool)
         metrics = {}
@@ -307,9 +260,7 @@ class Adapter(_checker_base()):
             metrics |= {f"{name}_R@{k}": getattr(found, f"recall_at_{k}") for k in retrieval.RECALL_AT}
         return metrics
 
-    def retrieval_ranks(
-        self, image_mean: Tensor, image_logvar: Tensor, text_mean: Tensor, text_logvar: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def retrieval_ranks(self, image_mean, image_logvar, text_mean, text_logvar):
         images, texts = Gaussian(image_mean, image_logvar), Gaussian(text_mean, text_logvar)
         to_texts, to_images = (
             retrieval.rank_candidates(retrieval.retrieval_scores(*pair)) for pair in ((images, texts), (texts, images))
@@ -318,18 +269,18 @@ class Adapter(_checker_base()):
 
     def hcaps(
         self,
-        image_mean: Tensor,
-        image_logvar: Tensor,
-        text_mean: Tensor,
-        text_logvar: Tensor,
-        caption_ids: Tensor,
-        root: Tensor,
-        n_steps: int,
-        with_uncertainty: bool,
-        use_root: bool,
-        root_only: bool,
-        n_root: int,
-    ) -> hierarchy.Traversal:
+        image_mean,
+        image_logvar,
+        text_mean,
+        text_logvar,
+        caption_ids,
+        root,
+        n_steps,
+        with_uncertainty,
+        use_root,
+        root_only,
+        n_root,
+    ):
         config = hierarchy.TraversalConfig(
             root=("both" if use_root else "inclusion") if with_uncertainty else "text",
             num_steps=n_steps,

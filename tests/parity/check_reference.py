@@ -9,7 +9,7 @@ does not offer; that case is then skipped.
 
 import argparse
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ class Case:
     compare: Callable[[Any], Iterator[Comparison]]
     """From an adapter to its comparisons."""
 
-    def __str__(self) -> str:
+    def __str__(self):
         return self.name
 
 
@@ -46,12 +46,12 @@ class Result(NamedTuple):
 Compare = Callable[[Any], Iterator[Comparison]]
 
 
-def each(recorded: Recorded, names: Iterable[str], compare: Any, prefix: str = "") -> dict[str, Compare]:
+def each(recorded, names, compare, prefix=""):
     """A case for each of `names`, all compared in one way."""
     return {f"{prefix}{name}": partial(compare, recorded, name) for name in names}
 
 
-def cases_of_model(recorded: Recorded) -> dict[str, Compare]:
+def cases_of_model(recorded):
     kinds = [kind for kind, *_ in quantities.TYPES if f"out.{kind}.image.mean_raw" in recorded.numbers]
     return {
         **each(recorded, kinds, quantities.model_outputs),
@@ -59,7 +59,7 @@ def cases_of_model(recorded: Recorded) -> dict[str, Compare]:
     }
 
 
-def cases_of_worlds(recorded: Recorded) -> dict[str, Compare]:
+def cases_of_worlds(recorded):
     worlds = recorded.settings["worlds"]
     return {
         **each(recorded, worlds, quantities.loss_of_all_ranks, "single."),
@@ -67,14 +67,14 @@ def cases_of_worlds(recorded: Recorded) -> dict[str, Compare]:
     }
 
 
-def cases_of_pairs(recorded: Recorded) -> dict[str, Compare]:
+def cases_of_pairs(recorded):
     return {
         "distances": partial(quantities.pair_distances, recorded),
         "inclusion": partial(quantities.pair_inclusion, recorded),
     }
 
 
-def cases_of_prompts(recorded: Recorded) -> dict[str, Compare]:
+def cases_of_prompts(recorded):
     whole = [name for name in ("full_nn", "full_fs") if f"{name}.mc_draws" in recorded.numbers]
     average = (
         {"average": partial(quantities.average_prompts, recorded)}
@@ -89,7 +89,7 @@ def cases_of_prompts(recorded: Recorded) -> dict[str, Compare]:
     }
 
 
-def cases_of_tables(recorded: Recorded) -> dict[str, Compare]:
+def cases_of_tables(recorded):
     names = {**{kind: recorded.settings[kind] for kind in ("visual", "text")}, "token": ["grow"]}
     return {
         f"{kind}.{name}": partial(quantities.resized_table, recorded, kind, name)
@@ -98,12 +98,12 @@ def cases_of_tables(recorded: Recorded) -> dict[str, Compare]:
     }
 
 
-def cases_of_masks(recorded: Recorded) -> dict[str, Compare]:
+def cases_of_masks(recorded):
     rows = each(recorded, recorded.settings["cases"], quantities.masked_tokens)
     return {**rows, "patches": partial(quantities.kept_patches, recorded)}
 
 
-def cases_of_evaluation(recorded: Recorded) -> dict[str, Compare]:
+def cases_of_evaluation(recorded):
     return {
         **each(recorded, recorded.settings["unc_bins"], quantities.uncertainty_bins, "bins."),
         **each(recorded, ("plain", "unc"), quantities.zero_shot, "zero_shot."),
@@ -111,13 +111,13 @@ def cases_of_evaluation(recorded: Recorded) -> dict[str, Compare]:
     }
 
 
-def cases_of_training(recorded: Recorded) -> dict[str, Compare]:
+def cases_of_training(recorded):
     decay = each(recorded, recorded.settings["decay_groups"], quantities.parameters_without_decay, "decay.")
     indices = range(len(recorded.settings["schedules"]))
     return {**decay, **{f"rates.{index}": partial(quantities.learning_rates, recorded, index) for index in indices}}
 
 
-FILES: dict[str, Callable[[Recorded], dict[str, Compare]]] = {
+FILES = {
     **dict.fromkeys(("model_A", "model_B", "model_C", "model_D"), cases_of_model),
     "loss": lambda recorded: each(recorded, recorded.settings["cases"], quantities.loss_terms),
     "loss_distributed": cases_of_worlds,
@@ -133,7 +133,7 @@ FILES: dict[str, Callable[[Recorded], dict[str, Compare]]] = {
 }
 
 
-def cases(folder: Path) -> list[Case]:
+def cases(folder):
     """Every case of the files that `folder` has, named FILE.CASE."""
     found = [name for name in FILES if (folder / f"{name}.json").is_file()]
     return [
@@ -147,7 +147,7 @@ def cases(folder: Path) -> list[Case]:
 # Running them
 
 
-def check(case: Case, adapter: Any) -> Result:
+def check(case, adapter):
     """Runs a case; what it raises is its result, and so is that nothing was compared."""
     comparisons = []
     try:
@@ -159,7 +159,7 @@ def check(case: Case, adapter: Any) -> Result:
     return Result(case.name, comparisons, None, None if comparisons else "nothing is recorded")
 
 
-def main() -> int:
+def main():
     """Prints what failed and what was skipped, then the counts; the status is 1 if something failed or nothing ran."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)

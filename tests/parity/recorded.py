@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +30,7 @@ class Recorded:
     numbers: dict[str, Tensor]
 
     @classmethod
-    def read(cls, folder: Path, name: str) -> Recorded:
+    def read(cls, folder, name):
         """The settings `name`.json and the numbers `name`.safetensors, where there are any."""
         tensors = folder / f"{name}.safetensors"
         settings = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -39,24 +38,24 @@ class Recorded:
             settings["config"] = json.loads((folder / settings["config_file"]).read_text(encoding="utf-8"))
         return cls(settings, load_file(tensors) if tensors.is_file() else {})
 
-    def near(self, name: str, got: Any, key: str, absolute: float, relative: float = 0.0) -> Iterator[Comparison]:
+    def near(self, name, got, key, absolute, relative=0.0):
         """Compares with the recorded number `key`, if the file has it."""
         if key in self.numbers:
             yield near(name, got, self.numbers[key], absolute, relative)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self):
         """The recorded parameters of a model."""
         return {key.removeprefix("param."): value for key, value in self.numbers.items() if key.startswith("param.")}
 
 
-def double(value: Any) -> Tensor:
+def double(value):
     """A number, a tensor or a list of either in double precision, outside the graph."""
     if isinstance(value, Sequence) and value and isinstance(value[0], Tensor):
         return torch.stack([double(one) for one in value])
     return torch.as_tensor(value, dtype=torch.float64).detach()
 
 
-def near(name: str, got: Any, expected: Any, absolute: float, relative: float = 0.0) -> Comparison:
+def near(name, got, expected, absolute, relative=0.0):
     """Whether every number differs by at most `absolute + relative * |expected|`."""
     got, expected = double(got), double(expected)
     if got.shape != expected.shape:
@@ -66,7 +65,7 @@ def near(name: str, got: Any, expected: Any, absolute: float, relative: float = 
     return Comparison(name, float(difference.max()) if difference.numel() else 0.0, bool(within.all()))
 
 
-def same(name: str, got: Any, expected: Any) -> Comparison:
+def same(name, got, expected):
     """Whether two values or two tensors are equal."""
     if isinstance(got, Tensor) or isinstance(expected, Tensor):
         return near(name, got, expected, 0.0)

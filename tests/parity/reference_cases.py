@@ -3,12 +3,8 @@
 docs/specification.md defines every quantity.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
 import torch
-from tests.parity.recorded import Comparison, Recorded, double, near, same
-from torch import Tensor
+from tests.parity.recorded import double, near, same
 
 F32, F64 = torch.float32, torch.float64
 TOWERS = ("image", "text", "masked_image", "masked_text")
@@ -30,7 +26,7 @@ TRAVERSALS = {
 # Cases by file
 
 
-def model_outputs(recorded: Recorded, kind: str, adapter: Any) -> Iterator[Comparison]:
+def model_outputs(recorded, kind, adapter):
     """Raw and normalised means and log variances of whole and of masked inputs."""
     _, dtype, absolute, relative = next(row for row in TYPES if row[0] == kind)
     numbers, bounds = recorded.numbers, (absolute, relative)
@@ -57,7 +53,7 @@ def model_outputs(recorded: Recorded, kind: str, adapter: Any) -> Iterator[Compa
     yield from recorded.near("logit_bias", bias, f"out.{kind}.logit_bias", 1e-6)
 
 
-def model_gradients(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
+def model_gradients(recorded, adapter):
     """Norm, sum and largest entry of every parameter's gradient of a fixed combination of the outputs."""
     numbers, settings = recorded.numbers, recorded.settings
     model = adapter.load_model(settings["config"], {k: v.to(F64) for k, v in recorded.state().items()}, F64)
@@ -84,16 +80,16 @@ def model_gradients(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
         yield near(name, measured, expected, 1e-8 * max(mark["norm"], 1e-6) + 1e-10, 1e-7)
 
 
-def loss_inputs(recorded: Recorded, prefix: str, towers: Sequence[str]) -> dict[str, Tensor]:
+def loss_inputs(recorded, prefix, towers):
     names = [f"{tower}_{part}" for tower in towers for part in ("mean", "logvar")]
     return {name: recorded.numbers[f"{prefix}.{name}"].clone() for name in names}
 
 
-def scalars(values: dict[str, float]) -> dict[str, Tensor]:
+def scalars(values):
     return {key: torch.tensor(value, dtype=F64, requires_grad=True) for key, value in values.items()}
 
 
-def loss_terms(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparison]:
+def loss_terms(recorded, name, adapter):
     """Every weighted term, their sum and its gradients, in one process."""
     settings, case = recorded.settings, recorded.settings["cases"][name]
     inputs = loss_inputs(recorded, "in", TOWERS if case["uses_masked"] else TOWERS[:2])
@@ -120,7 +116,7 @@ def loss_terms(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparis
             yield near(f"grad.{key}", gradient, expected, 1e-10 * float(expected.abs().max()) + 1e-14, 1e-7)
 
 
-def loss_of_all_ranks(recorded: Recorded, world: str, adapter: Any) -> Iterator[Comparison]:
+def loss_of_all_ranks(recorded, world, adapter):
     """The loss of one process on the batches of all ranks, their masked rows first, and its gradients."""
     settings, batch, masked = recorded.settings, recorded.settings["local_batch"], recorded.settings["n_masked"]
     leaves = {key: value.requires_grad_() for key, value in loss_inputs(recorded, f"w{world}.in", TOWERS).items()}
@@ -137,7 +133,7 @@ def loss_of_all_ranks(recorded: Recorded, world: str, adapter: Any) -> Iterator[
         yield from recorded.near(f"grad.{key}", leaf.grad, f"w{world}.single_grad.{key}", 1e-12, 1e-7)
 
 
-def loss_of_each_rank(recorded: Recorded, world: str, adapter: Any) -> Iterator[Comparison]:
+def loss_of_each_rank(recorded, world, adapter):
     """The released loss on each rank, with the released exchange of texts; on two ranks that raises."""
     settings, official = recorded.settings, recorded.settings["worlds"][world]["official"]
     if "errors" in official:
@@ -150,7 +146,7 @@ def loss_of_each_rank(recorded: Recorded, world: str, adapter: Any) -> Iterator[
             yield near(f"rank{rank}.{key}", terms[rank][key], value, 1e-12, 1e-9)
 
 
-def pair_distances(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
+def pair_distances(recorded, adapter):
     """Logits and sampled distances of all pairs; divergences from the standard normal."""
     a, log_a, b, log_b = (recorded.numbers[f"in.{name}"] for name in ("mu1", "logvar1", "mu2", "logvar2"))
     factors = recorded.settings["logit_scale"], recorded.settings["logit_bias"]
@@ -163,7 +159,7 @@ def pair_distances(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
             yield from recorded.near(f"kl_{form}.{side}", value, f"{form}.kl_mean.{side}", 1e-12, 1e-10)
 
 
-def pair_inclusion(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
+def pair_inclusion(recorded, adapter):
     """Inclusion of pairs and of all in all, exact and official."""
     settings, numbers = recorded.settings, recorded.numbers
     all_pairs = tuple(numbers[f"in.{name}"] for name in ("mu1", "logvar1", "mu2", "logvar2"))
@@ -192,7 +188,7 @@ def pair_inclusion(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
     yield from recorded.near("H_matrix", matrix, "exact.inclusion_H_batchwise", 1e-9, 1e-9)
 
 
-def em_weights(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparison]:
+def em_weights(recorded, name, adapter):
     """Mixing weights after 1, after 5 and after the last round, and the classifier that they make."""
     settings, numbers, case = recorded.settings, recorded.numbers, recorded.settings["em_cases"][name]
     means, log_vars, seen = (numbers[f"em.in.{key}"] for key in ("prompt_means", "prompt_logvar", "observations"))
@@ -213,7 +209,7 @@ def em_weights(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparis
     yield from recorded.near("variances", spread, f"em.{name}.variances", 1e-8, 1e-6)
 
 
-def whole_bprw(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparison]:
+def whole_bprw(recorded, name, adapter):
     """From prompts and images to re-weighted classifiers, of the classes whose draws are recorded."""
     numbers, case = recorded.numbers, recorded.settings[name]
     rule = {key: case[key] for key in ("alpha", "multiplier", "nn", "stable_eps", "prior")}
@@ -229,7 +225,7 @@ def whole_bprw(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparis
     yield near("variances", spread, numbers[f"{name}.variances"][:, few], 1e-8, 1e-6)
 
 
-def prompt_filter(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparison]:
+def prompt_filter(recorded, name, adapter):
     """The classifier of the prompts that a rule keeps."""
     numbers, case = recorded.numbers, recorded.settings["filters"][name]
     means = numbers.get("filter.in.means", numbers["em.in.prompt_means"])
@@ -238,7 +234,7 @@ def prompt_filter(recorded: Recorded, name: str, adapter: Any) -> Iterator[Compa
     yield from recorded.near("variances", variances, f"filter.{name}.variances", 1e-12)
 
 
-def average_prompts(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
+def average_prompts(recorded, adapter):
     """The even average of all prompts, and the logits of images with it."""
     numbers = recorded.numbers
     classifier, variances = adapter.aggregate_prompts(numbers["em.in.prompt_means"], numbers["em.in.prompt_logvar"])
@@ -252,7 +248,7 @@ def average_prompts(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
     yield from recorded.near("logits_with_var", with_var, "zeroshot.logits_unc", 1e-9)
 
 
-def resized_table(recorded: Recorded, kind: str, name: str, adapter: Any) -> Iterator[Comparison]:
+def resized_table(recorded, kind, name, adapter):
     """A table of positions or tokens for a model of another size."""
     place, numbers = f"{kind}.{name}", recorded.numbers
     table = numbers[f"{place}.in_checkpoint"]
@@ -267,7 +263,7 @@ def resized_table(recorded: Recorded, kind: str, name: str, adapter: Any) -> Ite
     yield from recorded.near("table", got, f"{place}.out", bound)
 
 
-def masked_tokens(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparison]:
+def masked_tokens(recorded, name, adapter):
     """How many rows are masked, and their tokens."""
     case, numbers = recorded.settings["cases"][name], recorded.numbers
     yield same("count", adapter.masked_count(case["batch"], case["drop_ratio"]), case["n_masked"])
@@ -276,13 +272,13 @@ def masked_tokens(recorded: Recorded, name: str, adapter: Any) -> Iterator[Compa
     yield same("tokens", masked, numbers[f"{name}.masked_tokens"])
 
 
-def kept_patches(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
+def kept_patches(recorded, adapter):
     """How many patches a masked view keeps."""
     for patches, ratio, kept in recorded.settings["keep_count"]:
         yield same(f"{patches}_{ratio}", adapter.kept_patches(patches, ratio), kept)
 
 
-def training_steps(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
+def training_steps(recorded, adapter):
     """The loss of each step, and the parameters after the last."""
     settings, numbers = recorded.settings, recorded.numbers
     batches = []
@@ -300,7 +296,7 @@ def training_steps(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
         yield from recorded.near(f"final.{name}", final[name], f"final.{name}", 1e-6, 1e-6)
 
 
-def uncertainty_bins(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparison]:
+def uncertainty_bins(recorded, name, adapter):
     """Accuracy by uncertainty, and its correlation with the bin."""
     case, numbers = recorded.settings["unc_bins"][name], recorded.numbers
     for top in ("top1", "top5"):
@@ -310,7 +306,7 @@ def uncertainty_bins(recorded: Recorded, name: str, adapter: Any) -> Iterator[Co
         yield near(f"correlation_{top}", correlation, case[f"corr_{top}"], 1e-10)
 
 
-def zero_shot(recorded: Recorded, kind: str, adapter: Any) -> Iterator[Comparison]:
+def zero_shot(recorded, kind, adapter):
     """Accuracies by means ("plain") or with class variances ("unc")."""
     inputs = [recorded.numbers[f"zeroshot.{key}"] for key in ("image_mean", "image_logvar", "labels", "classifier")]
     spread = recorded.numbers["zeroshot.unc_weight"] if kind == "unc" else None
@@ -320,7 +316,7 @@ def zero_shot(recorded: Recorded, kind: str, adapter: Any) -> Iterator[Compariso
         yield near(key, found[key], expected[key], 1e-10)
 
 
-def retrieval(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
+def retrieval(recorded, adapter):
     """Ranks of partners, and the order of all candidates by the scores with uncertainty."""
     numbers = recorded.numbers
     found = adapter.ranking_metrics(numbers["rank.image"], numbers["rank.text"], 50.0)
@@ -332,7 +328,7 @@ def retrieval(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
     yield same("text_to_image", to_images, numbers["retrieval.t2i_rank"])
 
 
-def hierarcaps(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparison]:
+def hierarcaps(recorded, name, adapter):
     """Precision and recall of a walk, of each image and on average in percent."""
     numbers, expected = recorded.numbers, recorded.settings["runs"][name]
     inputs = [numbers[key].to(F64) for key in ("image_mean", "image_logvar", "text_mean", "text_logvar")]
@@ -344,7 +340,7 @@ def hierarcaps(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparis
     yield from recorded.near("recall_per_image", recall, f"{name}.recall_per_image", 1e-6)
 
 
-def learning_rates(recorded: Recorded, index: int, adapter: Any) -> Iterator[Comparison]:
+def learning_rates(recorded, index, adapter):
     """The learning rate of some steps."""
     case = recorded.settings["schedules"][index]
     rule = {key: value for key, value in case.items() if key.startswith("cooldown")}
@@ -353,14 +349,14 @@ def learning_rates(recorded: Recorded, index: int, adapter: Any) -> Iterator[Com
     yield near(case["kind"], rates, case["lr"], 1e-18, 1e-12)
 
 
-def parameters_without_decay(recorded: Recorded, name: str, adapter: Any) -> Iterator[Comparison]:
+def parameters_without_decay(recorded, name, adapter):
     """Which parameters do not decay."""
     group = recorded.settings["decay_groups"][name]
     found = [key for key, shape in group["shapes"].items() if adapter.no_decay(key, shape)]
     yield same("names", sorted(found), sorted(group["no_decay"]))
 
 
-def checkpoint_layout(recorded: Recorded, adapter: Any) -> Iterator[Comparison]:
+def checkpoint_layout(recorded, adapter):
     """Names, order and shapes of a model's tensors."""
     shapes, config = recorded.settings["tensors_shapes"], recorded.settings["config"]
     model = adapter.load_model(config, {name: torch.zeros(shape) for name, shape in shapes.items()}, F32)

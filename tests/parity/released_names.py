@@ -1,24 +1,20 @@
 """The released code's hyper-parameters under our names, and our loss terms under its names, with its guards."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from prolip.distributed import Peers
-from prolip.gaussian import Gaussian
 from prolip.losses import ProlipLoss, vib_loss
 from prolip.losses.config import LossConfig
 from prolip.metrics import bprw
-from prolip.metrics.mixture_weights import FittedWeights, fit_weights, prior_weights
-from prolip.models import ProLIPOutput
+from prolip.metrics.mixture_weights import fit_weights, prior_weights
 
 Terms = dict[str, Tensor]
 _INCLUSION_LIMIT = 1e5
 _VIB_LIMIT = 1e4
 
 
-def loss_config(hyper: dict[str, Any]) -> LossConfig:
+def loss_config(hyper):
     """Our names for the released code's hyper-parameters."""
     return LossConfig(
         ppcl_weight=hyper["ppcl_lambda"],
@@ -32,7 +28,7 @@ def loss_config(hyper: dict[str, Any]) -> LossConfig:
     )
 
 
-def official_terms(output: ProLIPOutput, config: LossConfig) -> Terms:
+def official_terms(output, config):
     """The library's terms under the released names, with the released guards."""
     terms = ProlipLoss(config, Peers())(output)
     named = {"ppcl": terms.ppcl}
@@ -55,9 +51,7 @@ def official_terms(output: ProLIPOutput, config: LossConfig) -> Terms:
     return named
 
 
-def bprw_config(
-    alpha: float, multiplier: float, stable_eps: float | None, prior: str | None, **rest: Any
-) -> bprw.BprwConfig:
+def bprw_config(alpha, multiplier, stable_eps, prior, **rest):
     """Our names for the released code's prompt re-weighting."""
     names = {
         None: "uniform",
@@ -75,7 +69,7 @@ def bprw_config(
     )
 
 
-def fit_observations(prompts: Gaussian, observations: Tensor, config: bprw.BprwConfig) -> FittedWeights:
+def fit_observations(prompts, observations, config):
     """Weights of prompts [C, K, D] from samples [C, S, D], by the library's steps."""
     seen = bprw.Observations(observations, None, torch.ones_like(observations[..., 0]))
     return fit_weights(

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from tests.parity.released_names import bprw_config, fit_observations
 from prolip.gaussian import Gaussian
 
 VECTORS = Path(__file__).resolve().parent / "vectors"
-SETTINGS: dict[str, Any] = json.loads((VECTORS / "bprw.json").read_text(encoding="utf-8"))
+SETTINGS = json.loads((VECTORS / "bprw.json").read_text(encoding="utf-8"))
 NUMBERS = load_file(VECTORS / "bprw.safetensors")
 PROMPTS = Gaussian(NUMBERS["em.in.prompt_means"], NUMBERS["em.in.prompt_logvar"])
 

@@ -1,15 +1,12 @@
 """Cleaning equals open_clip's: which captions need none of ftfy, and ids of its tokenizers with each `clean`."""
 
 import json
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import ftfy
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import example, given, settings, strategies as st
 from open_clip import SimpleTokenizer
 from open_clip.tokenizer import HFTokenizer, basic_clean, canonicalize_text, get_clean_fn
@@ -20,16 +17,16 @@ from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 
 Clean = Literal["lower", "whitespace", "canonicalize"]
-CLEANS: tuple[Clean, ...] = ("lower", "whitespace", "canonicalize")
+CLEANS = ("lower", "whitespace", "canonicalize")
 PLAIN = [chr(code) for code in range(32, 127)] + ["\t", "\n", "\r"]
 MOSTLY_PLAIN = st.text(st.sampled_from([*PLAIN, *"&&&;#aé’\xa0Ã_ſİΣ\u2028"]), max_size=40)
 
 
-def _every_triple(letters: list[str]) -> str:
+def _every_triple(letters):
     """A text in which each three of the letters follow one another: a de Bruijn sequence."""
     count, place, words = len(letters), [0] * 4, []
 
-    def extend(length: int, period: int) -> None:
+    def extend(length, period):
         if length > 3:
             if 3 % period == 0:
                 words.extend(place[1 : period + 1])
@@ -83,14 +80,12 @@ def test_clip_ids_of_any_text_equal_open_clips_with_each_cleaning(captions, clea
 
 
 @cache
-def _clips(clean: Clean) -> tuple[Tokenizer, SimpleTokenizer]:
+def _clips(clean):
     ours = Tokenizer(TokenizerConfig(context_length=50, clean=clean))
     return ours, SimpleTokenizer(context_length=50, clean=clean)
 
 
-def _pair(
-    make: Callable[[], tokenizers.Tokenizer], folder: Path, clean: Clean, length: int, config: dict[str, Any]
-) -> tuple[Tokenizer, Any]:
+def _pair(make, folder, clean, length, config):
     """Our tokenizer of a file and open_clip's of its folder."""
     make().save(str(folder / "tokenizer.json"))
     written = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **config}

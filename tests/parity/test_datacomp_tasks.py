@@ -93,7 +93,7 @@ def test_each_task_has_datacomps_size_metric_and_folder(line):
 
 
 def test_averages_are_over_datacomps_tasks():
-    def members(average: str) -> set[str]:
+    def members(average):
         return {task.name for task in TASKS.values() if average in task.averages}
 
     assert members("imagenet") == {"ImageNet 1k"}

@@ -18,7 +18,7 @@ SIZES = [(24, 24), (25, 24), (24, 31), (97, 40), (40, 97), (7, 90), (23, 11), (2
 SHARDS = 3
 
 
-def encoded_images() -> dict[str, bytes]:
+def encoded_images():
     """Images by member name, in the order in which they are written; names are not in the order of the alphabet."""
     draw = np.random.default_rng(7)
     made = {}
@@ -32,7 +32,7 @@ def encoded_images() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
+def written(tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("evaluation"), encoded_images()
     names = list(made)
     for shard in range(SHARDS):

@@ -26,7 +26,7 @@ class Read(NamedTuple):
     members: Members
 
 
-def of_tarfile(paths: list[Path]) -> Read:
+def of_tarfile(paths):
     """What tarfile reads of the samples whose image is one."""
     samples = {}
     for path in paths:
@@ -37,7 +37,7 @@ def of_tarfile(paths: list[Path]) -> Read:
     return Read(list(good), {extension: [members.get(extension) for members in good.values()] for extension in KEPT})
 
 
-def of_loader(config: LoaderConfig, world_size: int = 1) -> Read:
+def of_loader(config, world_size=1):
     keys = []
     members = {extension: [] for extension in config.keep_members}
     for rank in range(world_size):
@@ -50,11 +50,11 @@ def of_loader(config: LoaderConfig, world_size: int = 1) -> Read:
     return Read(keys, members)
 
 
-def by_key(read: Read) -> dict[str, list[bytes | None]]:
+def by_key(read):
     return {key: [some[place] for some in read.members.values()] for place, key in enumerate(read.keys)}
 
 
-def evaluation(paths: list[Path], **changes: object) -> LoaderConfig:
+def evaluation(paths, **changes):
     settings = {
         "shards": tuple(map(str, paths)),
         "batch_size": 3,
@@ -77,14 +77,7 @@ def evaluation(paths: list[Path], **changes: object) -> LoaderConfig:
     st.booleans(),
     st.integers(0, 2**32),
 )
-def test_kept_members_equal_those_read_by_tarfile(
-    shards,
-    threads,
-    world_size,
-    batch_size,
-    packed,
-    seed,
-):
+def test_kept_members_equal_those_read_by_tarfile(shards, threads, world_size, batch_size, packed, seed):
     draw = random.Random(seed)  # of bytes: too many to be hypothesis's own draws
     with tempfile.TemporaryDirectory() as folder:
         paths = []

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tests.support.images import encode, noise
 from tests.support.native_pixels import native_pixels
@@ -17,7 +16,6 @@ from timm.data.naflex_transforms import Patchify, ResizeToSequence, get_image_si
 
 from prolip.data import (
     AugmentConfig,
-    Batch,
     BatchLoader,
     MaskConfig,
     NativeConfig,
@@ -59,20 +57,20 @@ IMAGES = {f"k{number:02}": noise(number, (20 + 13 * number % 90, 100 - 5 * numbe
 NATIVE = NativeConfig(patch_size=8, seq_lens=(30,), token_budget=256, batch_divisor=1)
 
 
-def patches_of(batch: Batch) -> PatchArrays:
+def patches_of(batch):
     assert isinstance(batch.images, PatchArrays)
     return batch.images
 
 
 @pytest.fixture(scope="module")
-def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
+def shard(tmp_path_factory):
     path = tmp_path_factory.mktemp("mixed") / "0.tar"
     files = [[(f"{key}.png", encode(image, "PNG")), (f"{key}.txt", b"a cat")] for key, image in IMAGES.items()]
     write_tar(path, itertools.chain.from_iterable(files))
     return str(path)
 
 
-def patchified(image: Image.Image, grid: NDArray[np.int32]) -> NDArray[np.uint8]:
+def patchified(image, grid):
     rows, columns = grid.tolist()
     pixels = np.asarray(image.resize((columns * 8, rows * 8), Image.Resampling.BICUBIC))
     return pixels.reshape(rows, 8, columns, 8, 3).swapaxes(1, 2).reshape(rows * columns, 192)

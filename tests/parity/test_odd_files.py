@@ -8,12 +8,11 @@ import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.parity.test_pixels import Pixels, by_pil, encode, jpegs, pngs, raw_png, scene, webps, with_sampling
+from tests.parity.test_pixels import by_pil, encode, jpegs, pngs, raw_png, scene, webps, with_sampling
 
 from prolip.data import DataError, decode
 
@@ -34,7 +33,7 @@ REFUSALS = (
 """What PIL raises on damaged files."""
 
 
-def as_pil(data: bytes) -> Pixels | None:
+def as_pil(data):
     """PIL's pixels; `None` for a file that it refuses."""
     try:
         return by_pil(data)
@@ -42,7 +41,7 @@ def as_pil(data: bytes) -> Pixels | None:
         return None
 
 
-def check(name: str, data: bytes) -> bool:
+def check(name, data):
     """Ours are Pillow's pixels. A file that Pillow refuses may be read or refused. Whether Pillow reads it."""
     expected = as_pil(data)
     if expected is None:
@@ -55,17 +54,17 @@ def check(name: str, data: bytes) -> bool:
     return True
 
 
-def segment(marker: int, content: bytes) -> bytes:
+def segment(marker, content):
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
 
 
-def without(data: bytes, marker: int) -> bytes:
+def without(data, marker):
     """A JPEG without its first segment of a kind."""
     at = data.index(bytes([0xFF, marker]))
     return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
 
 
-def with_names(data: bytes, names: bytes) -> bytes:
+def with_names(data, names):
     """A JPEG whose three components are called by other numbers."""
     frame, scan, changed = data.index(b"\xff\xc0"), data.index(b"\xff\xda"), bytearray(data)
     changed[frame + 10 : frame + 19 : 3] = names
@@ -73,7 +72,7 @@ def with_names(data: bytes, names: bytes) -> bytes:
     return bytes(changed)
 
 
-def odd_jpegs() -> Iterator[tuple[str, bytes]]:
+def odd_jpegs():
     """What tells the colours of three components (names, JFIF, Adobe), other processes, what stands between."""
     plain = encode(IMAGE, "JPEG")
     for names in (b"RGB", b"rgb", b"\0\1\2", b"\1\x22\x23"):
@@ -124,10 +123,10 @@ CHUNKS = {
 }
 
 
-def odd_pngs() -> Iterator[tuple[str, bytes]]:
+def odd_pngs():
     """Wrong checksums, of each chunk and of the samples; more samples than pixels; chunks before and behind them."""
 
-    def chunk(name: bytes, content: bytes, checksum: bytes = b"") -> bytes:
+    def chunk(name, content, checksum=b""):
         checksum = checksum or struct.pack(">I", zlib.crc32(name + content))
         return struct.pack(">I", len(content)) + name + content + checksum
 
@@ -154,7 +153,7 @@ def odd_pngs() -> Iterator[tuple[str, bytes]]:
                 yield f"{kind} {name!r} {right} behind", start + head + data + extra + end
 
 
-def odd_webps() -> Iterator[tuple[str, bytes]]:
+def odd_webps():
     """Containers that say another length than they have."""
     others = [scene(37, 51, seed) for seed in (3, 4)]
     for name, data in {
@@ -210,7 +209,7 @@ def test_damaged_files_raise_where_pil_raises(files, more_refused):
     assert found["more refused"] <= more_refused * found.total()
 
 
-def _is_large(data: bytes) -> bool:
+def _is_large(data):
     """Whether it announces so many pixels that PIL would be slow, or stop by its own limit."""
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -219,7 +218,7 @@ def _is_large(data: bytes) -> bool:
         return False
 
 
-def _compare(data: bytes) -> str:
+def _compare(data):
     expected = as_pil(data)
     try:
         pixels = decode(data)

@@ -33,7 +33,7 @@ SAMPLINGS = {
 OPERATIONS = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
 
 
-def scene(width: int, height: int, seed: int = 0) -> Image.Image:
+def scene(width, height, seed=0):
     """An image with smooth parts, edges and some noise."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
@@ -44,12 +44,12 @@ def scene(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
-def by_pil(data: bytes) -> Pixels:
+def by_pil(data):
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
 
-def with_alpha(image: Image.Image, seed: int = 1) -> Image.Image:
+def with_alpha(image, seed=1):
     alpha = np.random.default_rng(seed).integers(0, 256, (image.height, image.width), dtype=np.uint8)
     alpha[: image.height // 3] = 0
     image = image.copy()
@@ -57,7 +57,7 @@ def with_alpha(image: Image.Image, seed: int = 1) -> Image.Image:
     return image
 
 
-def jpegs() -> dict[str, bytes]:
+def jpegs():
     files = {}
     for width, height in SIZES:
         image, size = scene(width, height), f"{width}x{height}"
@@ -88,7 +88,7 @@ def jpegs() -> dict[str, bytes]:
     return files
 
 
-def with_sampling(data: bytes, factors: str, cut: int) -> bytes:
+def with_sampling(data, factors, cut):
     """The same blocks as an image whose components are sampled as PIL does not write it, columns and rows of each."""
     at = data.index(b"\xff\xc0") + 5
     height, width = struct.unpack(">HH", data[at : at + 4])
@@ -102,13 +102,13 @@ def with_sampling(data: bytes, factors: str, cut: int) -> bytes:
     return bytes(changed)
 
 
-def as_ycck(cmyk: bytes) -> bytes:
+def as_ycck(cmyk):
     """The same samples declared as YCCK by the colour transform in the Adobe marker."""
     at = cmyk.index(b"Adobe")
     return cmyk[: at + 11] + b"\x02" + cmyk[at + 12 :]
 
 
-def webps() -> dict[str, bytes]:
+def webps():
     files = {}
     for width, height in SIZES:
         image, size = scene(width, height), f"{width}x{height}"
@@ -124,14 +124,12 @@ def webps() -> dict[str, bytes]:
     return files
 
 
-def raw_png(
-    width: int, height: int, depth: int, color: int, *, interlaced: bool, palette: int, transparent: bytes = b""
-) -> bytes:
+def raw_png(width, height, depth, color, *, interlaced, palette, transparent=b""):
     """A PNG of random samples, of any kind that the format has."""
     generator = np.random.default_rng([width, height, depth, color])
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
 
-    def rows(columns: int, lines: int) -> bytes:
+    def rows(columns, lines):
         row = (columns * channels * depth + 7) // 8
         return b"".join(b"\0" + generator.bytes(row) for _ in range(lines)) if columns else b""
 
@@ -146,7 +144,7 @@ def raw_png(
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + colours + data
 
 
-def pngs() -> dict[str, bytes]:
+def pngs():
     files = {}
     kinds = [(depth, 0) for depth in (1, 2, 4, 8, 16)] + [(depth, 3) for depth in (1, 2, 4, 8)]
     kinds += [(depth, color) for depth in (8, 16) for color in (2, 4, 6)]
@@ -204,24 +202,24 @@ def test_bytes_that_are_no_image_raise_a_data_error(data):
         decode(data)
 
 
-def resized_by_pil(image: Pixels, box: tuple[int, int, int, int], size: tuple[int, int]) -> Pixels:
+def resized_by_pil(image, box, size):
     x, y, width, height = box
     crop = Image.fromarray(image).crop((x, y, x + width, y + height))
     return np.asarray(crop.resize(size, Image.Resampling.BICUBIC))
 
 
-def resized_along_columns_first(box: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
+def resized_along_columns_first(box, size):
     """Whether Pillow 13 makes its two passes in the other order, which earlier versions never did."""
     return max(0, box[3] - size[1]) > 2 * max(0, box[2] - size[0])
 
 
-def random_box(generator: random.Random, width: int, height: int, least: float) -> tuple[int, int, int, int]:
+def random_box(generator, width, height, least):
     box_width = generator.randint(max(1, int(width * least)), width)
     box_height = generator.randint(max(1, int(height * least)), height)
     return generator.randint(0, width - box_width), generator.randint(0, height - box_height), box_width, box_height
 
 
-def check_resizing(image: Pixels, generator: random.Random, least: float) -> None:
+def check_resizing(image, generator, least):
     box = random_box(generator, image.shape[1], image.shape[0], least)
     size = generator.choice([(224, 224), (generator.randint(1, 300), generator.randint(1, 300))])
     if PIL_VERSION < 13 and resized_along_columns_first(box, size):
@@ -246,7 +244,7 @@ def test_the_conformance_corpus_is_the_installed_pillows():
     assert rows[0] == rows[1]
 
 
-def evaluated_by_pil(data: bytes, size: int) -> Pixels:
+def evaluated_by_pil(data, size):
     image = Image.fromarray(by_pil(data))
     return np.asarray(F.center_crop(F.resize(image, size, InterpolationMode.BICUBIC), size))
 
@@ -260,7 +258,7 @@ def test_evaluation_pixels_equal_torchvisions(size):
         assert np.array_equal(_core.preprocess_image(data, size), evaluated_by_pil(data, size)), (width, height)
 
 
-def jittered_by_torchvision(image: Pixels, factors: list[float | None], order: list[int]) -> Pixels:
+def jittered_by_torchvision(image, factors, order):
     result = Image.fromarray(image)
     for step in order:
         factor = factors[step]
@@ -269,7 +267,7 @@ def jittered_by_torchvision(image: Pixels, factors: list[float | None], order: l
     return np.asarray(result)
 
 
-def random_jitter(generator: random.Random) -> tuple[list[float | None], list[int]]:
+def random_jitter(generator):
     """Factors as torchvision draws them, in single precision."""
     factors = [float(np.float32(generator.uniform(0.5, 1.5))) for _ in range(3)]
     factors.append(float(np.float32(generator.uniform(-0.5, 0.5))))
@@ -277,7 +275,7 @@ def random_jitter(generator: random.Random) -> tuple[list[float | None], list[in
     return factors, generator.sample(range(4), 4)
 
 
-def all_colours(step: int) -> Pixels:
+def all_colours(step):
     levels = np.arange(0, 256, step, dtype=np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1)
     return cube.reshape(-1, len(levels), 3)

@@ -13,7 +13,7 @@ ROOT = HERE.parents[1]
 
 
 @pytest.fixture(scope="module")
-def ours() -> Adapter:
+def ours():
     return Adapter()
 
 
@@ -27,10 +27,10 @@ def test_our_functions_reproduce_the_recorded_reference_numbers(case, ours):
 
 def test_the_checker_reports_wrong_numbers_and_skips_missing_functions():
     class Wrong(Adapter):
-        def kept_patches(self, n_patches: int, ratio: float) -> int:
+        def kept_patches(self, n_patches, ratio):
             return round(n_patches * ratio)
 
-        def masked_count(self, batch: int, drop_ratio: float) -> int:
+        def masked_count(self, batch, drop_ratio):
             raise NotImplementedError
 
     results = {case.name: check(case, Wrong()) for case in cases(HERE / "vectors") if case.name.startswith("masking.")}
@@ -41,7 +41,7 @@ def test_the_checker_reports_wrong_numbers_and_skips_missing_functions():
     assert all(result.skipped for result in results.values())
 
 
-def run(checker: list[str]) -> str:
+def run(checker):
     found = forked.run([sys.executable, *checker], cwd=ROOT)
     assert found.returncode == 0, found.stdout + found.stderr
     return found.stdout

@@ -5,7 +5,6 @@ import html.entities
 import random
 import sys
 import unicodedata
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -51,7 +50,7 @@ FRAGMENTS = [
 # fmt: on
 
 
-def _captions(count: int, seed: int) -> Iterator[str]:
+def _captions(count, seed):
     """Captions from plain to adversarial: whole words, glued fragments, random characters, very long ones."""
     draw = random.Random(seed)
     entities = sorted(html.entities.html5)
@@ -75,18 +74,18 @@ def _captions(count: int, seed: int) -> Iterator[str]:
             )
 
 
-def _differences(captions: list[str], ours: Tokenizer, theirs: SimpleTokenizer) -> list[str]:
+def _differences(captions, ours, theirs):
     found = np.any(ours.encode(captions) != theirs(captions).numpy(), axis=1)
     return [ascii(captions[row]) for row in np.flatnonzero(found)]
 
 
 @pytest.fixture(scope="module")
-def reference() -> SimpleTokenizer:
+def reference():
     return SimpleTokenizer(context_length=LENGTH)
 
 
 @pytest.fixture(scope="module")
-def clip() -> Tokenizer:
+def clip():
     return Tokenizer(TokenizerConfig(kind="clip", context_length=LENGTH))
 
 
@@ -159,7 +158,7 @@ def test_clip_ids_of_hierarcaps_captions_equal_open_clips(clip, reference, share
 CORPUS = [caption for caption in _captions(1600, seed=5) if caption.isprintable()]
 
 
-def _byte_level() -> tokenizers.Tokenizer:
+def _byte_level():
     """As GPT-2's and RoBERTa's: its expression looks ahead, which not every engine can."""
     made = tokenizers.Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -170,7 +169,7 @@ def _byte_level() -> tokenizers.Tokenizer:
     return made
 
 
-def _word_piece() -> tokenizers.Tokenizer:
+def _word_piece():
     """As BERT's."""
     made = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -185,7 +184,7 @@ def _word_piece() -> tokenizers.Tokenizer:
     return made
 
 
-def _unigram() -> tokenizers.Tokenizer:
+def _unigram():
     """As T5's and SigLIP's: pieces with probabilities, blanks marked, an end token alone."""
     made = tokenizers.Tokenizer(models.Unigram())
     made.normalizer = normalizers.Sequence(
@@ -199,7 +198,7 @@ def _unigram() -> tokenizers.Tokenizer:
     return made
 
 
-def _small_bpe() -> tokenizers.Tokenizer:
+def _small_bpe():
     """As the emoji shards': lower case, cut at white space and signs, nothing added."""
     made = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]"))
     made.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])

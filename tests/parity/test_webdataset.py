@@ -7,7 +7,6 @@ import json
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ TOKENIZER = TokenizerConfig(context_length=8)
 KEPT = ("json", "png", "seg.png", "cls", "txt")
 
 
-def png(shade: int) -> bytes:
+def png(shade):
     return encode(Image.new("RGB", (8, 8), (shade, 255 - shade, 3)), "png")
 
 
@@ -47,7 +46,7 @@ ENDS = {
 }
 
 
-def write(path: Path, entries: Iterable[Entry], kind: int = tarfile.PAX_FORMAT, end: bytes = bytes(1024)) -> None:
+def write(path, entries, kind=tarfile.PAX_FORMAT, end=bytes(1024)):
     """Writes an archive; packed if the path says so."""
     with io.BytesIO() as stream, tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
         for entry in entries:
@@ -73,12 +72,12 @@ class Theirs(NamedTuple):
     """How many those are."""
 
 
-def theirs(paths: Iterable[Path]) -> Theirs:
+def theirs(paths):
     """What webdataset reads from shards, going on where it would raise."""
     samples = []
     doubled = set()
 
-    def go_on(error: Exception) -> bool:
+    def go_on(error):
         assert "duplicate file name" in str(error)
         doubled.add(len(samples))
         return True
@@ -90,12 +89,12 @@ def theirs(paths: Iterable[Path]) -> Theirs:
     return Theirs([sample for place, sample in enumerate(samples) if place not in doubled], len(doubled))
 
 
-def usable(sample: dict[str, Any]) -> bool:
+def usable(sample):
     """Whether open_clip's training takes a sample: one with an image and a caption."""
     return "txt" in sample and ("png" in sample or "jpg" in sample)
 
 
-def evaluation(*paths: Path, require_end: bool = False) -> BatchLoader:
+def evaluation(*paths, require_end=False):
     """A loader that accepts archives without an end, as webdataset does."""
     return BatchLoader(
         LoaderConfig(
@@ -112,12 +111,12 @@ def evaluation(*paths: Path, require_end: bool = False) -> BatchLoader:
     )
 
 
-def shown(key: str) -> str:
+def shown(key):
     """A key of webdataset's as we have it: bytes that are not UTF-8, half-characters there, are written out here."""
     return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def compare(*paths: Path, plain: Iterable[Path] = ()) -> int:
+def compare(*paths, plain=()):
     """Compares what both read; webdataset from `plain` where it cannot unpack. Gives the number of samples."""
     found = theirs(plain or paths)
     expected = [sample for sample in found.samples if usable(sample)]
@@ -147,7 +146,7 @@ def compare(*paths: Path, plain: Iterable[Path] = ()) -> int:
     return len(expected)
 
 
-def entry(name: str, place: int, kind: bytes = tarfile.REGTYPE) -> Entry:
+def entry(name, place, kind=tarfile.REGTYPE):
     """A member whose bytes fit its extension and tell its place; a name that ends in a slash is a folder."""
     data = b""
     match name.rsplit(".", 1)[-1].lower():
@@ -254,9 +253,7 @@ SHARD = st.tuples(
 @settings(max_examples=150)
 @example([([("a.png", b"0"), ("é./", b"7"), ("a.txt", b"0")], tarfile.PAX_FORMAT, "as tar ends it", "tar")])
 @given(st.lists(SHARD, min_size=1, max_size=3))
-def test_random_shards_are_grouped_as_webdataset_groups_them(
-    shards,
-):
+def test_random_shards_are_grouped_as_webdataset_groups_them(shards):
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for number, (names, kind, end, suffix) in enumerate(shards):

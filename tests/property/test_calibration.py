@@ -4,7 +4,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from prolip.calibration.abstain import abstention_threshold, threshold_order
 from prolip.calibration.calibration import score_labels
@@ -15,7 +14,7 @@ from prolip.inference.classify import Similarity, weigh
 SPLITS, CALIBRATION, ITEMS, LABELS = 1000, 200, 1000, 6
 
 
-def population(seed: int = 0) -> tuple[Tensor, Tensor]:
+def population(seed=0):
     """Probabilities of a model that is too sure, and labels: the guarantees need no good probabilities."""
     draws = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(ITEMS, LABELS, generator=draws, dtype=torch.float64)
@@ -23,13 +22,13 @@ def population(seed: int = 0) -> tuple[Tensor, Tensor]:
     return (2.5 * logits).softmax(dim=1), labels
 
 
-def splits(seed: int = 1) -> Tensor:
+def splits(seed=1):
     """Random orders of the items, i64 [SPLITS, ITEMS]; the first `CALIBRATION` of each calibrate."""
     draws = torch.Generator().manual_seed(seed)
     return torch.rand(SPLITS, ITEMS, generator=draws).argsort(dim=1)
 
 
-def check_coverage(scores: Tensor, labels: Tensor) -> None:
+def check_coverage(scores, labels):
     """Over all splits, the threshold of some items contains the right label of the others as often as promised."""
     drawn = scores.gather(1, labels[:, None])[:, 0][splits()]
     for guarantee in (0.8, 0.9, 0.95):

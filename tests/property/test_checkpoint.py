@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -31,7 +30,7 @@ from prolip.distributed import Ranks
 NOTES = Notes(step=1, world_size=2, elapsed_s=0.0, cursor={}, config="", model_config={})
 
 
-def make(*, sharded: bool) -> tuple[nn.Module, torch.optim.Optimizer]:
+def make(*, sharded):
     """A model that took a step, the same on all ranks."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(40, 7), nn.Linear(7, 3))  # sizes that do not divide among the ranks
@@ -45,7 +44,7 @@ def make(*, sharded: bool) -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def as_rank(rank: int, folder: Path) -> None:
+def as_rank(rank, folder):
     """One of two ranks: saves a whole model, a sharded one, and fails."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=(folder / "store").as_uri(), rank=rank, world_size=2)
@@ -83,7 +82,7 @@ def as_rank(rank: int, folder: Path) -> None:
     with RunLock(folder / "shared", ranks):
         pass
 
-    def full_disk(descriptor: int) -> None:
+    def full_disk(descriptor):
         raise OSError("no space left")
 
     if rank == 1:
@@ -100,7 +99,7 @@ def as_rank(rank: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """What two ranks saved."""
     folder = tmp_path_factory.mktemp("ranks")
     processes = [FORKSERVER.Process(target=as_rank, args=(rank, folder), daemon=True) for rank in range(2)]

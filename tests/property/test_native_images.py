@@ -1,13 +1,11 @@
 """Images at their native aspect: positions, and one result for an image alone and padded."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
-from torch import Tensor
 
 from prolip.images.tensors import Patches
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
@@ -21,19 +19,19 @@ TOWERS = [
 ] + [replace(VISION, pool_type="map", embed_unc=False)]
 
 
-def model_of(vision: VisionConfig, **changes: Any) -> ProLIP:
+def model_of(vision, **changes):
     torch.manual_seed(0)
     text = TextConfig(layers=1, width=16, heads=2, context_length=4, vocab_size=9)
     config = ModelConfig(embed_dim=16, vision=replace(vision, **changes), text=text)
     return ProLIP(config).double()
 
 
-def pixels(grid: tuple[int, int], seed: int = 0) -> Tensor:
+def pixels(grid, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(3, 2 * grid[0], 2 * grid[1], generator=generator, dtype=torch.float64)
 
 
-def results(model: ProLIP, images: list[Patches], kept: Tensor | None = None) -> list[Tensor]:
+def results(model, images, kept=None):
     """Means and log variances of all images, then the gradients of all parameters."""
     parts = [model.encode_image(some, kept, normalize=False) for some in images]
     found = [torch.cat([part.mean for part in parts])]
@@ -43,7 +41,7 @@ def results(model: ProLIP, images: list[Patches], kept: Tensor | None = None) ->
     return [*found, *torch.autograd.grad(found, list(model.visual.parameters()), upstream)]
 
 
-def interpolated(table: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
+def interpolated(table, grid, mode):
     """Torch's positions of a grid."""
     if grid[1] == 1:  # on CPUs torch forgets to interpolate the rows of one column
         table = F.interpolate(table, (table.shape[2], 1), mode=mode, antialias=True).mT

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from torch import Tensor
 
 from prolip.calibration.calibration import Subject
 from prolip.calibration.search import KnownQueries, SearchCalibration, fit_queries
@@ -13,7 +12,7 @@ from prolip.calibration.search import KnownQueries, SearchCalibration, fit_queri
 RUNS, KNOWN, NEW, IMAGES = 200, 150, 400, 60
 
 
-def drawn(count: int, images: int, seed: int) -> tuple[Tensor, Tensor]:
+def drawn(count, images, seed):
     """Scores of the ten nearest right and wrong images of queries, which differ in how far everything is from them."""
     draws = torch.Generator().manual_seed(seed)
     centre = torch.randn(count, 1, generator=draws, dtype=torch.float64)
@@ -24,22 +23,22 @@ def drawn(count: int, images: int, seed: int) -> tuple[Tensor, Tensor]:
     return right.sort(dim=1, descending=True).values, wrong.topk(10, dim=1).values
 
 
-def of(known: KnownQueries) -> SearchCalibration:
+def of(known):
     none, subject = KnownQueries(*torch.zeros(3, 0).double()), Subject("model", "digest", "photos", [], [])
     return SearchCalibration(subject=subject, score="csd", num_images=IMAGES, text=known, image=none)
 
 
-def calibrated(seed: int) -> SearchCalibration:
+def calibrated(seed):
     right, wrong = drawn(KNOWN, IMAGES, seed)
     return of(KnownQueries(right[:, 0], wrong[:, 0], torch.zeros(2)))
 
 
-def interval(place: int, size: int) -> tuple[int, int]:
+def interval(place, size):
     """The central 97.5 % of how many of `size` new scores are below the `place`-th of `KNOWN`: beta-binomial."""
     count = torch.arange(size + 1, dtype=torch.float64)
     a, b = torch.tensor(float(place)), torch.tensor(float(KNOWN + 1 - place))
 
-    def beta(one: Tensor, other: Tensor) -> Tensor:
+    def beta(one, other):
         return one.lgamma() + other.lgamma() - (one + other).lgamma()
 
     ways = -beta(count + 1, size - count + 1) - math.log(size + 1)

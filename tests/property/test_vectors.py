@@ -8,7 +8,7 @@ from prolip.gaussian import Gaussian, csd
 from prolip.interop.vector_databases import query_vectors, stored_vectors
 
 
-def gaussians(rng: np.random.Generator, rows: int, dim: int, log_var: float, off: float) -> Gaussian:
+def gaussians(rng, rows, dim, log_var, off):
     """Random Gaussians whose means are up to `off` from unit length, some of them nearly equal."""
     centre = rng.normal(size=dim)
     mean = centre + rng.choice([1.0, 1e-3, 1e-6], size=(rows, 1)) * rng.normal(size=(rows, dim))

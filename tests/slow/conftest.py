@@ -1,20 +1,16 @@
 """Fixtures of the slow tests: folders with trained runs that several tests share."""
 
-from pathlib import Path
-
 import pytest
 from tests.support import remote_shards
 from tests.support.emoji_shards import emoji_data
 from tests.support.onnx_table import one_table
 from tests.support.small_training import RECIPE, SHARDED, SHORT, VALIDATED, Lab, write_shard, write_tokenizer
 
-from prolip.data import Batch
-
 __all__ = ["emoji_data", "one_table"]  # fixtures
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     write_shard(folder / "train.tar")
     write_tokenizer(folder / "tokenizer.json")
@@ -23,7 +19,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def finished(lab: Lab) -> str:
+def finished(lab):
     """The name of a run to its end, 24 steps. Several tests ask about it; who changes it takes a copy."""
     name = "shared/finished"
     assert lab.here(name) == 0
@@ -31,7 +27,7 @@ def finished(lab: Lab) -> str:
 
 
 @pytest.fixture(scope="session")
-def short(lab: Lab) -> str:
+def short(lab):
     """The name of a run of 20 steps."""
     name = "shared/short"
     assert lab.here(name, *SHORT, "--keep_checkpoints", "1") == 0
@@ -39,7 +35,7 @@ def short(lab: Lab) -> str:
 
 
 @pytest.fixture(scope="session")
-def watched(lab: Lab) -> Lab:
+def watched(lab):
     """The same recipe, with sets to evaluate."""
     folder = lab.folder / "watched"
     folder.mkdir()
@@ -48,7 +44,7 @@ def watched(lab: Lab) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def sharded(watched: Lab) -> str:
+def sharded(watched):
     """The name of a run of two processes that share the model, evaluated as it goes."""
     name = "shared/sharded"
     watched.launch(name, *SHARDED, processes=2)
@@ -56,7 +52,7 @@ def sharded(watched: Lab) -> str:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """Shards that servers are given."""
     folder = tmp_path_factory.mktemp("shards")
     remote_shards.write_shards(folder)
@@ -64,6 +60,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def expected(folder: Path) -> list[Batch]:
+def expected(folder):
     """What the shards give from the disk."""
     return remote_shards.batches(remote_shards.config(str(folder / "{000..005}.tar")))

@@ -18,12 +18,10 @@ import time
 import tomllib
 import urllib.request
 from argparse import ArgumentParser
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache, wraps
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tyro
@@ -39,7 +37,7 @@ from prolip.cli.bench import BENCHMARKS
 from prolip.cli.data_build import BUILDERS
 from prolip.cli.eval import SUITES
 from prolip.interop import open_clip as adapter
-from prolip.train.config import TrainConfig, load_config
+from prolip.train.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 GENTLY = ["--device", "cpu", "--cpu_threads", "1", "--precision", "fp32"]
@@ -55,7 +53,7 @@ MINUTELY = [
 ]
 
 
-def run(words: list[str]) -> None:
+def run(words):
     """Runs a command; fails where it fails, or where a word of it is wrong."""
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     words = words[len(settings) :]
@@ -69,7 +67,7 @@ def run(words: list[str]) -> None:
             PROGRAMS[words[0]](words[1:])
 
 
-def parse(words: list[str]) -> None:
+def parse(words):
     """Lets the command's own parser read every word of it, and goes no further."""
     PARSERS[words[0]](words[1:])
 
@@ -81,7 +79,7 @@ CLOSING = re.compile(r"(wrote .+; )?next: .+")
 """The last line of every command."""
 
 
-def prolip(words: list[str]) -> None:
+def prolip(words):
     if words[0] == "train":
         train(words[1:])
     elif words[0] == "explore":
@@ -94,7 +92,7 @@ def prolip(words: list[str]) -> None:
         closed(words)
 
 
-def closed(words: list[str]) -> None:
+def closed(words):
     """Runs a command, which ends by saying what it wrote and what to do next; beside JSON on the standard error."""
     out, err, log = io.StringIO(), io.StringIO(), io.StringIO()
     handler, logger = logging.StreamHandler(log), logging.getLogger("prolip.train")
@@ -112,7 +110,7 @@ def closed(words: list[str]) -> None:
         assert any(map(CLOSING.fullmatch, last)), last
 
 
-def train(words: list[str]) -> None:
+def train(words):
     """Reads the configuration as it stands, then trains by it, shortly and small."""
     if "--dry-run" in words:  # which opens the loader at the recipe's batch: the small set is repeated
         closed(latest(["train", *words, "--data.mode", "resampled", "--data.num_samples", "16384"]))
@@ -121,7 +119,7 @@ def train(words: list[str]) -> None:
 
 
 @cache  # two pages have the same line, and Gradio takes seconds to start
-def explore(*words: str) -> None:
+def explore(*words):
     """Serves the page until it answers, and presses Ctrl-C; in a process of its own, for Gradio leaves loops behind."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -142,7 +140,7 @@ def explore(*words: str) -> None:
         assert page.wait(60) in {0, 130}
 
 
-def smaller(config: TrainConfig) -> list[str]:
+def smaller(config):
     """Flags that make a run take seconds, of a size that the models of the page's world have."""
     long, large = config.samples_seen > 1000, config.model.vision.width > 300
     return [*GENTLY, *(BRIEFLY if long else []), *(MINUTELY if large else [])]
@@ -152,18 +150,18 @@ class Parsed(BaseException):
     """What a parser was asked for is known."""
 
 
-def parse_prolip(words: list[str]) -> None:
+def parse_prolip(words):
     if words[0] == "train":
         load_config(words[1:])
     else:
         parsed(lambda: cli.main(words))
 
 
-def parsed(command: Callable[[], object]) -> None:
+def parsed(command):
     """Runs a command until its options are parsed."""
     read = tyro.cli
 
-    def read_and_stop(target: Any, **options: Any) -> None:
+    def read_and_stop(target, **options):
         read(target if isinstance(target, type) else wraps(target)(lambda *_, **__: None), **options)
         raise Parsed
 
@@ -176,7 +174,7 @@ def parsed(command: Callable[[], object]) -> None:
 # ---- python, torchrun and what stands around them -------------------------------------------------------------------
 
 
-def python(words: list[str]) -> None:
+def python(words):
     if words[0] == "-m":
         MODULES[words[1]](words[2:])
     else:
@@ -186,12 +184,12 @@ def python(words: list[str]) -> None:
             runpy.run_path(str(ROOT / words[0]), run_name="__main__")
 
 
-def parse_python(words: list[str]) -> None:
+def parse_python(words):
     if "native_aspect" not in words[0]:  # which has no options
         parsed(lambda: python(words))
 
 
-def torchrun(words: list[str]) -> None:
+def torchrun(words):
     """Trains in two processes; test_launchers.py has torchrun start such. All else runs here, as one process.
 
     open_clip's other processes would know nothing of its small models.
@@ -205,7 +203,7 @@ def torchrun(words: list[str]) -> None:
         assert "2 process(es)" in job.told()
 
 
-def started(words: list[str]) -> tuple[str, list[str]]:
+def started(words):
     """What torchrun is to start, by its own parser: a module and its words, whose batch divides among all processes."""
     options = get_args_parser().parse_args(words)
     assert options.module, "-m is missing"
@@ -215,7 +213,7 @@ def started(words: list[str]) -> tuple[str, list[str]]:
     return options.training_script, options.training_script_args
 
 
-def open_clip_training(words: list[str]) -> None:
+def open_clip_training(words):
     """open_clip's own command, an epoch of small batches; it sets every logger's level and adds handlers for good."""
     known = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
     before = [(logger, logger.level, list(logger.handlers)) for logger in known]
@@ -229,7 +227,7 @@ def open_clip_training(words: list[str]) -> None:
             logger.setLevel(level)
 
 
-MODULES: dict[str, Callable[[list[str]], None]] = {
+MODULES = {
     "prolip.train": train,
     "prolip.cli": prolip,
     "prolip.interop.open_clip": open_clip_training,
@@ -249,7 +247,7 @@ STUBS = {
 """What stands on a machine of a cluster; torchrun and prolip note how they were called."""
 
 
-def launcher(words: list[str]) -> None:
+def launcher(words):
     """Runs a script of train/ as it stands, and then in this process what it has torchrun start."""
     folder = Path("programs").resolve()
     folder.mkdir(exist_ok=True)
@@ -268,7 +266,7 @@ def launcher(words: list[str]) -> None:
             MODULES[module](rest)
 
 
-def sbatch(words: list[str]) -> None:
+def sbatch(words):
     """Runs the script as Slurm would on the first machine of the job, or of each task of an array."""
     parser = ArgumentParser(allow_abbrev=False)
     parser.add_argument("--array", default="")
@@ -287,7 +285,7 @@ def sbatch(words: list[str]) -> None:
             launcher(words[script:])
 
 
-def kubectl(words: list[str]) -> None:
+def kubectl(words):
     """Reads the commands of a Ray job, as its shell would."""
     assert words[:2] == ["create", "-f"]
     job = yaml.safe_load((ROOT / words[2]).read_text())
@@ -300,13 +298,13 @@ def kubectl(words: list[str]) -> None:
 # ---- others ---------------------------------------------------------------------------------------------------------
 
 
-def make(words: list[str]) -> None:
+def make(words):
     """Every target is there, and so is what it is made of; a test is no place to make it."""
     folder = Path.cwd() if Path("Makefile").exists() else ROOT
     subprocess.run(["make", "--dry-run", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
-def pip(words: list[str]) -> None:
+def pip(words):
     """Every package has the extras that are asked for; nothing is installed."""
     assert words[0] == "install"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -316,16 +314,16 @@ def pip(words: list[str]) -> None:
         assert wanted.extras <= set(known or []), f"{wanted.name} has no extra {wanted.extras - set(known or [])}"
 
 
-def git(words: list[str]) -> None:
+def git(words):
     subprocess.run(["git", *words], check=True, timeout=60)
 
 
-def cd(words: list[str]) -> None:
+def cd(words):
     (folder,) = words
     os.chdir(folder)
 
 
-PROGRAMS: dict[str, Callable[[list[str]], None]] = {
+PROGRAMS = {
     "prolip": prolip,
     "python": python,
     "torchrun": torchrun,
@@ -336,14 +334,14 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "git": git,
     "cd": cd,
 }
-PARSERS: dict[str, Callable[[list[str]], None]] = {"prolip": parse_prolip, "python": parse_python}
+PARSERS = {"prolip": parse_prolip, "python": parse_python}
 
 
 # ---- what there is --------------------------------------------------------------------------------------------------
 
 
 @cache
-def known_flags() -> dict[str, set[str]]:
+def known_flags():
     """The flags of every command of prolip by its words, and under "" those of all of them and of the programs beside.
 
     They are read from the helps, which tell what a user may write.
@@ -360,7 +358,7 @@ def known_flags() -> dict[str, set[str]]:
     return found | {"": set.union(beside, *found.values())}
 
 
-def _flags(command: Callable[[list[str]], object], words: list[str]) -> set[str]:
+def _flags(command, words):
     told = io.StringIO()
     with redirect_stdout(told):
         try:

@@ -8,9 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -49,7 +46,7 @@ IMAGE_IDS = [100 + number for number in range(COUNT)]
 # ---- data and runs --------------------------------------------------------------------------------------------------
 
 
-def images(folder: Path) -> None:
+def images(folder):
     """Four class folders of ten images, images beside their texts, and a table."""
     rows = ["image,caption"]
     for colour in ("red", "green", "blue", "yellow"):
@@ -69,19 +66,19 @@ def images(folder: Path) -> None:
     (folder / "table.csv").write_text("\n".join(rows))
 
 
-def mine(folder: Path) -> None:
+def mine(folder):
     """The images, and shards of them."""
     images(folder)
     words = ["data", "build", "folder", "--images", "images", "--out", "data/mine", "--val_share", "0.2"]
     assert cli.main(words) == 0
 
 
-def own_images(folder: Path) -> None:
+def own_images(folder):
     images(folder)
     shutil.copytree(folder / "images", folder / "test")
 
 
-def captioned(folder: Path, digits: int = 5, prefix: str = "") -> None:
+def captioned(folder, digits=5, prefix=""):
     """Two shards of images with captions: 00000.tar and 00001.tar, of so many digits."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(2):
@@ -92,7 +89,7 @@ def captioned(folder: Path, digits: int = 5, prefix: str = "") -> None:
         write_tar(folder / f"{prefix}{shard:0{digits}}.tar", samples)
 
 
-def emoji_run(folder: Path) -> None:
+def emoji_run(folder):
     """A run of a tiny model, and images with groups, named as the demo's are."""
     data = folder / "data" / "emoji"
     data.mkdir(parents=True)
@@ -107,7 +104,7 @@ def emoji_run(folder: Path) -> None:
     images(folder)
 
 
-def engines(folder: Path, _: Patch) -> None:
+def engines(folder, _):
     """A run, images, and a Ray of two cores."""
     import ray
 
@@ -115,14 +112,14 @@ def engines(folder: Path, _: Patch) -> None:
     ray.init("local", num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
 
 
-def many_emoji(folder: Path) -> None:
+def many_emoji(folder):
     """A run of a tiny model, and more images than an index may leave out unseen."""
     emoji_run(folder)
     samples = [(f"{number:03}.png", encoded((number % 256, 40 + number // 2, 200))) for number in range(300)]
     write_tar(folder / "data" / "emoji" / "test-openmoji-001.tar", samples)
 
 
-def emoji_training(folder: Path) -> None:
+def emoji_training(folder):
     """Shards as `prolip data build emoji` writes for training, and a tokenizer."""
     data = folder / "data" / "emoji"
     data.mkdir(parents=True)
@@ -156,14 +153,14 @@ warmup_steps = 1
 """
 
 
-def recipe(folder: Path) -> None:
+def recipe(folder):
     (folder / "RECIPE.toml").write_text(RECIPE)
 
 
 # ---- what others have ----------------------------------------------------------------------------------------------
 
 
-def clips(folder: Path, patch: Patch) -> None:
+def clips(folder, patch):
     """CLIP and SigLIP models: open_clip's names for them, the repositories that those lead to, and a file."""
     for name in ("ViT-B-16", "ViT-B-32"):
         patch.setitem(open_clip.factory._MODEL_CONFIGS, name, CLIP)
@@ -191,7 +188,7 @@ def clips(folder: Path, patch: Patch) -> None:
     Siglip2Model(Siglip2Config(**sizes)).save_pretrained(google)
 
 
-def released(folder: Path) -> None:
+def released(folder):
     """The released model, small, and the files of its tokenizer where recipes look for them, and on the hub."""
     model = ProLIP(load_config(["vit-b16-datacomp-1b-1.28b", "--data.shards", "none", *MINUTELY]).model)
     hub = folder / "hub" / "models"
@@ -200,7 +197,7 @@ def released(folder: Path) -> None:
     siglips_tokenizer(folder)
 
 
-def coco(folder: Path, patch: Patch) -> None:
+def coco(folder, patch):
     """Images with COCO's ids, as shards for testing and for validation, and a package that knows what is right."""
     write_pairs(folder / "pairs")
     (folder / "data" / "coco").mkdir(parents=True)
@@ -222,7 +219,7 @@ def coco(folder: Path, patch: Patch) -> None:
     patch.syspath_prepend(folder / "packages")
 
 
-def hierarchies(folder: Path) -> None:
+def hierarchies(folder):
     """HierarCaps, as a data set for the suite and as a table of as many rows as there are images of COCO."""
     write_hierarchies(folder / "data" / "hierarcaps")
     rows = [f"picture => {WORDS[2 + n % 2]} => {caption(n, 0)},http://example.org/{n}.jpg" for n in range(COUNT)]
@@ -232,7 +229,7 @@ def hierarchies(folder: Path) -> None:
 # ---- by page --------------------------------------------------------------------------------------------------------
 
 
-def readme(folder: Path, patch: Patch) -> None:
+def readme(folder, patch):
     emoji_run(folder)
     released(folder)
     cat_and_dog(folder)
@@ -243,23 +240,23 @@ def readme(folder: Path, patch: Patch) -> None:
         np.save(folder / f"{name}.npy", draw.normal(size=(rows, 16)).astype(np.float16))
 
 
-def cat_and_dog(folder: Path) -> None:
+def cat_and_dog(folder):
     """Images by the names that pages give to them."""
     for seed, name in enumerate(("cat", "dog")):
         noise(seed).save(folder / f"{name}.jpg")
 
 
-def model_zoo(folder: Path, _: Patch) -> None:
+def model_zoo(folder, _):
     released(folder)
     cat_and_dog(folder)
 
 
-def use_a_model(folder: Path, _: Patch) -> None:
+def use_a_model(folder, _):
     emoji_run(folder)
     model_zoo(folder, _)
 
 
-def tutorial(folder: Path, patch: Patch) -> None:
+def tutorial(folder, patch):
     """An address to clone from, every sixteenth emoji, and a released model."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:  # a hook's, which name another repository
         patch.delenv(name)
@@ -275,7 +272,7 @@ def tutorial(folder: Path, patch: Patch) -> None:
     model_zoo(folder, patch)
 
 
-def evaluate(folder: Path, patch: Patch) -> None:
+def evaluate(folder, patch):
     """A run, emoji shards, a small model of open_clip, and small data sets in the published layout."""
     images(folder)
     build_made_up(folder / "data" / "emoji")
@@ -298,7 +295,7 @@ def evaluate(folder: Path, patch: Patch) -> None:
     hierarchies(folder)
 
 
-def start_from_clip(folder: Path, patch: Patch) -> None:
+def start_from_clip(folder, patch):
     mine(folder)
     write_run(folder / "runs" / "mine", folder / "mine-tokenizer.json", context_length=20)
     clips(folder, patch)
@@ -306,7 +303,7 @@ def start_from_clip(folder: Path, patch: Patch) -> None:
     captioned(folder / "data" / "long", prefix="train-")
 
 
-def adapt_a_frozen_clip(folder: Path, patch: Patch) -> None:
+def adapt_a_frozen_clip(folder, patch):
     """Models of open_clip, pairs for them, labelled images and one more."""
     mine(folder)
     clips(folder, patch)
@@ -314,7 +311,7 @@ def adapt_a_frozen_clip(folder: Path, patch: Patch) -> None:
     cat_and_dog(folder)
 
 
-def decide(folder: Path, _: Patch) -> None:
+def decide(folder, _):
     """A run, labelled images, and photos from elsewhere."""
     write_run(folder / "runs" / "demo", folder / "tokenizer.json", context_length=20)
     for name in ("labelled", "new"):
@@ -325,26 +322,26 @@ def decide(folder: Path, _: Patch) -> None:
     images(folder)
 
 
-def doubt(folder: Path, _: Patch) -> None:
+def doubt(folder, _):
     """A run, and emoji shards."""
     build_made_up(folder / "data" / "emoji")
     write_run(folder / "runs" / "demo", folder / "data" / "emoji" / "tokenizer.json", context_length=20)
 
 
-def onnx(folder: Path, _: Patch) -> None:
+def onnx(folder, _):
     """A run and images; torch's table of operators is made once for both towers."""
     emoji_run(folder)
     make_table_once()
 
 
-def hugging_face(folder: Path, patch: Patch) -> None:
+def hugging_face(folder, patch):
     """A run, images, and the released model; code that comes with a model is copied into the folder, too."""
     emoji_run(folder)
     released(folder)
     patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder / "modules"))
 
 
-def multi_node(folder: Path, _: Patch) -> None:
+def multi_node(folder, _):
     emoji_training(folder)
     siglips_tokenizer(folder)
     siglips_tokenizer(folder / "shared" / "siglip")
@@ -352,28 +349,28 @@ def multi_node(folder: Path, _: Patch) -> None:
         captioned(folder / place / "datacomp", digits=8)
 
 
-def index_shards(folder: Path, _: Patch) -> None:
+def index_shards(folder, _):
     recipe(folder)
     captioned(folder / "data", prefix="train-")
 
 
-def remote_shards(folder: Path, _: Patch) -> None:
+def remote_shards(folder, _):
     mine(folder)
     recipe(folder)
     captioned(folder / "store" / "my-bucket", prefix="train-")
 
 
-def open_clips_training(folder: Path, patch: Patch) -> None:
+def open_clips_training(folder, patch):
     mine(folder)
     clips(folder, patch)
     captioned(folder / "shards")
 
 
-def alone(make: Callable[[Path], None]) -> Callable[[Path, Patch], None]:
+def alone(make):
     return lambda folder, _: make(folder)
 
 
-PREPARE: dict[str, Callable[[Path, Patch], None]] = {
+PREPARE = {
     "README.md": readme,
     "adapt-a-frozen-clip.md": adapt_a_frozen_clip,
     "choose-samples.md": alone(emoji_run),
@@ -408,7 +405,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
 }
 
 
-def names_for(page: str) -> dict[str, Any]:
+def names_for(page):
     """What a page's Python takes as given."""
     if page == "start-from-clip.md":
         vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}

@@ -1,7 +1,6 @@
 """docs/ablation.py: a small run of it, and its tables."""
 
 import sys
-from typing import Any
 
 from tests.support.studies import read_study
 from tests.support.untrained_run import WORDS
@@ -20,7 +19,7 @@ def test_the_ablation_trains_evaluates_and_skips_finished_runs(emoji_data, tmp_p
     for place, name in enumerate(("design-twtr", "test-openmoji")):  # a batch is 128 images
         (emoji_data / f"train-{place:06}.tar").write_bytes((emoji_data / f"{name}-000000.tar").read_bytes())
 
-    def options(command: str, **changes: object) -> Any:
+    def options(command, **changes):
         common = {"out": tmp_path / "runs", "data": emoji_data, "seeds": 1, "steps": 2, "size": "tiny"}
         return study.Options(command=command, **common, **changes)
 

@@ -1,13 +1,11 @@
 """Blocks are compiled once for all. That they give the same gradients is in test_parallel.py."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from tests.support.small_step import ALONE, CONFIG, gradients, step_of
-from torch.fx import GraphModule
 
 from prolip.models import ProLIP
 from prolip.train.config.parallel import ParallelConfig
@@ -21,7 +19,7 @@ def test_each_input_shape_is_compiled_once_for_all_blocks(monkeypatch):
     graphs = []
     dynamic = []
 
-    def backend(graph: GraphModule, inputs: Sequence[object]) -> GraphModule:
+    def backend(graph, inputs):
         graphs.append(graph)
         dynamic.extend(one for one in inputs if isinstance(one, torch.SymInt))
         dynamic.extend(

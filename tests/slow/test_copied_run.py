@@ -1,7 +1,6 @@
 """A run's folder or one checkpoint, copied elsewhere, is all that a command needs."""
 
 import shutil
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,12 @@ import pytest
 from tests.support.small_training import RECIPE, SHORT, Lab, write_shard, write_tokenizer
 
 from prolip.cli import main
-from prolip.explore.config import ExploreOptions
-from prolip.explore.explorer import Explorer
 from prolip.inference.load_model import load
 
-served: list[Explorer] = []
+served = []
 
 
-def read_captions(explorer: Explorer, _options: ExploreOptions, _listener: socket.socket) -> None:
+def read_captions(explorer, _options, _listener):
     """Stands for serving the page, which would not end."""
     texts = [explorer.model.tokenize(caption).numpy() for caption in ("red left", "blue top")]
     assert not np.array_equal(*texts)
@@ -24,7 +21,7 @@ def read_captions(explorer: Explorer, _options: ExploreOptions, _listener: socke
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def elsewhere(tmp_path_factory):
     """A folder with a copy of a run, its checkpoint, its export and its images; the original has gone."""
     origin, folder = tmp_path_factory.mktemp("origin"), tmp_path_factory.mktemp("elsewhere")
     with pytest.MonkeyPatch.context() as patched:

@@ -1,8 +1,5 @@
 """Databases of the vectors in part files find what `prolip search` finds."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from tests.support.vector_rows import some_gaussians, write_parts
@@ -20,7 +17,7 @@ PRODUCT = 1e-6
 class Index:
     """Gaussians in part files, queries, and what `prolip search` finds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         queries = some_gaussians(12, 32, seed=1)
         write_parts(folder, {"image": some_gaussians(300, 32, seed=0)}, [70, 130, 100])
         self.vectors = np.concatenate([block.vectors for block in read_vectors(folder)])
@@ -29,7 +26,7 @@ class Index:
         _, parts = complete_parts(Folder(str(folder)), "image")
         self.scores = [[hit.score for hit in hits] for hits in nearest(parts, queries.mean.numpy(), K)]
 
-    def check(self, rows: Any, scores: Any) -> None:
+    def check(self, rows, scores):
         """Checks that each row is the one that search finds, or no farther from the query."""
         found = np.take_along_axis(self.exact, np.asarray(rows), axis=1)
         np.testing.assert_allclose(found, self.scores, rtol=0, atol=PRODUCT)
@@ -37,7 +34,7 @@ class Index:
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+def index(tmp_path_factory):
     return Index(tmp_path_factory.mktemp("embeddings"))
 
 

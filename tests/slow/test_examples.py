@@ -21,7 +21,7 @@ from prolip.models.released import find_released
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo(tmp_path_factory):
     """A folder with what the demo leaves behind: data/emoji, and an untrained model as runs/demo."""
     folder = tmp_path_factory.mktemp("demo")
     build_made_up(folder / "data/emoji")
@@ -30,10 +30,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def run(demo, monkeypatch, capsys):
     """Runs an example in the demo's folder; what it printed."""
 
-    def run_example(name: str, *arguments: str) -> str:
+    def run_example(name, *arguments):
         monkeypatch.chdir(demo)
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         assert not runpy.run_path(str(ROOT / "examples" / name))["main"]()

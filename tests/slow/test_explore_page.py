@@ -2,10 +2,9 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, TimeoutError as PlaywrightTimeout, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout, expect, sync_playwright
 from tests.support.explore_items import served_page
 from tests.support.shards import encoded
 
@@ -25,13 +24,13 @@ TABS = {
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tmp_path_factory):
     with served_page(tmp_path_factory.mktemp("page"), calibrated=True) as page:
         yield page.address
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+def context(tmp_path_factory):
     """One for all tests: its cache keeps Gradio's scripts, which take seconds to fetch and compile."""
     with sync_playwright() as playwright:
         profile = tmp_path_factory.mktemp("profile")
@@ -44,7 +43,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
 
 
 @pytest.fixture
-def page(context: BrowserContext) -> Iterator[Page]:
+def page(context):
     with context.new_page() as page:
         wrong = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -53,23 +52,23 @@ def page(context: BrowserContext) -> Iterator[Page]:
         assert not wrong
 
 
-def foreign(url: str, wrong: list[str]) -> None:
+def foreign(url, wrong):
     """The page asks nobody else for anything."""
     if not url.startswith(("http://127.0.0.1:", "data:", "blob:")):
         wrong.append(url)
 
 
-def rows(page: Page, panel: str) -> list[str]:
+def rows(page, panel):
     expect(page.locator(f"#{panel}-answer tbody tr").first).to_be_visible()
     return page.locator(f"#{panel}-answer tbody td.name").all_inner_texts()
 
 
-def open_panel(page: Page, name: str) -> None:
+def open_panel(page, name):
     page.get_by_role("tab", name=TABS[name]).click()
     expect(page.locator("#browse-answer img" if name == "browse" else f"#{name}-answer tbody tr").first).to_be_visible()
 
 
-def upload(page: Page, panel: str, content: bytes) -> None:
+def upload(page, panel, content):
     file = {"name": "mine.png", "mimeType": "image/png", "buffer": content}
     page.locator(f"#{panel}-image input[type=file]").set_input_files(files=[file])
 
@@ -140,19 +139,19 @@ def test_every_panel_works_with_the_keyboard_alone(page, address):
     page.goto(address)
     rows(page, "compare")
 
-    def tab_to(selector: str) -> None:
+    def tab_to(selector):
         for _ in range(60):
             if page.evaluate(f"document.activeElement.closest('{selector}') !== null"):
                 return
             page.keyboard.press("Tab")
         raise AssertionError(f"{selector} cannot be reached by Tab")
 
-    def write(selector: str, text: str) -> None:
+    def write(selector, text):
         tab_to(selector)
         page.keyboard.press("Control+A")
         page.keyboard.type(text)
 
-    def choose_file() -> None:
+    def choose_file():
         # On a busy machine Gradio may still be drawing the page, and the button ignores a first press.
         for _ in range(5):
             try:

@@ -4,12 +4,11 @@ import http.client
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.support.explore_items import ServedPage, served_page
+from tests.support.explore_items import served_page
 from tests.support.shards import encoded
 
 pytestmark = pytest.mark.timeout(300)
@@ -23,14 +22,12 @@ FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPage]:
+def page(tmp_path_factory):
     with served_page(tmp_path_factory.mktemp("page"), "--host", "127.0.0.1") as page:
         yield page
 
 
-def ask(
-    page: ServedPage, method: str, path: str, body: bytes, headers: Mapping[str, str]
-) -> tuple[int, bytes, dict[str, str]]:
+def ask(page, method, path, body, headers):
     """Status, body and headers of the answer; a Host header is added unless `headers` has one."""
     connection = http.client.HTTPConnection(urlsplit(page.address).netloc, timeout=30)
     try:
@@ -41,7 +38,7 @@ def ask(
         connection.close()
 
 
-def upload(page: ServedPage) -> Path:
+def upload(page):
     status, body, _ = ask(page, "POST", "/gradio_api/upload", UPLOAD, {**FORM, "Origin": page.address})
     assert status == 200
     return Path(json.loads(body)[0])
@@ -56,7 +53,7 @@ def test_requests_of_other_sites_are_refused(page, header, value):
         assert not [name for name in answered if name.startswith("access-control")]
 
 
-def question(page: ServedPage, path: str) -> int:
+def question(page, path):
     """Asks to compare the image at a path with a caption, as the page does; the status of the answer."""
     functions = json.loads(ask(page, "GET", "/config", b"", {})[1])["dependencies"]
     compare = next(place for place, one in enumerate(functions) if one["targets"][0][1] == "click")

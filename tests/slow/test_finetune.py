@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.siglip import architecture, save
-from tests.support.small_training import Lab
 
 from prolip.models.hub import save_pretrained
 from prolip.pretrained.sources import load_network
@@ -14,7 +13,7 @@ START = ("--architecture", "start_from", "--start_from")
 
 
 @pytest.fixture(scope="module")
-def siglip(lab: Lab) -> str:
+def siglip(lab):
     described = architecture("vit_prolip_lab", 12, width=16, heads=2, layers=1, vocab=10, context=4)
     return save(lab.folder / "lab-siglip", described)
 

@@ -24,7 +24,7 @@ BIG = encoded((1, 2, 3), (90, 90), "jpeg") + bytes(24_000)
 class World:
     """Inputs for every command."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
         write_run(folder / "run", folder / "tokenizer.json", context_length=8)
         images = [(f"k{number}.{kind}", data) for number in range(60) for kind, data in (("jpg", BIG), ("txt", b"a"))]
@@ -38,26 +38,26 @@ class World:
         write_tokenizer(training / "tokenizer.json")
         (training / "recipe.toml").write_text(RECIPE.format(folder=training))
 
-    def embed(self, out: Path) -> list[str]:
+    def embed(self, out):
         return (
             f"embed --checkpoint {self.folder}/run --device cpu --shards {self.folder}/images.tar --out {out}".split()
         )
 
-    def export(self, out: Path) -> list[str]:
+    def export(self, out):
         return f"export {self.folder}/run --out {out}".split()
 
-    def copy(self, out: Path) -> list[str]:
+    def copy(self, out):
         return f"data copy --selection {self.folder}/chosen --out {out}".split()
 
-    def build(self, out: Path) -> list[str]:
+    def build(self, out):
         return f"data build folder --images {self.folder}/classes --out {out}".split()
 
-    def train(self, out: Path) -> list[str]:
+    def train(self, out):
         return f"train {self.folder}/training/recipe.toml --out {out}".split()
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory):
     return World(tmp_path_factory.mktemp("world"))
 
 
@@ -65,10 +65,10 @@ Ended = Callable[..., tuple[int, list[str]]]
 
 
 @pytest.fixture
-def ended(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Ended:
+def ended(capsys, caplog):
     """Runs a command with a limit on the size of a file; its exit status and what it said of what went wrong."""
 
-    def run(words: list[str], limit: int | None = None) -> tuple[int, list[str]]:
+    def run(words, limit=None):
         caplog.clear()
         capsys.readouterr()
         with nullcontext() if limit is None else file_limit(limit):
@@ -81,7 +81,7 @@ def ended(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) 
 
 Words = Callable[[World, Path], list[str]]
 # What does not fit, and the limit of a file's size that the small files stay below.
-COMMANDS: list[tuple[Words, str, int]] = [
+COMMANDS = [
     (World.embed, "image-000000.parquet", 4_000),
     (World.export, "model.safetensors", 4_000),
     (World.copy, "images.tar", 500_000),

@@ -1,8 +1,5 @@
 """The checks of the GPU run fail when they should."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 from tests.gpu import gradients
 from tests.gpu.inputs import write_inputs
@@ -10,12 +7,12 @@ from tests.gpu.job import Job
 
 
 @pytest.fixture
-def rows() -> list[dict[str, Any]]:
+def rows():
     return []
 
 
 @pytest.fixture
-def job(tmp_path: Path, rows: list[dict[str, Any]]) -> Job:
+def job(tmp_path, rows):
     made = Job(device="cpu", small=True, scratch=tmp_path, emit=rows.append)
     write_inputs(made)
     return made

@@ -19,12 +19,12 @@ Run = Callable[..., int]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(monkeypatch):
     """Runs the command here, with parts that need not import PyTorch; one test below starts real processes."""
     monkeypatch.setattr("tests.gpu.schedule.Popen", Forked)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
-    def run_here(*arguments: str) -> int:
+    def run_here(*arguments):
         monkeypatch.setattr(sys, "argv", ["tests.gpu", *arguments])
         return main()
 

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from pathlib import Path
 
 import pytest
 from tests.gpu.parts import Part
@@ -20,7 +19,7 @@ PROGRAMS = {
 }
 
 
-def run(folder: Path, *names: str) -> dict[str, str]:
+def run(folder, *names):
     """The status of each part."""
     parts = tuple(Part(name, "Correct", "", "", 1 if name == "hangs" else 20) for name in names)
     report = Report(folder / "out", parts, {"device": "cpu"})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.ranks import Job
-from tests.support.small_training import Lab, same_weights
+from tests.support.small_training import same_weights
 
 PROGRAM = str(Path(__file__).parent / "programs" / "paused_training.py")
 UNPAUSED = (PROGRAM, "start", "none")
@@ -17,20 +17,20 @@ Kill = Callable[[Job, Path], None]
 
 
 @pytest.fixture(scope="module")
-def unharmed(watched: Lab) -> str:
+def unharmed(watched):
     """The name of a run that nobody kills."""
     name = "shared/unharmed"
     watched.launch(name, *FLAGS, processes=3, program=UNPAUSED)
     return name
 
 
-def kill_all(job: Job, folder: Path) -> None:
+def kill_all(job, folder):
     """SIGKILL to all ranks, as a scheduler kills a job or the kernel a process group."""
     job.kill()
     assert job.wait(1) == [-signal.SIGKILL] * 3
 
 
-def terminate(job: Job, folder: Path) -> None:
+def terminate(job, folder):
     """SIGTERM to all ranks, as torchrun forwards it. A run that takes steps saves and ends; one that starts ends."""
     takes_steps = saved_steps(folder) != []
     for rank in range(3):
@@ -44,7 +44,7 @@ def terminate(job: Job, folder: Path) -> None:
         assert f"SIGTERM at step {last}, saved: run the same command again to resume" in job.told()
 
 
-def kill_one(job: Job, folder: Path) -> None:
+def kill_one(job, folder):
     """SIGKILL to one rank of three. The others end within half a minute, and at least one says why."""
     job.send(1, signal.SIGKILL)
     ended = job.wait(30)
@@ -53,13 +53,13 @@ def kill_one(job: Job, folder: Path) -> None:
     assert re.search(r"^prolip train: rank [02](: | failed\n)", job.told(), re.MULTILINE), job.told()
 
 
-def saved_steps(folder: Path) -> list[int]:
+def saved_steps(folder):
     """Steps of the complete checkpoints, newest first."""
     found = [re.fullmatch(r"step_(\d+)", path.name) for path in (folder / "checkpoints").glob("*")]
     return sorted((int(name[1]) for name in found if name), reverse=True)
 
 
-def measured(lab: Lab, name: str) -> dict[tuple[float, str], float]:
+def measured(lab, name):
     """The losses and the results of validation by their step, without times."""
     rows = [row for row in lab.rows(name) if row["step"] in {4, 8, 12}]
     return {

@@ -16,25 +16,25 @@ TRAIN = ROOT / "train"
 SHORT = ("--samples_seen", "32", "--device", "cpu")
 
 
-def environment(folder: Path, **settings: str) -> dict[str, str]:
+def environment(folder, **settings):
     """This process's, with a folder's programs before all others and those beside this Python before the rest."""
     path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | settings
 
 
-def stub(folder: Path, name: str, *lines: str) -> None:
+def stub(folder, name, *lines):
     """A program that notes how it was called, then does what `lines` say."""
     note = f'echo "{name} $*" >> "{folder}/calls"'
     (folder / name).write_text("\n".join(["#!/usr/bin/env bash", note, *lines, ""]))
     (folder / name).chmod(0o755)
 
 
-def calls(folder: Path) -> list[str]:
+def calls(folder):
     path = folder / "calls"
     return path.read_text().splitlines() if path.exists() else []
 
 
-def launch(folder: Path, script: str, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def launch(folder, script, *words, **settings):
     return subprocess.run(
         ["bash", str(TRAIN / script), *words],
         env=environment(folder, **settings),
@@ -78,7 +78,7 @@ STEP = (
 )
 
 
-def slurm(folder: Path, *, preempted: bool = False) -> None:
+def slurm(folder, *, preempted=False):
     when = "2026-01-01T00:00:00" if preempted else "None"
     hosts, job = "printf 'n1\\nn2\\n'", f"echo 'Requeue=1 PreemptTime={when} Reason=None'"
     stub(folder, "scontrol", f'case "$1 $2" in "show hostnames") {hosts};; "show job") {job};; esac')
@@ -133,7 +133,7 @@ def test_a_job_saves_and_requeues_before_its_time_is_up(tmp_path):
 
 
 @pytest.fixture
-def warm(tmp_path: Path) -> dict[str, str]:
+def warm(tmp_path):
     """Has torchrun in `tmp_path`, and the settings with which it starts ranks: none imports PyTorch for itself."""
     warm_python(tmp_path, "torchrun", "-m", "torch.distributed.run")
     return {"PYTHON_EXEC": str(warm_python(tmp_path))}

@@ -7,11 +7,10 @@ import pytest
 import torch
 from tests.support.flags import latest
 from tests.support.shards import encoded, write_tar
-from tests.support.small_training import COLOURS, PLACES, Lab, numbers
+from tests.support.small_training import COLOURS, PLACES, numbers
 
 from prolip.data import BatchLoader
 from prolip.models import ProLIP
-from prolip.models.config import ResizeForm
 from prolip.models.hub import save_pretrained
 from prolip.pretrained.sources import load_network, new_model
 from prolip.train.config import load_config
@@ -23,7 +22,7 @@ WORDS = 150
 
 
 @pytest.fixture(scope="module")
-def short(lab: Lab) -> ProLIP:
+def short(lab):
     """A model in the shape of the released ViT-B/16, and as saved by them: a table for 64 tokens, [UNC] and [CLS]."""
     config = load_config(["vit-b16-datacomp-1b-1.28b", *SMALL.split(), "--data.shards", "unused"]).model
     torch.manual_seed(0)
@@ -40,7 +39,7 @@ def short(lab: Lab) -> ProLIP:
     return model
 
 
-def long_words(lab: Lab, form: ResizeForm, *flags: str) -> list[str]:
+def long_words(lab, form, *flags):
     data = f"--data.shards {lab.folder}/long.tar --data.tokenizer.path {lab.folder}/tokenizer.json".split()
     here = ["--cpu_threads", "1", "--data.num_threads", "1", "--precision", "fp32", "--log_every", "1"]
     start = ["--start_from", str(lab.folder / "before-long"), "--start_resize", form]

@@ -1,8 +1,6 @@
 """docs/native_aspect.py: which pictures are held out, what it measures, and a small run of it."""
 
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ SMALL = "--model.vision.width 32 --model.text.layers 1 --optim.warmup_steps 1"
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> dict[str, Any]:
+def study(tmp_path):
     main = read_study("native_aspect").main
     main.__globals__.update(OUT=tmp_path / "runs", TRAINED=80, HELD_OUT=2, SEEDS=2)
     return main.__globals__

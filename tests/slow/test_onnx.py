@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,10 +19,10 @@ from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.interop import onnx as onnx_module
 from prolip.interop.config import OnnxConfig
 from prolip.interop.onnx import TOLERANCES, write_towers
-from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
+from prolip.models import ARCHITECTURES, ProLIP
 
 
-def small(config: ModelConfig, **changes: dict[str, Any]) -> ModelConfig:
+def small(config, **changes):
     """The options of an architecture at a size that exports in seconds: each block takes two of them."""
     vision = {
         "layers": 1,
@@ -74,7 +73,7 @@ LARGE = "siglip"
 """The case whose towers are taken for too large for a file: their weights lie beside it."""
 
 
-def new_model(config: ModelConfig) -> ProLIP:
+def new_model(config):
     torch.manual_seed(0)
     model = ProLIP(config).eval()
     for parameter in model.parameters():  # biases and variances differ between items
@@ -82,7 +81,7 @@ def new_model(config: ModelConfig) -> ProLIP:
     return model
 
 
-def run(path: Path, **inputs: Any) -> Gaussian:
+def run(path, **inputs):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return Gaussian(*map(torch.from_numpy, session.run(["mean", "log_var"], inputs)))
 
@@ -91,7 +90,7 @@ GRIDS = ((3, 4), (1, 9), (5, 2), (2, 2), (4, 3), (1, 1), (12, 1))
 """Rows and columns of images with native aspect."""
 
 
-def images_of(config: ModelConfig, count: int, *, uint8: bool) -> tuple[torch.Tensor | Patches, dict[str, np.ndarray]]:
+def images_of(config, count, *, uint8):
     """Images for our tower and for onnxruntime."""
     generator, is_native = np.random.default_rng(1), config.vision.image_seq_len is not None
     shapes = [(8 * rows, 8 * columns) for rows, columns in GRIDS] if is_native else [config.vision.height_and_width] * 7

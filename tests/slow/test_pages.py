@@ -11,7 +11,6 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -39,11 +38,11 @@ class Block:
     text: str
     parsed_only: bool
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.page}:{self.line}"
 
 
-def blocks(page: Path) -> list[Block]:
+def blocks(page):
     text = DIRECTIVE.sub(lambda match: "\n" * match[0].count("\n"), page.read_text(encoding="utf-8"))
     found = []
     for match in FENCE.finditer(text):
@@ -55,7 +54,7 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def commands(block: Block) -> list[list[str]]:
+def commands(block):
     """The words of each command of a block of a shell; what it prints is passed over.
 
     Of many shards there are two, and what lies in folders of the root lies in the page's folder.
@@ -96,7 +95,7 @@ def test_every_code_block_of_a_page_runs(page, tmp_path, monkeypatch):
             sys.modules["ray"].shutdown()
 
 
-def run(block: Block, given: dict[str, Any]) -> None:
+def run(block, given):
     """Python with the names of the page's blocks before; commands one after the other; a recipe is read."""
     assert block.language in LANGUAGES, f"{block} is {block.language or 'of no language'}"
     if block.language == "python":
@@ -110,7 +109,7 @@ def run(block: Block, given: dict[str, Any]) -> None:
             told(block, words, page_commands.run)
 
 
-def parse(block: Block, _: dict[str, Any]) -> None:
+def parse(block, _):
     if block.language == "python":
         compile(block.text, str(block), "exec")
         return
@@ -122,7 +121,7 @@ def parse(block: Block, _: dict[str, Any]) -> None:
             told(block, words, page_commands.parse)
 
 
-def told(block: Block, words: list[str], do: Any) -> None:
+def told(block, words, do):
     try:
         do(words)
     except (Exception, SystemExit) as error:

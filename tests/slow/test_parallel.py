@@ -1,15 +1,12 @@
 """Every parallel strategy has the loss curve of a single process."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tests.slow.programs.curves import Joined, record
 from tests.support.ranks import Job
-from tests.support.small_training import Lab
 
 from prolip.distributed import start
 
@@ -24,7 +21,7 @@ FSDP = ("--parallel.strategy", "fsdp")
 TERMS = ("total", "ppcl", "inclusion", "masked_image_inclusion", "masked_text_inclusion", "vib")
 
 
-def of_ranks(lab: Lab, processes: int, cases: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
+def of_ranks(lab, processes, cases):
     """What one launch of several processes records of each case; its folder is its name up to a plus."""
     answer = lab.folder / f"answer-{processes}.json"
     words = [(name, lab.words(f"{name.split('+')[0]}-{processes}", *FLAGS, *flags)) for name, flags in cases.items()]
@@ -35,7 +32,7 @@ def of_ranks(lab: Lab, processes: int, cases: Mapping[str, tuple[str, ...]]) -> 
     return found
 
 
-def alone(lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str, num_ranks: int, *flags: str) -> dict[str, Any]:
+def alone(lab, monkeypatch, name, num_ranks, *flags):
     """What one process records on the global batches of as many ranks."""
     with monkeypatch.context() as patched:
         patched.setattr(Joined, "num_ranks", num_ranks)
@@ -43,11 +40,11 @@ def alone(lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str, num_ranks: int, 
         return record(lab.words(name, *FLAGS, *flags), start("cpu"), STEPS)
 
 
-def flat(state: Mapping[str, list[float]]) -> torch.Tensor:
+def flat(state):
     return torch.cat([torch.tensor(state[name], dtype=torch.float64) for name in sorted(state)])
 
 
-def assert_same(ours: dict[str, Any], theirs: dict[str, Any], name: str) -> None:
+def assert_same(ours, theirs, name):
     """The curve to 1e-5, as is asked of it; a gradient's norm is a difference of larger numbers."""
     for term in TERMS:
         assert len(ours[term]) == STEPS

@@ -7,15 +7,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Event
-from typing import Any
 
 import pytest
 import torch
 from tests.support.forked import Forked
-from tests.support.http_servers import Request, answering, send_file
+from tests.support.http_servers import answering, send_file
 from tests.support.ray_clusters import processes, ray_cluster, wait_until
 from tests.support.shards import members, write_tar
 from tests.support.untrained_run import write_run
@@ -31,12 +28,12 @@ pytestmark = pytest.mark.filterwarnings(
 class Ray:
     """Two nodes."""
 
-    def __init__(self, cluster: Any, port: int) -> None:
+    def __init__(self, cluster, port):
         self.cluster, self.client = cluster, f"ray://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[Ray]:
+def ray():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with ray_cluster(2, port) as cluster:
@@ -48,7 +45,7 @@ SERVED = 8
 """After so many shards, the server waits until an actor has been killed, so that no run is over before."""
 
 
-def parts(folder: Path) -> dict[str, bytes]:
+def parts(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
@@ -64,7 +61,7 @@ def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp
     out, broken, here, told = (tmp_path / name for name in ("out", "broken", "here", "told"))
     served, released = set[str](), Event()
 
-    def slow_file(request: Request) -> None:
+    def slow_file(request):
         time.sleep(0.3)
         if len(served | {request.path}) > SERVED:
             released.wait(120)
@@ -75,7 +72,7 @@ def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp
         words = f"embed --checkpoint {tmp_path}/run --what both --batch_size 2 --device cpu --threads 1".split()
         words += ["--shards", f"{address}/{{00..{UNITS - 1}}}.tar?key=1", "--out"]
 
-        def start(folder: Path, *engine: str) -> Forked:
+        def start(folder, *engine):
             with told.open("wb") as file:
                 command = [sys.executable, "-m", "prolip.cli", *words, folder.name, "--on", *engine]
                 return Forked(command, stdout=file, stderr=file, cwd=tmp_path)

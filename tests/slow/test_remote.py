@@ -5,10 +5,8 @@ A web server's, with ranges and without, are in test_remote_faults.
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tests.support import servers
@@ -88,7 +86,7 @@ def test_shards_from_a_command_are_read_only_if_allowed(folder, expected, tmp_pa
 
 
 @contextmanager
-def https(folder: Path, work: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> Iterator[str]:
+def https(folder, work, monkeypatch, more=""):
     """nginx with a certificate that is believed as long as the block lasts."""
     if shutil.which("openssl") is None:
         servers.missing("openssl", "sudo apt-get install openssl")

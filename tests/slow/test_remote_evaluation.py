@@ -20,7 +20,7 @@ from prolip.store.selection import Chosen, write_selection
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory):
     """A run, and `sets/wds_pairs_test/test` with two shards of captioned, labelled images, plain and compressed."""
     lab = tmp_path_factory.mktemp("far")
     write_run(lab / "run", lab / "tokenizer.json", context_length=8)
@@ -30,7 +30,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lab
 
 
-def figures(lab: Path, out: Path, suite: str, data: str, *more: str):
+def figures(lab, out, suite, data, *more):
     words = ["eval", suite, *f"--checkpoint {lab}/run --out {out} --num_resamples 0".split()]
     assert main([*words, "--data", data, *more]) == 0
     found = json.loads((out / "results.json").read_text())
@@ -71,7 +71,7 @@ def test_chosen_samples_of_remote_shards_are_copied(lab, tmp_path):
     folder = lab / "sets" / "wds_pairs_test" / "test"
     local = BatchLoader(LoaderConfig(shards=(f"{folder}/*.tar",), batch_size=1, image_size=0, captions=()))
 
-    def copies(place: str, name: str, suffix: str) -> dict[str, bytes]:
+    def copies(place, name, suffix):
         chosen, out = tmp_path / f"{name}.parquet", tmp_path / name
         rows = np.array([0, 4], np.uint32)
         write_selection(

@@ -44,7 +44,7 @@ print(lab.digest(lab.batches(config)), flush=True)
 """A process that reads everything and says what it was."""
 
 
-def python(program: str, *words: str) -> subprocess.Popen[str]:
+def python(program, *words):
     root = Path(__file__).resolve().parents[2]
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
@@ -56,14 +56,14 @@ def python(program: str, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def reading(shards: str, index: Path, cache: Path, limit: int, before: str = "") -> subprocess.Popen[str]:
+def reading(shards, index, cache, limit, before=""):
     process = python(before + RUN, shards, str(index), str(cache), str(limit))
     assert process.stdout.readline() == "reading\n"
     return process
 
 
 @pytest.fixture
-def index(tmp_path: Path, folder: Path) -> Path:
+def index(tmp_path, folder):
     """An index whose shards no server is asked for at opening."""
     return tmp_path / "remote.index"
 

@@ -2,9 +2,6 @@
 
 import os
 import signal
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from tests.support.shards import encoded
 from tests.support.untrained_run import write_run
@@ -12,11 +9,11 @@ from tests.support.untrained_run import write_run
 from prolip.cli import main
 
 
-def stopping(function: Callable[..., Any], call: int) -> Callable[..., Any]:
+def stopping(function, call):
     """The function, during whose n-th call this process gets SIGTERM."""
     calls = iter(range(1, 1000))
 
-    def wrapped(*arguments: object) -> Any:
+    def wrapped(*arguments):
         if next(calls) == call:
             os.kill(os.getpid(), signal.SIGTERM)
         return function(*arguments)
@@ -24,7 +21,7 @@ def stopping(function: Callable[..., Any], call: int) -> Callable[..., Any]:
     return wrapped
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def tree(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

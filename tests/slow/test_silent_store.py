@@ -3,13 +3,10 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.support.http_servers import Request, answering, send_file
-from tests.support.ranks import Job
-from tests.support.small_training import SHORT, Lab, same_weights, write_shard
+from tests.support.http_servers import answering, send_file
+from tests.support.small_training import SHORT, same_weights, write_shard
 
 from prolip.data import StoreConfig, write_index
 
@@ -22,17 +19,17 @@ FLAGS += ("--data.shuffle_window", "16", "--data.store.connections", "1")
 class Store:
     """A server of a folder's files that answers some requests, and then no more."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.answers, self.address, self.closed = 1000, "", threading.Event()
 
-    def answer(self, request: Request) -> None:
+    def answer(self, request):
         self.answers -= 1
         if self.answers < 0:
             self.closed.wait()
         else:
             send_file(request)
 
-    def wait_until_silent(self, job: Job, rows: Path) -> None:
+    def wait_until_silent(self, job, rows):
         """Returns when the run has no batch left and waits for the store."""
         job.wait_for(lambda: self.answers < 0 and rows.exists())
         before = None
@@ -41,12 +38,12 @@ class Store:
 
 
 @pytest.fixture
-def store(lab: Lab) -> Iterator[Store]:
+def store(lab):
     for eighth in range(8):
         write_shard(lab.folder / f"eighth-{eighth}.tar", range(8 * eighth, 8 * eighth + 8))
     store = Store()
 
-    def answer(request: Request) -> None:
+    def answer(request):
         store.answer(request)
 
     with answering(answer, lab.folder) as store.address:

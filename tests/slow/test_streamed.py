@@ -3,9 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -26,7 +24,7 @@ LastBatch = Literal["drop", "pad", "keep"]
 
 
 @pytest.fixture(scope="module")
-def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ragged(tmp_path_factory):
     """Shards of very different lengths."""
     folder = tmp_path_factory.mktemp("shards")
     for shard, size in enumerate(SIZES):
@@ -41,12 +39,12 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(ragged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(ragged, tmp_path_factory):
     with servers.nginx(ragged, tmp_path_factory.mktemp("nginx")) as url:
         yield f"{url}/{PATTERN}"
 
 
-def _config(shards: str, last_batch: LastBatch, num_samples: int | None) -> LoaderConfig:
+def _config(shards, last_batch, num_samples):
     return LoaderConfig(
         shards=(shards,),
         num_samples=num_samples,
@@ -96,7 +94,7 @@ def test_opening_sends_no_request_and_unknown_lengths_are_refused():
         BatchLoader(_config(nowhere, "drop", None))
 
 
-def _bytes_held(folder: Path) -> int:
+def _bytes_held(folder):
     """Bytes of this process's open files in a folder, where they have no names any more."""
     held = {}
     for number in os.listdir("/proc/self/fd"):

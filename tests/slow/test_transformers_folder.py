@@ -79,7 +79,7 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     write_run(folder / "run", folder / "tokenizer.json", context_length=12)
     pixels = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
@@ -108,7 +108,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return Exported(folder, found, model.network, image, texts)
 
 
-def _close(found: np.ndarray, expected: torch.Tensor, atol: float = 1e-6) -> None:
+def _close(found, expected, atol=1e-6):
     np.testing.assert_allclose(found, expected.detach().numpy(), rtol=0, atol=atol)
 
 

@@ -8,7 +8,6 @@ import base64
 import contextlib
 import hashlib
 import hmac
-from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -30,7 +29,7 @@ class _Blobs(BaseHTTPRequestHandler):
     folder: Path
     container: str
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         address = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         container, _, name = unquote(address.path).lstrip("/").partition("/")
@@ -43,7 +42,7 @@ class _Blobs(BaseHTTPRequestHandler):
         else:
             self._blob(self.folder / name.removeprefix("data/"))
 
-    def _signature(self, path: str, query: dict[str, str]) -> str:
+    def _signature(self, path, query):
         """By the page "Authorize with Shared Key", for requests without a body."""
         # No body is no length.
         said = {name.lower(): value for name, value in self.headers.items()} | {"content-length": ""}
@@ -53,7 +52,7 @@ class _Blobs(BaseHTTPRequestHandler):
         text = "\n".join(lines).encode()
         return base64.b64encode(hmac.digest(base64.b64decode(KEY), text, "sha256")).decode()
 
-    def _blob(self, path: Path) -> None:
+    def _blob(self, path):
         if not path.is_file():
             self._answer(404)
             return
@@ -73,7 +72,7 @@ class _Blobs(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(content)}"
         self._answer(206, content[begin:end], headers)
 
-    def _properties(self, path: Path) -> dict[str, str]:
+    def _properties(self, path):
         status = path.stat()
         state = f"{path.name} {status.st_size} {status.st_mtime_ns}"
         return {
@@ -81,7 +80,7 @@ class _Blobs(BaseHTTPRequestHandler):
             "Last-Modified": formatdate(status.st_mtime, usegmt=True),
         }
 
-    def _listing(self, query: dict[str, str]) -> str:
+    def _listing(self, query):
         names = sorted(f"data/{path.name}" for path in self.folder.iterdir())
         names = [name for name in names if name.startswith(query.get("prefix", "")) and name >= query.get("marker", "")]
         blobs, marker = "", names[PAGE] if len(names) > PAGE else ""
@@ -98,7 +97,7 @@ class _Blobs(BaseHTTPRequestHandler):
             f"<Blobs>{blobs}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
         )
 
-    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+    def _answer(self, status, body=b"", headers=None):
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -108,7 +107,7 @@ class _Blobs(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def azure(folder: Path, container: str) -> Iterator[str]:
+def azure(folder, container):
     """The folder's files as blobs of a container, below `data/`."""
     with serving(type("Blobs", (_Blobs,), {"folder": folder, "container": container})) as address:
         yield address

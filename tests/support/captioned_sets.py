@@ -3,7 +3,6 @@
 import csv
 import json
 import random
-from pathlib import Path
 
 from tests.support.datacomp_sets import encoded_image, write_lists, write_shards
 
@@ -11,12 +10,12 @@ WORDS = ["animals", "nature", "food", "travel", "emoji", "picture"]
 COUNT = 12
 
 
-def caption(number: int, place: int) -> str:
+def caption(number, place):
     words = [WORDS[(number + step * (place + 1)) % len(WORDS)] for step in range(2 + (number + place) % 5)]
     return " and ".join(words)
 
 
-def write_pairs(folder: Path) -> None:
+def write_pairs(folder):
     """Images with a class, three captions a line, and the same with COCO's ids in json."""
     draw = random.Random(5)
     write_lists(folder, WORDS[:4], ["a picture of {c}", "{c}"])
@@ -39,7 +38,7 @@ def write_pairs(folder: Path) -> None:
     write_shards(folder / "test", samples)
 
 
-def write_hierarchies(folder: Path) -> None:
+def write_hierarchies(folder):
     draw = random.Random(6)
     folder.mkdir(parents=True)
     for number in range(8):
@@ -54,7 +53,7 @@ def write_hierarchies(folder: Path) -> None:
             table.writerow([" => ".join(levels), address, caption(number, 1), " => ".join(images)])
 
 
-def write_annotations(folder: Path, count: int) -> list[set[int]]:
+def write_annotations(folder, count):
     """COCO's two files of annotations, without images; returns the categories of each image, N.jpg for image N."""
     draw = random.Random(3)
     found = [draw.sample(range(1, 6), draw.randint(0, 5)) for _ in range(count)]

@@ -1,11 +1,9 @@
 """Small checkpoints, and ways to damage their files."""
 
 import dataclasses
-from pathlib import Path
 
 import torch
 from tests.support.untrained_run import ALONE
-from torch import Tensor
 
 from prolip.checkpoint import Best, Notes, Saver, agree_on_checkpoint, checkpoint_path
 
@@ -20,12 +18,12 @@ NOTES = Notes(
 )
 
 
-def tensors(step: int) -> dict[str, Tensor]:
+def tensors(step):
     generator = torch.Generator().manual_seed(step)
     return {"model.weight": torch.randn(64, 64, generator=generator), "model.scale": torch.tensor(step / 3)}
 
 
-def save(folder: Path, *steps: int, keep: int = 9, best: float | None = None) -> Path:
+def save(folder, *steps, keep=9, best=None):
     """The last of the checkpoints that are saved here."""
     reason = None if best is None else Best(metric="recall", value=best)
     with Saver(folder, ALONE, keep=keep, after=steps[0] - 1) as saver:
@@ -34,21 +32,21 @@ def save(folder: Path, *steps: int, keep: int = 9, best: float | None = None) ->
     return checkpoint_path(folder, step)
 
 
-def largest(path: Path) -> Path:
+def largest(path):
     return max(path.iterdir(), key=lambda file: file.stat().st_size)
 
 
-def flip_a_bit(file: Path) -> None:
+def flip_a_bit(file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
 
 
-def cut_short(file: Path) -> None:
+def cut_short(file):
     file.write_bytes(file.read_bytes()[:-100])
 
 
-def begin(folder: Path, resume: str) -> int | None:
+def begin(folder, resume):
     """The step that a run begins from; None for a new run."""
     found = agree_on_checkpoint(folder, resume, ALONE)
     return None if found is None else found.step

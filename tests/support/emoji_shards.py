@@ -1,7 +1,6 @@
 """Shards of synthetic emoji."""
 
 import json
-from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
@@ -15,7 +14,7 @@ GROUPS = {
 }
 
 
-def record(place: int, set_name: str) -> dict[str, object]:
+def record(place, set_name):
     """The json of one made-up emoji; `place` gives group and subgroup."""
     group = list(GROUPS)[place % 3]
     subgroup = GROUPS[group][place // 3 % 2]
@@ -40,7 +39,7 @@ def record(place: int, set_name: str) -> dict[str, object]:
     }
 
 
-def write_emoji(folder: Path, counts: dict[str, int]) -> None:
+def write_emoji(folder, counts):
     """Shards with a drawn image for every made-up emoji of the sets."""
     for name, count in counts.items():
         records = {f"{name}-{place:03d}": record(place, name) for place in range(count)}
@@ -54,7 +53,7 @@ def write_emoji(folder: Path, counts: dict[str, int]) -> None:
     (folder / "ATTRIBUTION.md").write_text("OpenMoji <CC BY-SA 4.0>, https://openmoji.org.\n", encoding="utf-8")
 
 
-def encoded_image(place: int) -> bytes:
+def encoded_image(place):
     image = Image.new("RGB", (40, 40), "white")
     colour = [(200, 60, 60), (60, 160, 80), (60, 90, 200)][place % 3]
     ImageDraw.Draw(image).ellipse((4, 4, 36, 36 - place // 3 % 2 * 14), fill=colour)
@@ -62,7 +61,7 @@ def encoded_image(place: int) -> bytes:
 
 
 @pytest.fixture
-def emoji_data(tmp_path: Path) -> Path:
+def emoji_data(tmp_path):
     """A folder of shards of made-up emoji: 36 held-out ones a design, and 120 trained ones."""
     folder = tmp_path / "emoji"
     folder.mkdir()

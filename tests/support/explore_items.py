@@ -6,7 +6,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from tests.support.untrained_run import write_run
 from prolip.cli import main
 
 
-def write_items(folder: Path) -> None:
+def write_items(folder):
     """A test and a training shard with the same keys, and a sample without an image."""
     for name, colours in (("test-000.tar", range(12)), ("train-000.tar", range(3))):
         samples = [("100.txt", b"no image")]
@@ -42,7 +41,7 @@ class ServedPage(NamedTuple):
 
 
 @contextmanager
-def served_page(folder: Path, *more: str, calibrated: bool = False) -> Iterator[ServedPage]:
+def served_page(folder, *more, calibrated=False):
     """Serves the page of an untrained model, and ends it."""
     if calibrated:
         write_calibrated_world(folder)

@@ -1,9 +1,7 @@
 """Command lines of tests: what a helper gives, and what a test gives in its place."""
 
-from collections.abc import Iterable
 
-
-def latest(words: Iterable[str]) -> list[str]:
+def latest(words):
     """The words with only the last of equal flags, which may be given once."""
     current = []
     found = {"": current}

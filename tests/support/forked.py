@@ -12,11 +12,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, Self
 
 from tests.support.forkserver import FORKSERVER, run_python, use_shared
 
@@ -25,23 +23,14 @@ class Forked:
     """What tests use of `subprocess.Popen`; the command is that of a Python: `-m MODULE`, `-c CODE` or a script."""
 
     def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        stdin: IO[Any] | int | None = None,
-        stdout: IO[Any] | int | None = None,
-        stderr: IO[Any] | int | None = None,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-        start_new_session: bool = False,
-        tied: bool = False,
-    ) -> None:
+        self, command, *, stdin=None, stdout=None, stderr=None, cwd=None, env=None, start_new_session=False, tied=False
+    ):
         """Starts it, as `subprocess.Popen` would. What is tied ends when this process does, however that is."""
         assert command[0] == sys.executable
         assert stderr != subprocess.PIPE, "a file can be read when it has ended"
         theirs = {}
-        self.stdin: IO[bytes] | None = None
-        self.stdout: IO[bytes] | None = None
+        self.stdin = None
+        self.stdout = None
         if stdin == subprocess.PIPE:
             theirs[0], written = FORKSERVER.Pipe(duplex=False)
             self.stdin = os.fdopen(os.dup(written.fileno()), "wb", 0)
@@ -66,10 +55,10 @@ class Forked:
         for connection in theirs.values():
             connection.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         """Kills it, if it still lives."""
         self.kill()
         self.wait()
@@ -78,15 +67,15 @@ class Forked:
                 pipe.close()
 
     @property
-    def pid(self) -> int:
+    def pid(self):
         assert self._process.pid is not None
         return self._process.pid
 
-    def poll(self) -> int | None:
+    def poll(self):
         """The exit code; None of a process that lives."""
         return self._process.exitcode
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout=None):
         """The exit code, when it has ended.
 
         Raises:
@@ -98,19 +87,19 @@ class Forked:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
         return code
 
-    def send_signal(self, number: int) -> None:
+    def send_signal(self, number):
         if self.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def terminate(self) -> None:
+    def terminate(self):
         self.send_signal(signal.SIGTERM)
 
-    def kill(self) -> None:
+    def kill(self):
         self.send_signal(signal.SIGKILL)
 
 
-def run(command: Sequence[str], *, cwd: Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+def run(command, *, cwd, timeout=200):
     """Runs a program to its end, as `subprocess.run` does."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         with Forked(command, stdout=out, stderr=err, cwd=cwd) as process:
@@ -122,14 +111,7 @@ def run(command: Sequence[str], *, cwd: Path, timeout: float = 200) -> subproces
     return subprocess.CompletedProcess(command, code, *told)
 
 
-def _run(
-    command: list[str],
-    environment: Mapping[str, str],
-    folder: str,
-    files: Mapping[int, Connection],
-    session: bool,
-    tied: bool,
-) -> None:
+def _run(command, environment, folder, files, session, tied):
     if tied:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     if session:
@@ -156,7 +138,7 @@ def _run(
         atexit._run_exitfuncs()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent():
     parent = multiprocessing.parent_process()
     parent.join()
     os.kill(os.getpid(), signal.SIGKILL)

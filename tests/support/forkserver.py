@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import runpy
 import sys
-from collections.abc import Sequence
 from multiprocessing import forkserver, resource_tracker
 
 ADDRESS = "PROLIP_TESTS_FORKSERVER"
@@ -28,7 +27,7 @@ FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(PRELOADED)
 
 
-def share() -> None:
+def share():
     """Starts the server for this process and for all that it starts, unless one is there.
 
     What forked processes print goes nowhere, unless a test redirects it.
@@ -48,7 +47,7 @@ def share() -> None:
         os.environ[ADDRESS] = server._forkserver_address
 
 
-def use_shared() -> None:
+def use_shared():
     """Has this process ask the server that its environment names, and start none."""
     if ADDRESS in os.environ:
         server = forkserver._forkserver
@@ -60,7 +59,7 @@ def use_shared() -> None:
 use_shared()
 
 
-def run_python(command: Sequence[str]) -> None:
+def run_python(command):
     """Runs in this process what Python would with such words: `-m MODULE`, `-c CODE` or a script, and its words."""
     kind = command[0] if command[0] in {"-m", "-c"} else ""
     sys.argv = list(command[1:] if kind == "-m" else command)

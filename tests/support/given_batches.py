@@ -1,21 +1,18 @@
 """A stand-in for a loader that returns given batches."""
 
-from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prolip.data import Batch, Cursor, PatchArrays
 
 
-def random_images(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def random_images(number):
     """Three images drawn by `number`, uint8 [3, 6, 4, 3]."""
     return np.random.default_rng(number).integers(0, 256, (3, 6, 4, 3), dtype=np.uint8)
 
 
-def random_patches(number: int) -> PatchArrays:
+def random_patches(number):
     """Three images of 2, 4 and 6 patches of side 2, drawn by `number`."""
     grids = np.array([(2, 1), (2, 2), (2, 3)], np.int32)
     pixels = np.random.default_rng(number).integers(0, 256, (3, 6, 12), dtype=np.uint8)
@@ -24,7 +21,7 @@ def random_patches(number: int) -> PatchArrays:
     return PatchArrays(pixels * valid[..., None], coords * valid[..., None], grids, valid)
 
 
-def batch_of(images: np.ndarray[Any, np.dtype[np.uint8]] | PatchArrays, number: int) -> Batch:
+def batch_of(images, number):
     """A batch of these images, whose ids, patches and keys are `number`."""
     rows = len(images.grids if isinstance(images, PatchArrays) else images)
     ids = np.full((2, rows, 5), number, dtype=np.int32)
@@ -46,10 +43,10 @@ def batch_of(images: np.ndarray[Any, np.dtype[np.uint8]] | PatchArrays, number: 
 class GivenBatches:
     """A loader of given batches; `ready` of them are ready at first, and a failure may follow."""
 
-    def __init__(self, batches: Sequence[Batch], ready: int = 100, failure: Exception | None = None) -> None:
+    def __init__(self, batches, ready=100, failure=None):
         self.batches, self.ready, self.failure, self.taken = batches, ready, failure, 0
 
-    def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
+    def translated(self, table):
         assert table is None, "for a device beside the CPU only"
         for batch in self.batches:
             self.taken += 1
@@ -57,5 +54,5 @@ class GivenBatches:
         if self.failure is not None:
             raise self.failure
 
-    def stats(self) -> SimpleNamespace:
+    def stats(self):
         return SimpleNamespace(ready=min(self.ready, len(self.batches) + (self.failure is not None) - self.taken))

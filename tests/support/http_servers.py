@@ -1,12 +1,10 @@
 """Servers on loopback whose answers a test writes; they log nothing."""
 
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 Request = SimpleHTTPRequestHandler
 send_file = SimpleHTTPRequestHandler.do_GET
@@ -14,7 +12,7 @@ send_file = SimpleHTTPRequestHandler.do_GET
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler], **settings: Any) -> Iterator[str]:
+def serving(handler, **settings):
     """The address of a server that ends with the block."""
     quiet = type(handler.__name__, (handler,), {"log_message": lambda *_: None})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, **settings)) as server:
@@ -28,7 +26,7 @@ def serving(handler: type[BaseHTTPRequestHandler], **settings: Any) -> Iterator[
 
 
 @contextmanager
-def answering(answer: Callable[[Request], None] = send_file, folder: Path = Path("absent")) -> Iterator[str]:
+def answering(answer=send_file, folder=Path("absent")):
     """The address of a server of a folder's files, where `answer` answers every GET."""
     with serving(type("Handler", (Request,), {"do_GET": answer}), directory=str(folder)) as address:
         yield address

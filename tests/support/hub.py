@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -23,15 +22,15 @@ GATED = ".gated"
 """A repository with a file of this name must be asked for access."""
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder):
     return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _digest(*parts: str) -> str:
+def _digest(*parts):
     return hashlib.sha1("\n".join(parts).encode()).hexdigest()
 
 
-def _commit(folder: Path) -> str:
+def _commit(folder):
     """What the hub would call the state that a repository is in."""
     return _digest(*(f"{name} {path.stat().st_mtime_ns}" for name, path in _files(folder).items()))
 
@@ -39,13 +38,13 @@ def _commit(folder: Path) -> str:
 class _Handler(BaseHTTPRequestHandler):
     root: Path
 
-    def repository(self, kind: str, name: str) -> Path:
+    def repository(self, kind, name):
         return self.root / "hub" / kind / name
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self):
         self.do_GET()
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         path = unquote(urlsplit(self.path).path)
         if asked := _API.fullmatch(path):
             self.tell_of(self.repository(asked[1], asked[2]), asked[2], asked[3])
@@ -62,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.give(self.root / "store" / path.lstrip("/"), {})
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         path = unquote(urlsplit(self.path).path)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if path == "/api/validate-yaml":
@@ -91,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.reply("", status=404)
 
-    def tell_of(self, folder: Path, name: str, what: str) -> None:
+    def tell_of(self, folder, name, what):
         if not folder.is_dir():
             self.refuse("RepoNotFound", 404)
         elif what == "revision":
@@ -103,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self.reply(json.dumps(entries))
 
-    def give(self, file: Path, headers: dict[str, str]) -> None:
+    def give(self, file, headers):
         """A file or a range of it."""
         if not file.is_file():
             self.reply("", status=404, headers=headers | {"X-Error-Code": "EntryNotFound"})
@@ -116,10 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
             content, status = content[first : last + 1], 206
         self.reply(content, status=status, headers=headers)
 
-    def refuse(self, code: str, status: int) -> None:
+    def refuse(self, code, status):
         self.reply("", status=status, headers={"X-Error-Code": code})
 
-    def reply(self, content: str | bytes, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def reply(self, content, *, status=200, headers=None):
         content = content.encode() if isinstance(content, str) else content
         self.send_response(status)
         told = {"Content-Length": str(len(content)), "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
@@ -131,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(root: Path, cache: Path) -> Iterator[None]:
+def serving(root, cache):
     """Everything here and everything started from here takes a local server for the hub and for S3.
 
     Args:

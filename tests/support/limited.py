@@ -2,13 +2,12 @@
 
 import resource
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
 
 @contextmanager
-def file_limit(size: int) -> Iterator[None]:
+def file_limit(size):
     """Files of this process can't grow beyond `size`: the same error as a full disk, with another number.
 
     What is first imported meanwhile is not cached: Python would keep the half of a compiled module that fits.

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +14,7 @@ from prolip.gaussian import Gaussian
 from prolip.store.folder import Folder
 
 
-def write_scores(folder: Path, parts: Iterable[Sequence[float]]) -> None:
+def write_scores(folder, parts):
     """Writes parts of images with such total variances, and constants else, which take no space.
 
     The keys are k0, k1, … Two parts have a source: 0.tar, 0.tar, 1.tar, … Every second row of a source is missing.

@@ -1,10 +1,7 @@
 """Object stores on loopback, and the environment variables that point a client to them."""
 
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import pytest
 from tests.support import servers
 from tests.support.azure import ACCOUNT, KEY, azure
 from tests.support.remote_shards import (
@@ -14,24 +11,24 @@ from tests.support.remote_shards import (
 S3 = {"ALLOW_HTTP": "true", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1"}
 
 
-def s3_settings(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def s3_settings(monkeypatch, endpoint):
     for name, value in {**S3, "ENDPOINT_URL": endpoint}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
 
 
-def google_settings(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def google_settings(monkeypatch, endpoint):
     for name, value in {"BASE_URL": endpoint, "ALLOW_HTTP": "true", "SKIP_SIGNATURE": "true"}.items():
         monkeypatch.setenv(f"GOOGLE_{name}", value)
 
 
-def azure_settings(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def azure_settings(monkeypatch, endpoint):
     account = {"STORAGE_ACCOUNT_NAME": ACCOUNT, "STORAGE_ACCOUNT_KEY": KEY}
     for name, value in {**account, "STORAGE_ENDPOINT": endpoint, "ALLOW_HTTP": "true"}.items():
         monkeypatch.setenv(f"AZURE_{name}", value)
 
 
 @contextmanager
-def object_store(scheme: str, folder: Path, work: Path) -> Iterator[str]:
+def object_store(scheme, folder, work):
     """The endpoint of a store with the folder's files below `data/` in the bucket."""
     server = {
         "s3": lambda: servers.moto(folder, BUCKET),

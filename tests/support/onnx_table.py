@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 
 
-def make_table_once() -> None:
+def make_table_once():
     """No export adds operators of its own, so all of this process may have the same table."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
@@ -14,5 +14,5 @@ def make_table_once() -> None:
 
 
 @pytest.fixture
-def one_table() -> None:
+def one_table():
     make_table_once()

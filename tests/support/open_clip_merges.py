@@ -1,10 +1,9 @@
 """open_clip's CLIP tokenizer, made once: to read its 49,000 merges takes longer than to build a small model."""
 
 import sys
-from typing import Any
 
 
-def read_merges_once() -> None:
+def read_merges_once():
     """Has further tokenizers with the same settings take over what the first one has read, where there is open_clip."""
     if "open_clip" not in sys.modules:
         return
@@ -13,7 +12,7 @@ def read_merges_once() -> None:
     read = SimpleTokenizer.__init__
     known = {}
 
-    def take(self: Any, *values: Any, **named: Any) -> None:
+    def take(self, *values, **named):
         settings = repr((values, sorted(named.items())))
         if settings not in known:
             read(self, *values, **named)

@@ -6,13 +6,8 @@ Their environment tells them what torchrun would. Tests start torchrun itself on
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -22,9 +17,7 @@ from tests.support.forkserver import FORKSERVER, run_python
 class Job:
     """Processes that run one command, each as a rank; they end with the block that they are started in."""
 
-    def __init__(
-        self, command: Sequence[str], *, processes: int, told: Path, variables: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, command, *, processes, told, variables=None):
         """Starts them.
 
         Args:
@@ -37,28 +30,26 @@ class Job:
         self._told = [Path(f"{told}.{rank}") for rank in range(processes)]
         # The agent's store, as torchrun has it: no rank has to find a free port.
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if processes > 1 else None
-        self.ranks: list[ForkServerProcess] = []
+        self.ranks = []
         for rank, file in enumerate(self._told):
             environment = {**os.environ, **(variables or {})} | (self._place(rank, processes) if processes > 1 else {})
             process = FORKSERVER.Process(target=_run, args=(list(command), environment, file), daemon=True)
             process.start()
             self.ranks.append(process)
 
-    def _place(self, rank: int, processes: int) -> dict[str, str]:
+    def _place(self, rank, processes):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self._store.port}
         place |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
         return {name: str(value) for name, value in place.items()}
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind, error, trace):
         self.kill()
 
-    def kill(self) -> None:
+    def kill(self):
         """SIGKILL to all that live, and to what they started: nothing can tidy up."""
         alive = [rank for rank, process in enumerate(self.ranks) if process.is_alive()]
         started = [pid for rank in alive for pid in self.children(rank)]
@@ -70,7 +61,7 @@ class Job:
         for rank in alive:
             self.ranks[rank].join()
 
-    def children(self, rank: int) -> list[int]:
+    def children(self, rank):
         """The processes that one rank has started."""
         pid = self.ranks[rank].pid
         try:
@@ -78,29 +69,29 @@ class Job:
         except (FileNotFoundError, ProcessLookupError):
             return []
 
-    def send(self, rank: int, number: int) -> None:
+    def send(self, rank, number):
         """Sends one rank a signal."""
         pid = self.ranks[rank].pid
         assert pid is not None
         os.kill(pid, number)
 
-    def wait(self, seconds: float = 240) -> list[int | None]:
+    def wait(self, seconds=240):
         """The exit codes; None of a rank that has not ended by then."""
         deadline = time.monotonic() + seconds
         for process in self.ranks:
             process.join(max(0.0, deadline - time.monotonic()))
         return [process.exitcode for process in self.ranks]
 
-    def told(self) -> str:
+    def told(self):
         """What all ranks wrote, rank by rank."""
         return "".join(map(self.told_by, range(len(self._told))))
 
-    def told_by(self, rank: int) -> str:
+    def told_by(self, rank):
         """What one rank wrote."""
         file = self._told[rank]
         return file.read_text() if file.exists() else ""
 
-    def wait_for(self, holds: Callable[[], object], seconds: float = 180) -> None:
+    def wait_for(self, holds, seconds=180):
         """Waits until something is so, while all ranks live."""
         deadline = time.monotonic() + seconds
         while not holds():
@@ -110,7 +101,7 @@ class Job:
 
 
 @contextmanager
-def asked_ranks(serve: Callable[..., None], number: int, *given: object) -> Iterator[list[Connection]]:
+def asked_ranks(serve, number, *given):
     """Processes of `serve(rank, *given, pipe)`, by the other ends of their pipes; all must end well."""
     pipes = [FORKSERVER.Pipe() for _ in range(number)]
     processes = [
@@ -125,12 +116,12 @@ def asked_ranks(serve: Callable[..., None], number: int, *given: object) -> Iter
     assert [process.exitcode for process in processes] == [0] * number
 
 
-def answer(end: Connection) -> Any:
+def answer(end):
     assert end.poll(120), "a rank hangs"
     return end.recv()
 
 
-def _run(command: list[str], environment: Mapping[str, str], told: Path) -> None:
+def _run(command, environment, told):
     os.environ.clear()
     os.environ.update(environment)
     output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)

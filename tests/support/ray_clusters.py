@@ -5,10 +5,8 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 
 @contextmanager
-def ray_cluster(nodes: int, client_port: int | None = None) -> Iterator[Any]:
+def ray_cluster(nodes, client_port=None):
     """A cluster whose nodes have one CPU each; what starts in the block finds it by RAY_ADDRESS.
 
     Only one lives at a time on this machine, since each takes more than a gigabyte.
@@ -50,7 +48,7 @@ def ray_cluster(nodes: int, client_port: int | None = None) -> Iterator[Any]:
                     os.kill(pid, signal.SIGKILL)
 
 
-def processes(named: str = "") -> set[int]:
+def processes(named=""):
     """The processes of clusters that this process started, by the beginning of their titles."""
     parents, titles = dict[int, int](), dict[int, str]()
     for folder in Path("/proc").iterdir():
@@ -63,7 +61,7 @@ def processes(named: str = "") -> set[int]:
     return {pid for pid in found if "ray" in titles.get(pid, "") and titles[pid].startswith(named)}
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(holds, seconds=120):
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline

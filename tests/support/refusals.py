@@ -1,6 +1,5 @@
 """Errors by the field that they name."""
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -9,7 +8,7 @@ from prolip.errors import UserError
 
 
 @contextmanager
-def refusal_of(field: str, kind: type[UserError] = UserError) -> Iterator[None]:
+def refusal_of(field, kind=UserError):
     """Checks that the block raises an error of a kind that names the field."""
     with pytest.raises(kind) as error:
         yield

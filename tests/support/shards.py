@@ -4,9 +4,6 @@ import dataclasses
 import io
 import json
 import tarfile
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,11 +15,11 @@ from prolip.data.config import TokenizerConfig
 TOKENIZER = TokenizerConfig(context_length=12)
 
 
-def encoded(colour: tuple[int, int, int], size: tuple[int, int] = (14, 11), kind: str = "png") -> bytes:
+def encoded(colour, size=(14, 11), kind="png"):
     return encode(Image.new("RGB", size, colour), kind)
 
 
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]], form: int = tarfile.DEFAULT_FORMAT) -> None:
+def write_tar(path, members, form=tarfile.DEFAULT_FORMAT):
     with tarfile.open(path, "w", format=form) as archive:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -30,12 +27,12 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]], form: int = tarf
             archive.addfile(info, io.BytesIO(data))
 
 
-def read_tar(path: Path) -> list[tuple[str, bytes]]:
+def read_tar(path):
     with tarfile.open(path) as archive:
         return [(member.name, archive.extractfile(member).read()) for member in archive]
 
 
-def read_samples(path: Path) -> dict[str, dict[str, bytes]]:
+def read_samples(path):
     """The members of each sample by extension."""
     samples = {}
     for name, data in read_tar(path):
@@ -44,7 +41,7 @@ def read_samples(path: Path) -> dict[str, dict[str, bytes]]:
     return samples
 
 
-def members(key: str, colour: tuple[int, int, int]) -> list[tuple[str, bytes]]:
+def members(key, colour):
     levels = {"levels": {"name": f"name {key}", "group": ["animals", "plants"]}}
     return [
         (f"{key}.png", encoded(colour)),
@@ -53,7 +50,7 @@ def members(key: str, colour: tuple[int, int, int]) -> list[tuple[str, bytes]]:
     ]
 
 
-def write_two_shards(folder: Path) -> str:
+def write_two_shards(folder):
     """16 samples in two shards; their pattern."""
     for shard, size in enumerate((7, 9)):
         names = [(f"s{shard}k{index}", (shard * 50, index * 20, 9)) for index in range(size)]
@@ -61,21 +58,21 @@ def write_two_shards(folder: Path) -> str:
     return str(folder / "{000..001}.tar")
 
 
-def config(pattern: str, /, **changes: Any) -> LoaderConfig:
+def config(pattern, /, **changes):
     base = LoaderConfig(shards=(pattern,), batch_size=4, image_size=8, tokenizer=TOKENIZER, shuffle_window=5)
     return dataclasses.replace(base, **changes)
 
 
-def keys(config: LoaderConfig) -> list[list[str]]:
+def keys(config):
     """The keys of all batches. A process that is spawned can import this function."""
     with BatchLoader(config) as loader:
         return [batch.keys for batch in loader]
 
 
-def contents(loader: BatchLoader) -> list[tuple[Any, ...]]:
+def contents(loader):
     """Batches as values that compare."""
 
-    def value(item: Any) -> Any:
+    def value(item):
         return item.tolist() if isinstance(item, np.ndarray) else item
 
     return [tuple(value(item) for item in batch) for batch in loader]

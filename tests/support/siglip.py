@@ -1,8 +1,6 @@
 """A small SigLIP model of open_clip, saved as a user has it."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import open_clip
 import timm
@@ -11,7 +9,7 @@ from timm.models import VisionTransformer
 
 
 @timm.models.register_model
-def vit_prolip_lab(pretrained: bool = False, **settings: Any) -> VisionTransformer:
+def vit_prolip_lab(pretrained=False, **settings):
     """SigLIP's image tower in the sizes of the laboratory's recipe; `create_model` finds it by its name."""
     del pretrained
     known = {name: value for name, value in settings.items() if name in {"img_size", "global_pool", "num_classes"}}
@@ -21,7 +19,7 @@ def vit_prolip_lab(pretrained: bool = False, **settings: Any) -> VisionTransform
     return tower
 
 
-def architecture(tower: str, image_size: int, *, width: int, heads: int, layers: int, vocab: int, context: int) -> Any:
+def architecture(tower, image_size, *, width, heads, layers, vocab, context):
     """open_clip's configuration of a SigLIP model with that image tower, of its width."""
     return {
         "embed_dim": width,
@@ -48,7 +46,7 @@ def architecture(tower: str, image_size: int, *, width: int, heads: int, layers:
     }
 
 
-def save(folder: Path, described: dict[str, Any]) -> str:
+def save(folder, described):
     """Saves open_clip's configuration and random weights, under the folder's name; what `--start_from` takes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{folder.name}.json").write_text(json.dumps(described))

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prolip.distributed import Peers, Ranks
 from prolip.images.tensors import Patches
-from prolip.losses import LossConfig, LossTerms, ProlipLoss
+from prolip.losses import LossConfig, ProlipLoss
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import TextConfig, VisionConfig
 from prolip.train.accumulate import backward
@@ -37,7 +37,7 @@ class Step(NamedTuple):
     kept_patches: Tensor | None
 
 
-def step_of(items: int, masked: int, *, rank: int = 0) -> Step:
+def step_of(items, masked, *, rank=0):
     generator = torch.Generator().manual_seed(100 * items + masked + 10_000 * rank)
     ids = torch.randint(2, 10, (SLOTS, items, 4), generator=generator)
     kept = torch.rand(masked, 4, generator=generator).argsort(1)[:, :2].sort(1).values
@@ -49,7 +49,7 @@ def step_of(items: int, masked: int, *, rank: int = 0) -> Step:
     )
 
 
-def native_step_of(items: int, masked: int) -> Step:
+def native_step_of(items, masked):
     """A step whose images have 2 to 4 patches."""
     generator = torch.Generator().manual_seed(items)
     grids = [((2, 2), (1, 3), (2, 1))[item % 3] for item in range(items)]
@@ -58,12 +58,12 @@ def native_step_of(items: int, masked: int) -> Step:
     return step_of(items, masked)._replace(images=images, kept_patches=kept if masked else None)
 
 
-def model_of(*, native: bool = False) -> ProLIP:
+def model_of(*, native=False):
     torch.manual_seed(3)
     return ProLIP(replace(CONFIG, vision=replace(CONFIG.vision, image_seq_len=4 if native else None)))
 
 
-def gradients(network: nn.Module, batch: Step, parts: int) -> tuple[LossTerms, dict[str, Tensor]]:
+def gradients(network, batch, parts):
     network.zero_grad(set_to_none=True)
     terms, output = backward(network, ProlipLoss(LOSS, Peers()), batch, micro_batches=parts)
     assert len(output.image.mean) == batch.token_ids.shape[1]
@@ -71,7 +71,7 @@ def gradients(network: nn.Module, batch: Step, parts: int) -> tuple[LossTerms, d
     return terms, {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
 
 
-def run_of(model: ProLIP, **changes: Any) -> Run:
+def run_of(model, **changes):
     settings = {"batch_size": 8, "loss": LOSS, "optim": OptimConfig(warmup_steps=2, clip_norm=0.01), **changes}
     config = TrainConfig(
         samples_seen=640,

@@ -3,7 +3,6 @@
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tests.support.shards import write_tar
 from tests.support.warm_python import warm_python
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from prolip.checkpoint import Checkpoint, find_latest
+from prolip.checkpoint import find_latest
 from prolip.train.loop import main
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220), "black": (10, 10, 10)}
@@ -25,7 +24,7 @@ PLACES = {"left": (0, 0, 6, 12), "right": (6, 0, 12, 12), "top": (0, 0, 12, 6), 
 TRAIN = ("-m", "prolip.train")
 
 
-def write_shard(path: Path, numbers: range = range(64), sizes: Sequence[tuple[int, int]] = ((12, 12),)) -> None:
+def write_shard(path, numbers=range(64), sizes=((12, 12),)):
     """Images of a coloured half, 64 different ones, each with its caption and a more general one; of sizes in turn."""
     kinds = list(itertools.product(COLOURS, PLACES, range(4)))
     members = []
@@ -39,7 +38,7 @@ def write_shard(path: Path, numbers: range = range(64), sizes: Sequence[tuple[in
     write_tar(path, members)
 
 
-def write_tokenizer(path: Path) -> None:
+def write_tokenizer(path):
     words = ["<pad>", "[UNK]", *COLOURS, *PLACES]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -115,54 +114,52 @@ class Lab:
 
     folder: Path
 
-    def words(self, name: str, *flags: str) -> list[str]:
+    def words(self, name, *flags):
         return latest([str(self.folder / "recipe.toml"), "--out", str(self.folder / name), *flags])
 
-    def here(self, name: str, *flags: str) -> int:
+    def here(self, name, *flags):
         """Runs in this process; the exit status."""
         return main(self.words(name, *flags))
 
-    def start(self, name: str, *flags: str, processes: int, program: Sequence[str] = TRAIN, **variables: str) -> Job:
+    def start(self, name, *flags, processes, program=TRAIN, **variables):
         """Starts a run in other processes, as torchrun would; with more variables in their environment."""
         told = self.folder / "told" / name
         return Job([*program, *self.words(name, *flags)], processes=processes, told=told, variables=variables)
 
-    def torchrun(
-        self, name: str, *flags: str, processes: int, restarts: int = 0, program: Sequence[str] = TRAIN
-    ) -> Job:
+    def torchrun(self, name, *flags, processes, restarts=0, program=TRAIN):
         """Starts torchrun itself: it is the one process of the job, and ends or restarts its own."""
         launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}".split()
         launcher += ["--max-restarts", str(restarts)]
         python = str(warm_python(self.folder))
         return self.start(name, *flags, processes=1, program=[*launcher, *program], PYTHON_EXEC=python)
 
-    def launch(self, name: str, *flags: str, processes: int, program: Sequence[str] = TRAIN) -> None:
+    def launch(self, name, *flags, processes, program=TRAIN):
         """A run in other processes to its end."""
         with self.start(name, *flags, processes=processes, program=program) as job:
             assert job.wait() == [0] * processes, job.told()
 
-    def has(self, name: str, pattern: str) -> Callable[[], object]:
+    def has(self, name, pattern):
         """Asks whether the run has files of such names."""
         return lambda: list((self.folder / name).glob(pattern))
 
-    def copy(self, name: str, copy: str) -> None:
+    def copy(self, name, copy):
         """Copies a run's folder, for a test that changes it."""
         shutil.copytree(self.folder / name, self.folder / copy, symlinks=True)  # `best` is a link
 
-    def latest(self, name: str) -> Checkpoint:
+    def latest(self, name):
         checkpoint = find_latest(self.folder / name / "checkpoints")
         assert checkpoint is not None
         return checkpoint
 
-    def rows(self, name: str) -> list[dict[str, float]]:
+    def rows(self, name):
         return [json.loads(line) for line in (self.folder / name / "metrics.jsonl").read_text().splitlines()]
 
 
-def same_weights(one: Checkpoint, other: Checkpoint) -> bool:
+def same_weights(one, other):
     """Whether two checkpoints agree in every bit of the model and the optimiser."""
     pairs = ((one.model(), other.model()), (one.optimizer(), other.optimizer()))
     return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs)
 
 
-def numbers(rows: Sequence[dict[str, float]], name: str) -> list[float]:
+def numbers(rows, name):
     return [row[name] for row in rows]

@@ -20,7 +20,7 @@ from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 
 
-def main() -> None:
+def main():
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
         folder = Path(made)
         Image.new("RGB", (40, 30), (10, 20, 30)).save(folder / "grey.png")
@@ -39,7 +39,7 @@ def main() -> None:
     print(f"prolip {version('prolip')} works with Python {sys.version.split()[0]} and torch {torch.__version__}")
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder):
     """Write a model in the hub's layout, with CLIP's tokenizer."""
     demo = ARCHITECTURES["demo"]
     torch.manual_seed(0)

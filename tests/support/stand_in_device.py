@@ -11,7 +11,6 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 from unittest import mock
@@ -42,7 +41,7 @@ READ = {
 
 class _Module(_DummyBackendModule):
     @staticmethod
-    def get_amp_supported_dtype() -> list[torch.dtype]:
+    def get_amp_supported_dtype():
         return [torch.float16, torch.bfloat16]
 
 
@@ -53,7 +52,7 @@ class OnDevice(Tensor):
     """Its numbers."""
 
     @staticmethod
-    def __new__(cls, raw: Tensor) -> OnDevice:
+    def __new__(cls, raw):
         there = torch.device(NAME, 0)
         tensor = Tensor._make_wrapper_subclass(
             cls,
@@ -67,7 +66,7 @@ class OnDevice(Tensor):
         return cast(OnDevice, tensor)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return Device.current.run(func, args, kwargs or {})  # in the thread of the backward pass, which has no mode
 
 
@@ -76,16 +75,16 @@ class Device(TorchDispatchMode):
 
     current: ClassVar[Device]
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.calls = Counter[str]()
         self.waits = Counter[str]()
         Device.current = self
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return self.run(func, args, kwargs or {})
 
-    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def run(self, func, args, kwargs):
         """Run an operator on the device."""
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OnDevice)]
         target = kwargs.get("device")
@@ -105,7 +104,7 @@ class Device(TorchDispatchMode):
         return tree_map_only(Tensor, lambda raw: known[id(raw)] if id(raw) in known else OnDevice(raw), found)
 
 
-def register() -> torch.device:
+def register():
     """Tell torch of the device."""
     _setup_privateuseone_for_python_backend(NAME, _Module())
     library = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
@@ -114,10 +113,10 @@ def register() -> torch.device:
     return torch.device(NAME, 0)
 
 
-_KEPT: list[torch.library.Library] = []
+_KEPT = []
 
 
-def step_waits(device: torch.device, changes: dict[str, Any]) -> dict[str, Any]:
+def step_waits(device, changes):
     """Calls and waits of the second step of a run."""
     with Device() as on, mock.patch.object(small_step, "ALONE", replace(small_step.ALONE, device=device)):
         model = small_step.model_of().to(device)
@@ -126,7 +125,7 @@ def step_waits(device: torch.device, changes: dict[str, Any]) -> dict[str, Any]:
         on_host = small_step.step_of(8, 3)
         batch = on_host._replace(**{name: part.to(device) for name, part in on_host._asdict().items()})
 
-        def step() -> None:
+        def step():
             terms, _, norm = take_step(run, cast(Any, batch))
             meter.add(terms)
             assert norm.device == device
@@ -138,7 +137,7 @@ def step_waits(device: torch.device, changes: dict[str, Any]) -> dict[str, Any]:
         return {"calls": on.calls.total(), "adamw": on.calls["aten._fused_adamw_.default"], "waits": dict(on.waits)}
 
 
-READS: dict[str, Callable[[Tensor], object]] = {
+READS = {
     "bool": lambda tensor: bool(tensor.sum() > 0),
     "item": lambda tensor: tensor[0].item(),
     "cpu": lambda tensor: tensor.cpu(),
@@ -149,7 +148,7 @@ READS: dict[str, Callable[[Tensor], object]] = {
 }
 
 
-def seen(device: torch.device) -> dict[str, int]:
+def seen(device):
     """How many waits are counted of each way to read from the device."""
     counts = {}
     for name, read in READS.items():

@@ -9,7 +9,7 @@ import pytest
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def read_study(name: str) -> SimpleNamespace:
+def read_study(name):
     """The names of a study; a function still reads the study's own globals."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(DOCS)

@@ -1,12 +1,11 @@
 """A run of a tiny untrained model, for tests that need any run."""
 
 import dataclasses
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from prolip.checkpoint import Average, Notes, Saver, checkpoint_path, run_tensors
+from prolip.checkpoint import Notes, Saver, checkpoint_path, run_tensors
 from prolip.data.config import TokenizerConfig
 from prolip.distributed import Ranks
 from prolip.inference.tokenizer import inference_files
@@ -18,22 +17,20 @@ ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 WORDS = ["<pad>", "a", "an", "picture", "emoji", "of", ":", ",", "-", "and", "animals", "nature", "food", "travel"]
 
 
-def write_run(run: Path, tokenizer: Path, context_length: int, image_seq_len: int | None = None) -> None:
+def write_run(run, tokenizer, context_length, image_seq_len=None):
     """Writes a checkpoint into a run's folder, and the tokenizer that it was, so to say, trained with."""
     write_words(tokenizer)
     write_run_with(run, tokenizer, context_length, image_seq_len=image_seq_len)
 
 
-def write_words(tokenizer: Path) -> None:
+def write_words(tokenizer):
     """Writes a tokenizer of a few words."""
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tokenizer))
 
 
-def write_run_with(
-    run: Path, tokenizer: Path, context_length: int, seed: int = 0, image_seq_len: int | None = None
-) -> None:
+def write_run_with(run, tokenizer, context_length, seed=0, image_seq_len=None):
     """Writes a checkpoint into a run's folder, of a model for a tokenizer that is there."""
     num_tokens = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
     demo = ARCHITECTURES["demo"]
@@ -73,16 +70,7 @@ def write_run_with(
     write_checkpoint(run / "checkpoints", model, to_toml(trained), step=1, trained=trained)
 
 
-def write_checkpoint(
-    folder: Path,
-    model: ProLIP,
-    config: str,
-    *,
-    step: int,
-    elapsed_s: float = 0.0,
-    average: Average | None = None,
-    trained: TrainConfig | None = None,
-) -> Path:
+def write_checkpoint(folder, model, config, *, step, elapsed_s=0.0, average=None, trained=None):
     """Writes a checkpoint of a model that was, so to say, trained by a configuration; its path."""
     notes = Notes(
         step=step,

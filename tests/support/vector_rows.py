@@ -1,19 +1,15 @@
 """Gaussians in part files, as `prolip embed` writes them, without a model."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from prolip.embeddings.config import Kind, Stored
 from prolip.embeddings.storage import Manifest, PartNotes, Rows, Settings, write_part
 from prolip.gaussian import Gaussian
 from prolip.store.folder import Folder
 
 
-def some_gaussians(rows: int, dim: int, *, seed: int) -> Gaussian:
+def some_gaussians(rows, dim, *, seed):
     """Gaussians around a few centres. Their variances differ enough to change the order of neighbours."""
     noise = np.random.default_rng(seed)
     centres = np.random.default_rng(0).normal(size=(max(1, rows // 100), dim))
@@ -22,14 +18,7 @@ def some_gaussians(rows: int, dim: int, *, seed: int) -> Gaussian:
     return Gaussian(F.normalize(torch.from_numpy(mean), dim=-1), torch.from_numpy(log_var))
 
 
-def write_parts(
-    folder: Path,
-    items: Mapping[Kind, Gaussian | Callable[[int], Gaussian]],
-    sizes: Sequence[int],
-    *,
-    keys: str = "k",
-    dtype: Stored = "float32",
-) -> Path:
+def write_parts(folder, items, sizes, *, keys="k", dtype="float32"):
     """Writes the Gaussians, or those of each part, as the samples k0, k1, … of shards, of such sizes."""
     folder.mkdir(exist_ok=True)
     count, files = 0, dict[str, int]()

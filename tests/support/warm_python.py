@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _START = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.support.warm_python import main; main()"
 
 
-def warm_python(folder: Path, name: str = "python", *words: str) -> Path:
+def warm_python(folder, name="python", *words):
     """Writes the program, which puts some words before its own; its path.
 
     Args:
@@ -32,7 +32,7 @@ def warm_python(folder: Path, name: str = "python", *words: str) -> Path:
     return program
 
 
-def main() -> None:
+def main():
     words = [word for word in sys.argv[1:] if word != "-u"]
     ours = {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
     with Forked([sys.executable, *words], **ours, tied=True) as process:

@@ -1,8 +1,6 @@
 """Fixtures of several rooms: a synthetic world of emoji, shards read by webdataset, the real art."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,16 +15,16 @@ Record = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+def shards(tmp_path_factory):
     """The pattern of two shards of 16 samples, which no test changes."""
     return write_two_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture
-def read_back() -> Callable[..., list[Record]]:
+def read_back():
     """Samples of the shards that a pattern names, grouped by webdataset, with the json parsed."""
 
-    def read(folder: Path, pattern: str = "*.tar") -> list[Record]:
+    def read(folder, pattern="*.tar"):
         shards = [str(path) for path in sorted(folder.glob(pattern))]
         assert shards, f"no {pattern} in {folder}"
         samples = []
@@ -40,6 +38,6 @@ def read_back() -> Callable[..., list[Record]]:
 
 
 @pytest.fixture(scope="session")
-def real_art() -> None:
+def real_art():
     """Skips where the packages of the extra `demo` are not installed."""
     skip_without_real_art()

@@ -28,7 +28,7 @@ from prolip.gaussian import (
 )
 
 
-def some(count: int, dim: int = 8, seed: int = 0, log_var: float = -4.0) -> Gaussian:
+def some(count, dim=8, seed=0, log_var=-4.0):
     generator = torch.Generator().manual_seed(seed)
     mean = torch.randn(count, dim, generator=generator, dtype=torch.float64)
     spread = torch.randn(count, dim, generator=generator, dtype=torch.float64)
@@ -79,28 +79,28 @@ def test_an_index_selects_items_and_the_tuple_still_unpacks():
     assert inclusion_score(items[:1], items[1:]).shape == (4, 8)
 
 
-def integral(squared: Gaussian, other: Gaussian) -> Tensor:
+def integral(squared, other):
     """ln ∫ p_squared² p_other. The square of N(m, v) is N(m, v / 2) / sqrt(4 pi v)."""
     spread = (squared.var / 2 + other.var).sqrt()
     return Normal(other.mean, spread).log_prob(squared.mean) - (4 * math.pi * squared.var).log() / 2
 
 
-def official_test(a: Gaussian, b: Gaussian, eps: float) -> Tensor:
+def official_test(a, b, eps):
     wide = a.var + 2 * b.var
     factor = (2 / math.exp(eps)) ** 0.5 / (a.var.pow(1.5) * (b.var * wide).sqrt())
     return factor.log() - math.exp(eps) * (a.mean - b.mean).square() / wide
 
 
-def distance(a: Gaussian, b: Gaussian) -> Tensor:
+def distance(a, b):
     return ((a.mean[:, None] - b.mean).square() + a.var[:, None] + b.var).sum(-1)
 
 
-def divergence(a: Gaussian, power: float) -> Tensor:
+def divergence(a, power):
     return kl_divergence(Normal(a.mean, a.var**power), Normal(torch.zeros_like(a.mean), 1.0))
 
 
 Score = Callable[[Gaussian, Gaussian], Tensor]
-FORMULAS: dict[str, tuple[Score, Score]] = {
+FORMULAS = {
     "dot_products": (lambda a, b: dot_products(a.mean, b.mean), lambda a, b: torch.einsum("nd,md->nm", a.mean, b.mean)),
     "csd": (csd, distance),
     "csd_logits": (

@@ -23,7 +23,7 @@ Score = Callable[[Gaussian, Gaussian], Tensor]
 """From items, [ITEMS, D], and prompts, [CLASSES, PROMPTS, D]."""
 
 
-def near(*shape: int, seed: int) -> Gaussian:
+def near(*shape, seed):
     """Items so near each other that half precision confuses them."""
     draws = torch.Generator().manual_seed(seed)
     centre = torch.randn(DIM, generator=torch.Generator().manual_seed(9))
@@ -31,22 +31,22 @@ def near(*shape: int, seed: int) -> Gaussian:
     return Gaussian(mean, 0.1 * torch.randn(*shape, DIM, generator=draws) - 6)
 
 
-def reweighted(items: Gaussian, prompts: Gaussian) -> Tensor:
+def reweighted(items, prompts):
     return reweight_prompts(prompts, items, BprwConfig(num_neighbors=5, observations="expected")).classifier
 
 
-def walked(items: Gaussian, prompts: Gaussian) -> Tensor:
+def walked(items, prompts):
     """Precision and recall of every walk."""
     ids = torch.arange(CLASSES * PROMPTS).view(CLASSES, PROMPTS)
     found = traverse(items[:CLASSES], prompts, ids, prompts.mean[0, 0], TraversalConfig(root="text"))
     return torch.stack([found.precision, found.recall])
 
 
-def weighted(items: Gaussian, prompts: Gaussian) -> Tensor:
+def weighted(items, prompts):
     return weighted_classifier(prompts, torch.full((CLASSES, PROMPTS), 1 / PROMPTS)).weight
 
 
-SCORES: dict[str, Score] = {
+SCORES = {
     "inclusion_loss": lambda items, prompts: inclusion_loss(
         items[:PROMPTS], prompts[0], form="official", scale=1.0, eps=-1.0
     ),

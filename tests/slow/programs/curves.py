@@ -7,25 +7,21 @@ torchrun starts this file with a JSON list of (name, words), the number of steps
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from prolip.data import Batch, BatchLoader, Cursor, LoaderConfig, LoaderStats
+from prolip.data import BatchLoader
 from prolip.data.device import device_batches
-from prolip.distributed import Ranks, start, stop
+from prolip.distributed import start, stop
 from prolip.losses import LossTerms
 from prolip.train.config import load_config
-from prolip.train.loop import Run, save, set_up, take_step
+from prolip.train.loop import save, set_up, take_step
 
 
 class Joined:
@@ -37,14 +33,14 @@ class Joined:
     num_ranks = 2
     num_samples = None
 
-    def __init__(self, config: LoaderConfig, *, rank: int, world_size: int, resume: Cursor | None):
+    def __init__(self, config, *, rank, world_size, resume):
         assert (rank, world_size) == (0, 1)
         part = dataclasses.replace(config, batch_size=config.batch_size // self.num_ranks)
         self._parts = [
             BatchLoader(part, rank=place, world_size=self.num_ranks, resume=resume) for place in range(self.num_ranks)
         ]
 
-    def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
+    def translated(self, table):
         for parts in zip(*(part.translated(table) for part in self._parts), strict=True):
             masked = [part.masked_token_ids for part in parts if part.masked_token_ids is not None]
             kept = [part.kept_patches for part in parts if part.kept_patches is not None]
@@ -56,39 +52,39 @@ class Joined:
                 keys=[key for part in parts for key in part.keys],
             )
 
-    def stats(self) -> LoaderStats:
+    def stats(self):
         return self._parts[0].stats()
 
-    def close(self) -> None:
+    def close(self):
         for part in self._parts:
             part.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self.close()
 
 
-def joined(arrays: Sequence[np.ndarray[Any, Any]], axis: int, masked: Sequence[np.ndarray[Any, Any]]) -> Any:
+def joined(arrays, axis, masked):
     """Rows along `axis`, the masked ones of every part before the others."""
     counts = [part.shape[1] for part in masked] or [0] * len(arrays)
     split = [np.split(array, [count], axis) for array, count in zip(arrays, counts, strict=True)]
     return np.concatenate([first for first, _ in split] + [rest for _, rest in split], axis)
 
 
-def whole(tensor: Tensor) -> list[float]:
+def whole(tensor):
     full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return full.detach().flatten().tolist()
 
 
-def record(words: Sequence[str], ranks: Ranks, steps: int) -> dict[str, Any]:
+def record(words, ranks, steps):
     """The loss terms (means over the ranks) and the gradient's norm of each step; weights and averages at the end."""
     with ExitStack() as opened:
         return record_run(set_up(load_config(words), ranks, opened), steps)
 
 
-def record_run(run: Run, steps: int) -> dict[str, Any]:
+def record_run(run, steps):
     ranks = run.ranks
     if run.scaler is not None and run.step == 0:
         run.scaler.scale.fill_(2.0**18)  # so that the first steps overflow
@@ -118,7 +114,7 @@ def record_run(run: Run, steps: int) -> dict[str, Any]:
     return found
 
 
-def main(cases: str, steps: str, answer: str) -> None:
+def main(cases, steps, answer):
     ranks = start("cpu")
     # Without a compiler of the machine's language; what is traced and cut into graphs is the same.
     torch.compile = partial(torch.compile, backend="aot_eager")

@@ -6,9 +6,7 @@ Nobody can leave the process group, as with NCCL while a rank is missing.
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
@@ -17,7 +15,7 @@ from prolip.data import DataError
 from prolip.data.device import DeviceBatches
 from prolip.train import loop
 
-PLACES: dict[str, tuple[Any, str, int, Exception]] = {
+PLACES = {
     "step": (loop, "take_step", 5, RuntimeError("rank 1 broke")),
     "data": (DeviceBatches, "__next__", 5, DataError("rank 1 has no shard")),
     "saving": (TensorShare, "copy", 2, RuntimeError("rank 1 broke")),
@@ -25,10 +23,10 @@ PLACES: dict[str, tuple[Any, str, int, Exception]] = {
 """Where: an object, its function, at which call it fails, and with what."""
 
 
-def failing(call: Callable[..., Any], last: int, error: Exception, note: Path) -> Callable[..., Any]:
+def failing(call, last, error, note):
     count = 0
 
-    def counted(*arguments: Any, **settings: Any) -> Any:
+    def counted(*arguments, **settings):
         nonlocal count
         count += 1
         if count == last:

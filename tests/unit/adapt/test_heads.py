@@ -15,14 +15,14 @@ from prolip.distributed import Peers
 from prolip.losses import LossConfig, ProlipLoss
 from prolip.metrics.statistics import spearman
 from prolip.models.adapter import Adapter
-from prolip.models.config import AdapterConfig, Means
+from prolip.models.config import AdapterConfig
 
 DIM = 8
 PPCL = LossConfig(inclusion_weight=0, masked_inclusion_weight=0, vib_weight=0)
 EXACT = LossConfig(inclusion_form="exact", vib_form="exact", inclusion_weight=0.1, inclusion_scale=1.0, vib_weight=0.1)
 
 
-def new(hidden: int = 4, means: Means = "fixed") -> Adapter:
+def new(hidden=4, means="fixed"):
     torch.manual_seed(0)
     return Adapter(AdapterConfig(embed_dim=DIM, hidden=hidden, means=means))
 

@@ -2,7 +2,6 @@
 
 import math
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,20 +9,20 @@ from tests.support.frozen_pairs import made_up, write_pairs
 from tests.support.refusals import refusal_of
 from tests.support.vector_rows import write_parts
 
-from prolip.adapt.pairs import Pairs, open_pairs
+from prolip.adapt.pairs import open_pairs
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 
 DIM = 4
 
 
-def write_folder(folder: Path, sizes: list[int], *, keys: str = "k") -> Path:
+def write_folder(folder, sizes, *, keys="k"):
     """A folder as `prolip embed` writes it, whose rows are those of `made_up`."""
     image, text = map(Gaussian.point, made_up(sum(sizes), DIM))
     return write_parts(folder, {"image": image, "text": text}, sizes, keys=keys)
 
 
-def everything(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+def everything(pairs):
     blocks = list(pairs.blocks(rows=3))
     assert all(len(block.image) <= 3 for block in blocks)
     return torch.cat([block.image for block in blocks]), torch.cat([block.text for block in blocks])

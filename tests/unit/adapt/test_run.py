@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from prolip.adapt.counted import counted_head
 from prolip.adapt.run import run_adapt
 from prolip.cli import main
 from prolip.embeddings.storage import complete_parts
-from prolip.inference import Model
 from prolip.losses import LossConfig
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
 from prolip.store.folder import Folder
@@ -32,12 +30,12 @@ SHORT = ["--heads.steps", "4", "--heads.batch_size", "8", "--heads.hidden", "8"]
 CAPTIONS = [f"a photo of {number} cats" for number in range(COUNT)]
 
 
-def image(number: int) -> bytes:
+def image(number):
     return encode(noise(number, (32, 31)), "png")
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory):
     """A model of open_clip, two shards, and their embeddings: with names, and with more general captions."""
     folder = tmp_path_factory.mktemp("lab")
     write_open_clip(folder / "clip")
@@ -53,15 +51,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options(**given: Any) -> AdaptOptions:
+def options(**given):
     return AdaptOptions(**{"embeddings": ("a",), "out": Path("b"), **given})
 
 
-def source(lab: Path) -> str:
+def source(lab):
     return f"open_clip:local-dir:{lab}/clip"
 
 
-def adapt(lab: Path, out: Path, *words: str) -> Model:
+def adapt(lab, out, *words):
     given = [*f"--embeddings {lab}/name --out {out}".split(), *words, *SHORT]
     assert main(["adapt", *given]) == 0
     return prolip.load(out, device="cpu")

@@ -35,7 +35,7 @@ KEYS = [
 
 
 @pytest.fixture(scope="module")
-def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
+def shard(tmp_path_factory):
     path = tmp_path_factory.mktemp("shards") / "0.tar"
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     picture = encode(Image.fromarray(noise), "jpeg")
@@ -114,7 +114,7 @@ def test_wrong_options_are_named():
 
 
 def test_the_table_compares_medians_and_warns_of_inexact_figures():
-    def rounds(*rates: float, others: float = 0.0) -> list[Measurement]:
+    def rounds(*rates, others=0.0):
         rest = {"first_batch_s": 0.2, "rss_mb": 500, "pss_mb": 400, "import_mb": 300, "stage_us": {"read": 5.0}}
         return [Measurement(images_per_s=one, cpu_us=1e6 / one, others_cores=others, **rest) for one in rates]
 

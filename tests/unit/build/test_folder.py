@@ -24,7 +24,7 @@ Read = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
-def classes(tmp_path: Path) -> Path:
+def classes(tmp_path):
     source = tmp_path / "images"
     draw(source / "sea_lion" / "a.jpg", value=1)
     draw(source / "sea_lion" / "deep" / "b.v2.PNG", value=2)
@@ -114,7 +114,7 @@ def test_an_image_that_the_loader_would_skip_is_not_stored(tmp_path, monkeypatch
 
 
 @pytest.fixture
-def flat(tmp_path: Path) -> Path:
+def flat(tmp_path):
     """A flat folder of photos."""
     for value, name in enumerate(("0007_red-fox.JPG", "0012_two sea_lions.png", "a.b.webp")):
         draw(tmp_path / "photos" / name, value=value)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from prolip.errors import UserError
 Read = Callable[..., list[dict[str, Any]]]
 
 
-def sample(number: int, caption: str | None = "crème brûlée") -> Sample:
+def sample(number, caption="crème brûlée"):
     return Sample(key=f"{number:03d}", image=bytes([number]), extension="png", caption=caption, record={"ü": number})
 
 
@@ -40,7 +39,7 @@ def test_written_shards_are_read_back_by_webdataset(tmp_path, read_back):
     }
 
 
-def fill(out: Path, mark: str) -> None:
+def fill(out, mark):
     with replace_folder(out) as folder:
         folder.write("train", [sample(1), sample(2)], 2)
         folder.write_text("tokenizer.json", mark)
@@ -62,7 +61,7 @@ def test_a_build_that_fails_keeps_the_old_folder(tmp_path):
     fill(out, "one")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
-    def stop() -> None:
+    def stop():
         with replace_folder(out) as folder:
             folder.write("train", [sample(3)], 2)
             raise KeyboardInterrupt

@@ -1,7 +1,6 @@
 """Shards of a table of images and captions."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +14,11 @@ Read = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Callable[..., Path]:
+def table(tmp_path):
     for name in "ab":
         draw(tmp_path / "img" / f"{name}.png")
 
-    def write(text: str, name: str = "table.csv") -> Path:
+    def write(text, name="table.csv"):
         path = tmp_path / name
         path.write_text(text, encoding="utf-8-sig")
         return path

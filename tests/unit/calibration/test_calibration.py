@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from tests.support.refusals import refusal_of
-from torch import Tensor
 
 from prolip.calibration.abstain import abstention_threshold, threshold_order
 from prolip.calibration.calibration import (
@@ -27,7 +26,7 @@ LABELS = 3
 SCORES = ("lac", "csd")
 
 
-def labelled(seed: int, count: int) -> tuple[Evidence, Tensor]:
+def labelled(seed, count):
     """Evidence, without a prior, on items of three labels, of which the first is frequent."""
     draws = torch.Generator().manual_seed(seed)
     truth = torch.multinomial(torch.tensor([0.6, 0.3, 0.1]).double(), count, replacement=True, generator=draws)
@@ -37,7 +36,7 @@ def labelled(seed: int, count: int) -> tuple[Evidence, Tensor]:
     return Evidence(logits + match, distance.abs() + 1 - match, pairs + match, means), truth
 
 
-def calibrated(of: int = 0, count: int = 200, **settings: object) -> tuple[Calibration, Tensor, Evidence, Tensor]:
+def calibrated(of=0, count=200, **settings):
     evidence, truth = labelled(of, count)
     subject = Subject("model", "digest", "photos", ["a", "b", "c"], ["a photo of a {}"])
     return *fit_calibration(evidence, truth, subject, **settings), evidence, truth

@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from hypothesis import given, strategies as st
 from sklearn.linear_model import LogisticRegression
 from tests.support.refusals import refusal_of
-from torch import Tensor
 
 from prolip.calibration import fit_pairs, fit_temperature, label_shares, log_prior
 from prolip.calibration.fitting import BOUND, class_densities, fit_known, fit_logistic
 
 
-def drawn(seed: int, true_temperature: float, count: int = 400) -> tuple[Tensor, Tensor]:
+def drawn(seed, true_temperature, count=400):
     draws = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(count, 5, generator=draws, dtype=torch.float64)
     labels = torch.multinomial((logits / true_temperature).softmax(dim=1), 1, generator=draws)[:, 0]

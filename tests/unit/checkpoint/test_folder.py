@@ -5,8 +5,6 @@ import os
 import pickle
 import shutil
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +16,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from prolip.checkpoint import CheckpointError, StorageError, agree_on_checkpoint, find_latest, load_checkpoint
 from prolip.checkpoint.folder import Manifest, commit, partial_path, record
 
-DAMAGES: dict[str, Callable[[Path], object]] = {
+DAMAGES = {
     "a flipped bit": lambda path: flip_a_bit(largest(path)),
     "a cut file": lambda path: cut_short(largest(path)),
     "a lost file": lambda path: (path / ".metadata").unlink(),
@@ -57,7 +55,7 @@ def test_a_storage_error_is_retried_and_never_taken_for_damage(tmp_path, monkeyp
     newest = save(tmp_path, 1, 2)
     verify, left, pauses = Manifest.verify, [OSError(errno.EIO, "Input/output error")] * times, []
 
-    def verify_or_fail(manifest: Manifest) -> None:
+    def verify_or_fail(manifest):
         if left:
             raise left.pop()
         verify(manifest)
@@ -87,10 +85,10 @@ def test_every_flipped_bit_of_a_manifest_is_noticed(tmp_path):
 class Harm:
     """Runs a command when it is unpickled."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = path
 
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+    def __reduce__(self):
         return os.system, (f"touch {self.path}",)
 
 

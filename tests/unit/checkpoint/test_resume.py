@@ -1,7 +1,5 @@
 """Which checkpoint a run resumes from."""
 
-from pathlib import Path
-
 import pytest
 from tests.support.checkpoints import begin, flip_a_bit, largest, save
 from tests.support.refusals import refusal_of
@@ -11,7 +9,7 @@ from prolip.checkpoint import CheckpointError, Saver
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """A run's folder of the checkpoints after 1, 2 and 3 steps, of which the last is the best."""
     folder = tmp_path / "run" / "checkpoints"
     save(folder, 1, 2)

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import time
-from pathlib import Path
 
 import pytest
 from tests.support.checkpoints import NOTES, save, tensors
@@ -59,7 +58,7 @@ def test_the_best_checkpoint_is_found_again_when_a_run_resumes_from_it(tmp_path)
 # ---- Saves that fail ----
 
 
-def wait_by_checking(saver: Saver) -> None:
+def wait_by_checking(saver):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         saver.check()
@@ -69,7 +68,7 @@ def wait_by_checking(saver: Saver) -> None:
 def test_a_failed_save_is_raised_at_the_next_step_and_leaves_no_checkpoint(tmp_path, monkeypatch):
     whole = save(tmp_path, 1)
 
-    def full_disk(descriptor: int) -> None:
+    def full_disk(descriptor):
         raise OSError("no space left")
 
     saver = Saver(tmp_path, ALONE, keep=1, after=1)
@@ -82,7 +81,7 @@ def test_a_failed_save_is_raised_at_the_next_step_and_leaves_no_checkpoint(tmp_p
     assert load_checkpoint(save(tmp_path, 2)).step == 2
 
 
-def save_nowhere(tmp_path: Path, ended_by: Exception | None) -> None:
+def save_nowhere(tmp_path, ended_by):
     (tmp_path / "file").write_text("")
     with Saver(tmp_path / "file", ALONE, keep=1) as saver:
         saver.save(NOTES, tensors(7))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.support.checkpoints import NOTES, tensors
 from tests.support.untrained_run import ALONE
-from torch import Tensor, nn
+from torch import nn
 
 from prolip.checkpoint import (
     CheckpointError,
@@ -31,33 +31,33 @@ def test_averaged_weights_are_used_for_inference(tmp_path):
 class Net(nn.Module):
     """A model with a parameter that no gradient reaches at first."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.used = nn.Linear(4, 3)
         self.idle = nn.Parameter(torch.ones(2))
         self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs):
         mixed = self.used(inputs) + torch.randn(3)
         return mixed.square().sum()
 
 
 class Average:
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model):
         self.weights = {name: parameter.detach() / 2 for name, parameter in model.named_parameters()}
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self):
         return dict(self.weights)
 
 
-def make(seed: int) -> tuple[Net, torch.optim.Optimizer, Average]:
+def make(seed):
     torch.manual_seed(seed)
     model = Net()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return model, torch.optim.AdamW(trained, lr=0.1, fused=True), Average(model)
 
 
-def train(model: Net, optimizer: torch.optim.Optimizer, steps: int) -> None:
+def train(model, optimizer, steps):
     for _ in range(steps):
         optimizer.zero_grad()
         model(torch.ones(4)).backward()

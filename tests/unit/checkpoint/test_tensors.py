@@ -1,8 +1,5 @@
 """Metadata that an early Python 3.11 pickled is read."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from tests.support.checkpoints import save, tensors
 from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
@@ -13,7 +10,7 @@ from prolip.checkpoint import load_checkpoint
 def test_metadata_of_an_early_python_3_11_is_read(tmp_path, monkeypatch):
     """Python 3.11.2, which Debian 12 has, pickles an enum's member as a call of `getattr`."""
 
-    def by_name(member: Any, _: int) -> tuple[Callable[..., Any], tuple[type, str]]:
+    def by_name(member, _):
         return getattr, (type(member), member.name)
 
     monkeypatch.setattr(_MEM_FORMAT_ENCODING, "__reduce_ex__", by_name)

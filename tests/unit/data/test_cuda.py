@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -25,38 +24,36 @@ class _Stream:
     waits: list[object] = field(default_factory=list)
     uses: list[Tensor] = field(default_factory=list)
 
-    def wait_stream(self, stream: _Stream) -> None:
+    def wait_stream(self, stream):
         self.waits.append(stream)
 
-    def wait_event(self, event: _Recorded) -> None:
+    def wait_event(self, event):
         self.waits.append(event)
 
 
 class _Recorded:
     """A CUDA event that has passed."""
 
-    def __init__(self, *, enable_timing: bool) -> None:
+    def __init__(self, *, enable_timing):
         assert enable_timing
-        self.stream: _Stream | None = None
+        self.stream = None
 
-    def record(self, stream: _Stream) -> None:
+    def record(self, stream):
         self.stream = stream
 
-    def query(self) -> bool:
+    def query(self):
         return True
 
-    def elapsed_time(self, later: _Recorded) -> float:
+    def elapsed_time(self, later):
         return 0.0
 
 
-def test_compute_and_copy_streams_wait_for_each_other(
-    monkeypatch,
-):
+def test_compute_and_copy_streams_wait_for_each_other(monkeypatch):
     compute, copy = _Stream("compute"), _Stream("copy")
     current = [compute]
 
     @contextmanager
-    def on(stream: _Stream) -> Iterator[None]:
+    def on(stream):
         current.append(stream)
         yield
         current.pop()

@@ -5,10 +5,8 @@ No GPU is needed: a transfer that writes down what it is asked, and takes its ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +17,14 @@ from tests.support.images import encode
 from tests.support.shards import FULL, config, write_tar
 from torch import Tensor
 
-from prolip.data import AugmentConfig, Batch, BatchLoader, DataError, NativeConfig, PatchArrays
-from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
+from prolip.data import AugmentConfig, BatchLoader, DataError, NativeConfig, PatchArrays
+from prolip.data.device import DeviceBatches, Normalise, device_batches
 from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
 
 CPU = torch.device("cpu")
 
 
-def expect(got: DeviceBatch, batch: Batch, atol: float = 1e-5) -> None:
+def expect(got, batch, atol=1e-5):
     ids = [getattr(batch, name) for name in ("token_ids", "masked_token_ids", "kept_patches")]
     expected = list(zip(got[1:4], ids, [torch.int64] * 3, strict=True))
     if isinstance(got.images, Patches):
@@ -49,7 +47,7 @@ def expect(got: DeviceBatch, batch: Batch, atol: float = 1e-5) -> None:
     assert (got.keys, got.members, got.cursor) == (batch.keys, batch.members, batch.cursor)
 
 
-def native_batches() -> list[Batch]:
+def native_batches():
     """Two batches, the second without masked rows."""
     masked, whole = (batch_of(random_patches(number), number) for number in range(2))
     return [masked, whole._replace(masked_token_ids=None, kept_patches=None)]
@@ -131,58 +129,58 @@ class _Event:
     done: bool = False
     waited: int = field(default=0)
 
-    def passed(self) -> bool:
+    def passed(self):
         return self.done
 
-    def wait(self) -> None:
+    def wait(self):
         self.device.log.append(f"wait {self.number}")
         self.device.finish(self.number)
 
-    def seconds_until(self, later: _Event) -> float:
+    def seconds_until(self, later):
         return later.at - self.at
 
 
 class _Device:
     """A device on which nothing ends before somebody waits for it."""
 
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.events: list[_Event] = []
-        self.copies: list[tuple[int, Tensor, Tensor]] = []
-        self.buffers: list[Tensor] = []
+    def __init__(self):
+        self.log = []
+        self.events = []
+        self.copies = []
+        self.buffers = []
         self.inside = False
         self.clock = 0.0
 
-    def pinned(self, num_bytes: int) -> Tensor:
+    def pinned(self, num_bytes):
         self.buffers.append(torch.zeros(num_bytes, dtype=torch.uint8))
         self.log.append("pinned")
         return self.buffers[-1]
 
     @contextmanager
-    def copying(self) -> Iterator[None]:
+    def copying(self):
         self.inside = True
         yield
         self.inside = False
 
-    def send(self, host: Tensor) -> Tensor:
+    def send(self, host):
         assert self.inside
         assert any(host.data_ptr() == buffer.data_ptr() for buffer in self.buffers)
         self.log.append("send")
         self.copies.append((len(self.events), host, host.clone()))
         return self.copies[-1][2].clone()
 
-    def record(self) -> _Event:
+    def record(self):
         event = _Event(self, len(self.events), self.clock)
         self.events.append(event)
         self.log.append(f"{'copying' if self.inside else 'computing'} {event.number}")
         return event
 
-    def hand_over(self, ready: Any, tensors: Sequence[Tensor]) -> None:
+    def hand_over(self, ready, tensors):
         assert not self.inside
         self.log.append(f"hand over {ready.number}")
         assert all(tensor.numel() for tensor in tensors)
 
-    def finish(self, number: int) -> None:
+    def finish(self, number):
         """The device reaches an event: everything before it is done."""
         for begun, host, content in self.copies:
             if begun <= number:
@@ -192,7 +190,7 @@ class _Device:
             event.done = True
 
 
-def _over(given: GivenBatches, ahead: int = 1, dtype: torch.dtype = torch.float32) -> tuple[DeviceBatches, _Device]:
+def _over(given, ahead=1, dtype=torch.float32):
     device = _Device()
     return DeviceBatches(given, Normalise(OPENAI_MEAN, OPENAI_STD, dtype, CPU), device, ahead), device
 
@@ -267,7 +265,7 @@ def test_wait_time_is_measured_by_the_devices_events():
         device.clock = float(number)
         ordinary = device.send
 
-        def send(host: Tensor, late: float = late, ordinary: Any = ordinary) -> Tensor:
+        def send(host, late=late, ordinary=ordinary):
             device.clock += late  # the copy ends so much later than the device had nothing left to do
             return ordinary(host)
 

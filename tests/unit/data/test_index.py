@@ -2,7 +2,6 @@
 
 import gzip
 import os
-from pathlib import Path
 
 import pytest
 from tests.support.http_servers import answering
@@ -13,11 +12,11 @@ from prolip.data import BatchLoader, StoreConfig, check_index, write_index
 
 
 @pytest.fixture
-def shards(tmp_path: Path) -> str:
+def shards(tmp_path):
     return write_two_shards(tmp_path)
 
 
-def make(shards: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def make(shards, out, capsys):
     assert main(["data", "index", "--shards", shards, "--out", str(out), "--threads", "2"]) == 0
     return capsys.readouterr().out
 

@@ -8,7 +8,6 @@ import gc
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from prolip.data import (
     Cursor,
     DataError,
     Leg,
-    LoaderConfig,
     MaskConfig,
     StoreConfig,
     preprocess_image,
@@ -34,7 +32,7 @@ from prolip.errors import UserError
 from prolip.store.selection import Chosen, write_selection
 
 
-def at(epoch: int, *legs: tuple[int, int, int]) -> Cursor:
+def at(epoch, *legs):
     return Cursor(
         epoch=epoch, legs=tuple(Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in legs)
     )
@@ -77,7 +75,7 @@ def test_an_impossible_image_size_is_named(size):
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 
-def address(array: np.ndarray[Any, Any]) -> int:
+def address(array):
     return int(array.__array_interface__["data"][0])
 
 
@@ -191,7 +189,7 @@ def test_other_sources_of_a_selection_are_left_out_with_a_warning(shards, tmp_pa
     assert "002.tar" in caplog.text
 
 
-def selecting(shards: str, folder: Path, *chosen: tuple[str, str, list[int], list[int] | None]) -> LoaderConfig:
+def selecting(shards, folder, *chosen):
     """A loader of a selection: names of shards, their stamps, rows and repeats."""
     write_selection(
         folder / "chosen",
@@ -241,7 +239,7 @@ def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards):
 # ---- masks ----------------------------------------------------------------------------------------------------------
 
 
-def with_surplus(one: Any) -> Any:
+def with_surplus(one):
     """A copy of a dataclass with a field that the loader does not know."""
     surplus = ("surplus", int, dataclasses.field(default=0, kw_only=True))
     kind = dataclasses.make_dataclass("Surplus", [surplus], bases=(type(one),), frozen=True)

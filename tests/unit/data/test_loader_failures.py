@@ -20,7 +20,7 @@ from prolip.data import (
 
 
 @pytest.fixture(scope="module")
-def spoilt(tmp_path_factory: pytest.TempPathFactory) -> str:
+def spoilt(tmp_path_factory):
     """18 good samples, one that is no image, one without a caption."""
     path = tmp_path_factory.mktemp("spoilt") / "spoilt.tar"
     good = [entry for index in range(18) for entry in members(f"k{index}", (index, 0, 0))]
@@ -50,7 +50,7 @@ def test_a_damaged_shard_is_warned_about_and_used_up_to_the_damage(shards, tmp_p
 # ---- endings --------------------------------------------------------------------------------------------------------
 
 
-def assert_loader_threads(expected: int) -> None:
+def assert_loader_threads(expected):
     """Threads of loaders in this process, by the name that each gives itself when it begins to run."""
     if not Path("/proc/self/task").is_dir():
         pytest.skip("threads are counted by way of /proc")

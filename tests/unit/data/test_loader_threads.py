@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from tests.support.http_servers import Request, answering, send_file
+from tests.support.http_servers import answering, send_file
 from tests.support.shards import FULL, config, contents, keys
 
 from prolip.data import BatchLoader
@@ -26,7 +26,7 @@ def test_an_iterator_used_by_two_threads_at_once_is_refused(shards):
     """Python itself refuses it; nothing is lost: the thread that waits gets its batch."""
     asked, answer = threading.Event(), threading.Event()
 
-    def late_file(request: Request) -> None:
+    def late_file(request):
         asked.set()
         answer.wait(30)
         send_file(request)

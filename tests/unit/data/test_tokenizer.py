@@ -20,7 +20,7 @@ CAT, START, END = 513, 514, 515
 
 
 @pytest.fixture
-def merges(tmp_path: Path) -> Path:
+def merges(tmp_path):
     path = tmp_path / "merges.txt"
     path.write_bytes(MERGES)
     return path
@@ -81,7 +81,7 @@ def test_cleaning_captions_lets_other_threads_run():
     # The cleaner waits for another Python thread: with the interpreter held by `encode` this would never end.
     cleaning, go_on = threading.Event(), threading.Event()
 
-    def clean(captions: list[str]) -> list[str]:
+    def clean(captions):
         cleaning.set()
         assert go_on.wait(timeout=20)
         return captions

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,13 @@ from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.datasets.data_set import DataSet, FolderMissing, find_folder, open_associations, open_dataset, open_images
 from prolip.datasets.labels import caption_members, read_captions, read_labels, read_metadata
 from prolip.errors import UserError
-from prolip.inference.encoder import Encoded, Sample
+from prolip.inference.encoder import Encoded
 
 DTD = TASKS["vtab/dtd"]
 ROWS = [["filename", "raw"], ["0.jpg", '["a"]'], ["2.jpg", '["b"]']]
 
 
-def found_in(data: DataSet) -> Encoded:
+def found_in(data):
     """A data set's images with their members, by our loader; their Gaussians are left out."""
     keys = []
     members = {"cls": [], "npy": [], "txt": []}
@@ -47,7 +46,7 @@ def found_in(data: DataSet) -> Encoded:
     return Encoded(keys, [], [], members)
 
 
-def samples_of(data: DataSet) -> list[Sample]:
+def samples_of(data):
     """The images of a data set that has no shards."""
     assert data.samples is not None
     return [*data.samples()]
@@ -122,7 +121,7 @@ def test_a_changed_file_changes_the_fingerprint(tmp_path):
     assert len({data.fingerprint for data in seen}) == 5
 
 
-FAULTS: dict[str, Callable[[Path], object]] = {
+FAULTS = {
     "an empty line": lambda folder: (folder / "classnames.txt").write_text("first\n\nthird\n"),
     "not text": lambda folder: (folder / "classnames.txt").write_bytes(b"caf\xe9\n"),
     "no number": lambda folder: next(folder.rglob("nshards.txt")).write_text("many"),
@@ -178,7 +177,7 @@ IDS = ("captions.text", "id", "captions.id")
 RECORD = {"captions": [{"text": "a", "id": 3}, {"text": "b", "id": 4}], "id": 7}
 
 
-def one(extension: str, member: bytes | None) -> Encoded:
+def one(extension, member):
     return Encoded(["k"], [0], [(0, 0)], {extension: [member]})
 
 

@@ -1,13 +1,10 @@
 """The demo without training: flags for this machine, finished stages, printed lines."""
 
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.distributed.launcher.api import LaunchConfig
 
 from prolip.calibration.config import CALIBRATION_FILE
 from prolip.checkpoint import checkpoint_path
@@ -46,7 +43,7 @@ def test_a_finished_demo_without_a_calibration_is_measured_again(tmp_path, monke
     checkpoint_path(config.out / "checkpoints", load_config(words).total_steps).mkdir(parents=True)
     done = []
 
-    def evaluate(source: Path, data: Path, results: Path) -> None:
+    def evaluate(source, data, results):
         done.append("evaluate")
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text("{}")
@@ -67,7 +64,7 @@ def test_a_finished_demo_without_a_calibration_is_measured_again(tmp_path, monke
 def test_training_leaves_no_temporary_folder(tmp_path, monkeypatch):
     made = []
 
-    def launch(config: LaunchConfig, entrypoint: str) -> Callable[..., None]:
+    def launch(config, entrypoint):
         config.logs_specs.reify({0: {"TORCHELASTIC_RUN_ID": config.run_id}})
         made.extend(path.name for path in tmp_path.rglob("*"))
         return lambda *_: None

@@ -1,7 +1,6 @@
 """The emoji suite: its samples and measures, and a run that is evaluated and shown."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from prolip.evaluation.results import TaskCache
 from prolip.gaussian import Gaussian
 
 
-def sample(name: str, image_id: str = "") -> EmojiSample:
+def sample(name, image_id=""):
     captions = {"picture": ["a picture"], "group": ["food"], "subgroup": ["fruit"], "name": [name]}
     return EmojiSample(name, b"", image_id or name, name, captions)
 
@@ -84,6 +83,6 @@ def test_the_suite_needs_its_shards_and_fp32(emoji_data, tmp_path):
             run_emoji(model, options, TaskCache(tmp_path))
 
 
-def _words(folder: Path) -> Path:
+def _words(folder):
     write_words(folder / "tokenizer.json")
     return folder / "tokenizer.json"

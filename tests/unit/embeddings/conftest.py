@@ -1,7 +1,5 @@
 """Fixtures of the tests of embeddings."""
 
-from pathlib import Path
-
 import pytest
 from PIL import Image
 from tests.support.embed_options import options
@@ -15,7 +13,7 @@ WORDS = ["food", "travel", "nature", "emoji", "picture", "animals"]
 
 
 @pytest.fixture(scope="package")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory):
     """A run; three shards with the same keys in two folders, embedded; a folder with a damaged image; lines."""
     folder = tmp_path_factory.mktemp("lab")
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)

@@ -15,7 +15,7 @@ from prolip.embeddings.config import EmbedOptions
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory):
     """A calibrated model, its labelled images as files and as shards, and a folder with a broken image."""
     root = tmp_path_factory.mktemp("classified")
     write_calibrated_world(root)
@@ -26,7 +26,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(lab: Path, *words: str) -> int:
+def command(lab, *words):
     return main([*f"classify --checkpoint {lab}/run --device cpu".split(), *words])
 
 
@@ -82,14 +82,7 @@ def test_names_in_a_csv_are_no_formulas_and_no_codes(lab, tmp_path):
         ("broken --labels a --out made.csv", "no image"),
     ],
 )
-def test_errors_are_named_and_nothing_is_written(
-    words,
-    field,
-    lab,
-    monkeypatch,
-    tmp_path,
-    capsys,
-):
+def test_errors_are_named_and_nothing_is_written(words, field, lab, monkeypatch, tmp_path, capsys):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_bytes(b"no image")
     (tmp_path / "mine").symlink_to(lab / "mine")

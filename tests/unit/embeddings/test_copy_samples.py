@@ -1,7 +1,6 @@
 """`prolip data copy`: copies with the shards' bytes."""
 
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +76,7 @@ NAMES = ["k", "a.b", "a/.png", "a/k", "x\n/y", "caf\udce9", "__meta__/k", ".hidd
 def test_the_loaders_rows_are_copied_exactly(tmp_path_factory, members, form, data):
     """Odd names, and members of no sample or of no kind that the loader reads."""
 
-    def read(path: Path) -> list[tuple[int, str, bytes | None]]:
+    def read(path):
         reading = LoaderConfig(
             shards=(str(path),), batch_size=9, image_size=0, captions=(), shuffle_window=0, last_batch="keep",
             keep_members=("png",), max_bad_fraction=1.0,

@@ -1,7 +1,6 @@
 """`prolip data dedupe`: which rows stay, and that this is the same however the work is divided."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from prolip.gaussian import Gaussian
 from prolip.store.selection import Chosen, read_selection, write_selection
 
 
-def copied(seed: int, count: int) -> Gaussian:
+def copied(seed, count):
     """Rows around a few centres, a third of them exact copies of others, with one of five variances."""
     noise = np.random.default_rng(seed)
     mean = noise.normal(size=(9, 6))[noise.integers(0, 9, count)]
@@ -30,7 +29,7 @@ def copied(seed: int, count: int) -> Gaussian:
     return Gaussian(F.normalize(torch.from_numpy(mean)), variances.log())
 
 
-def kept_rows(rows: Gaussian, sizes: Sequence[int], **changes: object) -> list[int]:
+def kept_rows(rows, sizes, **changes):
     """The numbers of the rows that stay, of parts of such sizes."""
     with tempfile.TemporaryDirectory() as name:
         folder = write_parts(Path(name) / "out", {"image": rows}, sizes)

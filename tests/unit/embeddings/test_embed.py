@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.embed_options import assert_equal, options, read
-from tests.support.http_servers import Request, answering, send_file
+from tests.support.http_servers import answering, send_file
 from tests.support.ranked_shards import SIZES, shards
 from tests.support.refusals import refusal_of
 from tests.support.shards import encoded, write_tar
@@ -28,13 +28,12 @@ from prolip.embeddings.originals import fetch
 from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.errors import UserError
 from prolip.inference.load_model import load
-from prolip.inference.model import Model
 from prolip.store.folder import Folder
 from prolip.store.selection import Chosen, write_selection
 
 
 @pytest.fixture(scope="module")
-def model(lab: Path) -> Model:
+def model(lab):
     return load(lab / "run", device="cpu")
 
 
@@ -193,7 +192,7 @@ def test_a_part_of_another_model_or_source_is_refused(lab, tmp_path, change):
 def test_a_selection_embeds_its_rows_and_another_one_is_refused(lab, tmp_path):
     first, second, third = map(str, shards(lab))
 
-    def embed(*rows: int) -> str:
+    def embed(*rows):
         chosen = [Chosen(first, "", np.array(rows, np.uint32)), Chosen(third, "", np.zeros(1, np.uint32))]
         write_selection(tmp_path / "chosen", chosen)
         return run_embed(options(lab, tmp_path / "out", shards=(second,), selection=str(tmp_path / "chosen")))[0]
@@ -209,7 +208,7 @@ def test_a_selection_embeds_its_rows_and_another_one_is_refused(lab, tmp_path):
         embed(1, 2)
 
 
-def signed_file(request: Request) -> None:
+def signed_file(request):
     """A file, for those who have the right signature."""
     if request.path.endswith("?signed=secret"):
         send_file(request)

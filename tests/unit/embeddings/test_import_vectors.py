@@ -1,7 +1,6 @@
 """`prolip import`: vectors of other programs become a folder of embeddings, which works without a model."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,12 @@ from prolip.store.folder import Folder
 ROWS, DIM = 53, 6
 
 
-def unit(rows: int = ROWS, seed: int = 0) -> Any:
+def unit(rows=ROWS, seed=0):
     values = np.random.default_rng(seed).normal(size=(rows, DIM))
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
 
-def clip_retrieval(folder: Path, image: Any, text: Any) -> Path:
+def clip_retrieval(folder, image, text):
     """Its layout: three files of each kind, numbered, in float16; captions and paths in Parquet files."""
     for name in ("img_emb", "text_emb", "metadata"):
         (folder / name).mkdir(parents=True)
@@ -38,7 +37,7 @@ def clip_retrieval(folder: Path, image: Any, text: Any) -> Path:
     return folder
 
 
-def means(folder: Path, kind: Any = "image") -> Any:
+def means(folder, kind="image"):
     return np.concatenate(
         [block.mean for part in complete_parts(Folder(str(folder)), kind)[1] for block in part.blocks()]
     )

@@ -5,7 +5,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from tests.support.untrained_run import write_run
 from prolip.calibration.calibration import Subject
 from prolip.calibration.search import KnownQueries, SearchCalibration, save_search_calibration
 from prolip.cli import main
-from prolip.embeddings.config import SearchOptions, Stored
+from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.embed import run_embed
 from prolip.embeddings.originals import Original, fetch
 from prolip.embeddings.search import (
@@ -32,19 +31,16 @@ from prolip.embeddings.search import (
     run_search,
     unlike_decoys,
 )
-from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
+from prolip.embeddings.storage import PartNotes, Rows, write_part
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.inference.load_model import load
-from prolip.metrics.config import Score
 from prolip.metrics.retrieval import retrieval_scores
 from prolip.store.folder import Folder
 
 DIM = 7
 
 
-def parts_of(
-    folder: Path, mean: np.ndarray, log_var: np.ndarray, cuts: list[int], stored: Stored = "float32"
-) -> list[Part]:
+def parts_of(folder, mean, log_var, cuts, stored="float32"):
     """The rows in parts that end at `cuts`."""
     parts = []
     for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(mean)], strict=True)):
@@ -56,7 +52,7 @@ def parts_of(
     return parts
 
 
-def brute_force(parts: list[Part], queries: np.ndarray, k: int, score: Score) -> list[list[Hit]]:
+def brute_force(parts, queries, k, score):
     """Every score of every row in double precision, sorted."""
     found = []
     for query in queries.astype(np.float64):
@@ -130,7 +126,7 @@ def test_answers_equal_the_measures(tmp_path, score):
 # ---- The command ----------------------------------------------------------------------------------------------------
 
 
-def found_by(lab: Path, **changes: Any) -> Any:
+def found_by(lab, **changes):
     """What a search prints as JSON."""
     given = {"embeddings": str(lab / "out"), "device": "cpu", "json": True}
     return json.loads("\n".join(run_search(SearchOptions(**(given | changes)))))
@@ -211,7 +207,7 @@ def test_wrong_settings_are_named(lab, tmp_path, field, changes):
 # ---- Promises -------------------------------------------------------------------------------------------------------
 
 
-def calibration(right: float, wrong: float, fingerprint: str = "digest", num_images: int = 4) -> SearchCalibration:
+def calibration(right, wrong, fingerprint="digest", num_images=4):
     """The calibration of 39 text queries with the same scores, and of no image query."""
     known = KnownQueries(
         *torch.tensor([[right], [wrong]], dtype=torch.float64).repeat(1, 39), torch.tensor([2.0, -1.0]).double()
@@ -272,7 +268,7 @@ def test_a_file_of_queries_is_answered_with_promises(lab, tmp_path, capsys, capl
     assert [record.args for record in caplog.records] == [(2, 1)], "--k is too small for one query"
 
 
-def decoys(wrong: float, words: list[int], depth_scores: list[float], fingerprint: str = "") -> SearchCalibration:
+def decoys(wrong, words, depth_scores, fingerprint=""):
     """The calibration of decoys with the same best score."""
     none, best = torch.zeros(0).double(), torch.full((len(words),), wrong).double()
     known = replace(calibration(0, 0, fingerprint, 7), text=KnownQueries(none, best, none))

@@ -12,7 +12,7 @@ from tests.support.ranked_shards import contents, select, shards
 from tests.support.refusals import refusal_of
 
 from prolip.cli import main
-from prolip.embeddings.config import Kind, SelectOptions
+from prolip.embeddings.config import SelectOptions
 from prolip.embeddings.embed import run_embed
 from prolip.embeddings.select import run_select
 from prolip.gaussian import Gaussian, csd, inclusion_score
@@ -32,15 +32,7 @@ SCORES = st.sampled_from(TIES) | st.floats(width=32, allow_nan=False)
 )
 @example([[0.0] * 100], 99, 29, False, 1, 0.0)  # 0.29 * 100 is less than 29
 @settings(max_examples=100)
-def test_the_chosen_rows_are_those_of_a_stable_sort(
-    tmp_path_factory,
-    parts,
-    count,
-    percent,
-    least,
-    threads,
-    limit,
-):
+def test_the_chosen_rows_are_those_of_a_stable_sort(tmp_path_factory, parts, count, percent, least, threads, limit):
     folder = tmp_path_factory.mktemp("scores")
     write_scores(folder / "out", parts)
     scores = np.float32([score for part in parts for score in part])
@@ -68,7 +60,7 @@ def test_the_chosen_rows_are_those_of_a_stable_sort(
 
 @pytest.mark.parametrize("by", ["image", "text", "inclusion", "csd"])
 def test_scores_equal_the_formulas(lab, tmp_path, by):
-    def gaussians(kind: Kind) -> Gaussian:
+    def gaussians(kind):
         _, _, mean, log_var, _ = read(lab / "out", kind)
         return Gaussian(torch.tensor(mean), torch.tensor(log_var))
 

@@ -49,7 +49,7 @@ MANIFEST = Manifest(
 NOTES = PartNotes(number=0, kind="image", source="日本/1.tar", stamp="s", weights="", rows=3, bad=1, named=("one",))
 
 
-def written(folder: Path, rows: Rows, notes: PartNotes) -> Part:
+def written(folder, rows, notes):
     return write_part(Folder(str(folder)), rows, notes, "float32", log_var=True)
 
 
@@ -70,7 +70,7 @@ def test_a_part_is_written_equal_every_time_and_read_back(tmp_path):
     }
 
 
-def read(part: Part) -> object:
+def read(part):
     """All that can be read of a part and has a checksum or a test, comparable."""
     return part.notes.rows, part.names(), [[str(values) for values in block] for block in part.blocks(log_var=True)]
 

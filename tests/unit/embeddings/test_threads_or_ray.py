@@ -6,17 +6,15 @@ import pytest
 from tests.support.refusals import refusal_of
 
 from prolip.embeddings.config import EngineOptions
-from prolip.embeddings.threads_or_ray import Report, run_units
+from prolip.embeddings.threads_or_ray import run_units
 from prolip.errors import DataError
 
 
-def test_units_run_once_and_one_that_fails_three_times_does_not_stop_the_others(
-    capsys,
-):
+def test_units_run_once_and_one_that_fails_three_times_does_not_stop_the_others(capsys):
     tries = Counter[str]()
 
-    def make(report: Report):
-        def work(unit: str) -> str:
+    def make(report):
+        def work(unit):
             tries[unit] += 1
             report(2)
             if unit == "bad" or (unit == "late" and tries[unit] < 3):

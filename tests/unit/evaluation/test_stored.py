@@ -1,7 +1,5 @@
 """Suites and calibrations on imported vectors, without a model: class vectors and captions are looked up."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +22,7 @@ CLASSES, ROWS, DIM = ["red fox", "blue car", "oak"], 90, 8
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def lab(tmp_path_factory):
     """Imported images with labels and captions, their texts, and class vectors; and the accuracy."""
     folder, noise = tmp_path_factory.mktemp("stored"), np.random.default_rng(0)
     classes, labels = np.eye(DIM)[: len(CLASSES)], np.arange(ROWS) % len(CLASSES)

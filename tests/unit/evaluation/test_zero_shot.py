@@ -153,14 +153,7 @@ def test_the_ten_lowest_classes_are_main_figures():
         ((), ("--data", "shards")),
     ],
 )
-def test_data_without_classes_or_images_is_an_error(
-    lab,
-    tmp_path,
-    monkeypatch,
-    files,
-    words,
-    capsys,
-):
+def test_data_without_classes_or_images_is_an_error(lab, tmp_path, monkeypatch, files, words, capsys):
     monkeypatch.chdir(tmp_path)
     Path("set").mkdir()
     Path("names.txt").write_text("one\ntwo\n")

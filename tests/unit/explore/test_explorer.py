@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +26,7 @@ from prolip.embeddings.embed import run_embed
 from prolip.embeddings.search import run_search
 from prolip.evaluation.calibrate import calibrate
 from prolip.evaluation.config import CalibrateOptions
-from prolip.explore.answer import Answer, Bar
+from prolip.explore.answer import Bar
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import MAX_PROMPTS, NO_CAPTION, PER_PAGE, Explorer
 from prolip.explore.samples import Item, read_items
@@ -43,7 +42,7 @@ DECIDE = Decide(guarantee=0.9, max_error=0.5)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("explore")
     write_calibrated_world(root)
     write_items(root)
@@ -51,13 +50,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def explorer(root: Path) -> Explorer:
+def explorer(root):
     options = ExploreOptions(checkpoint="", shards=(str(root),), caption_key=("captions.name", "captions.group"))
     return Explorer(load(root / "run", device="cpu"), read_items(options))
 
 
 @pytest.fixture(scope="module")
-def calibrated(root: Path, explorer: Explorer) -> Explorer:
+def calibrated(root, explorer):
     """Of a model with its calibration, and an image of each label."""
     options = CalibrateOptions(checkpoint="", data=str(root / "mine"), out=root / "unused")
     made = calibrate(explorer.model, open_classes(options.data, StoreConfig(), ()), options)
@@ -65,14 +64,14 @@ def calibrated(root: Path, explorer: Explorer) -> Explorer:
     return Explorer(dataclasses.replace(explorer.model, calibration=made.calibration), items)
 
 
-def texts(answer: Answer, name: str) -> list[str]:
+def texts(answer, name):
     """The cells of a column, as texts."""
     (column,) = [column for column in answer.columns if column.name == name]
     found = [cell.text if isinstance(cell, Bar) else cell for cell in column.cells]
     return [text.replace("\N{NO-BREAK SPACE}", " ").replace("−", "-") for text in found]
 
 
-def numbers(answer: Answer, name: str) -> list[float]:
+def numbers(answer, name):
     return [float(text.split()[0]) for text in texts(answer, name)]
 
 

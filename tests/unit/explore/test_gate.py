@@ -3,7 +3,6 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,25 +14,18 @@ HOST: Headers = [(b"host", b"localhost")]
 PASSED = [{"type": "passed", "body": b""}]
 
 
-def answered(
-    kind: str,
-    headers: Headers,
-    host: str = "127.0.0.1",
-    path: str = "/",
-    body: bytes = b"",
-    uploads: Path = Path("/up"),
-) -> list[dict[str, Any]]:
+def answered(kind, headers, host="127.0.0.1", path="/", body=b"", uploads=Path("/up")):
     """What a client gets from an app behind the gate."""
     sent = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         read = (await receive())["body"] if path.endswith("join") else b""
         await send({"type": "passed", "body": read})
 
-    async def send(message: Any) -> None:
+    async def send(message):
         sent.append(message)
 
-    async def receive() -> Any:
+    async def receive():
         assert path.endswith("join"), "nothing else of a request is read"
         return {"type": "http.request", "body": body, "more_body": False}
 

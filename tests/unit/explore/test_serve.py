@@ -24,7 +24,7 @@ def test_the_address_is_taken_while_the_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "gradio", raising=False)
     options = ExploreOptions(checkpoint=str(tmp_path), port=free_port())
 
-    def load(*_: object, **__: object) -> None:
+    def load(*_, **__):
         with refusal_of("port"):
             listen(options.host, options.port)
         raise UserError("checkpoint", "none")

@@ -17,10 +17,10 @@ from prolip.images.preprocess import Preprocess
 from prolip.store.file_locks import lock_file
 
 
-def png(width: int, height: int) -> bytes:
+def png(width, height):
     """A black image, of a few bytes."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
+    def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     rows = zlib.compress(b"\0" * ((width + 1) * height), 9)

@@ -1,7 +1,5 @@
 """Models and images that several tests open."""
 
-from pathlib import Path
-
 import pytest
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.images import noise
@@ -9,7 +7,7 @@ from tests.support.untrained_run import write_run
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory):
     """`run`, `native` and `clip`: models of ours and of open_clip; cat.png; notes.txt."""
     folder = tmp_path_factory.mktemp("lab")
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)

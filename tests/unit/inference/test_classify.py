@@ -1,38 +1,28 @@
 """Zero-shot probabilities: the model's own scale and bias, prompt ensembles, prompt weights."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.inference.classify import Classification, Similarity, check_labels, classification
+from prolip.inference.classify import Similarity, check_labels, classification
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 
 LABELS = ["cat", "dog", "car"]
 
 
-def some(*shape: int, seed: int = 0) -> Gaussian:
+def some(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     mean = torch.randn(*shape, generator=generator, dtype=torch.float64)
     return Gaussian(F.normalize(mean, dim=-1), torch.randn(*shape, generator=generator, dtype=torch.float64) - 3)
 
 
-def classify(
-    images: Gaussian,
-    prompts: Gaussian,
-    labels: Sequence[str] = LABELS,
-    *,
-    weights: Tensor | None = None,
-    scale: float = 30.0,
-    bias: float | None = -12.0,
-) -> Classification:
+def classify(images, prompts, labels=LABELS, *, weights=None, scale=30.0, bias=-12.0):
     return classification(images, prompts, labels, weights=weights, similarity=Similarity(scale, bias))
 
 

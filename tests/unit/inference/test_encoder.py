@@ -2,9 +2,7 @@
 
 import io
 import random
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -29,7 +27,7 @@ SETTINGS = [
 ]
 
 
-def encoder_of(settings: dict[str, Any], **changes: Any) -> Encoder:
+def encoder_of(settings, **changes):
     """Its means are the pixels."""
     return Encoder(
         network=torch.nn.Identity(),
@@ -43,7 +41,7 @@ def encoder_of(settings: dict[str, Any], **changes: Any) -> Encoder:
 
 
 @pytest.fixture
-def encoded() -> list[bytes]:
+def encoded():
     draw = random.Random(5)
     gray = encode(Image.effect_noise((50, 31), 80), "jpeg")
     return [*(encoded_image(draw, kind) for kind in ("png", "jpeg", "webp", "jpeg") for _ in range(3)), gray]
@@ -144,7 +142,7 @@ def test_views_see_the_same_pixels_and_captions_alone_need_no_image(encoded):
 def test_the_next_batch_is_decoded_ahead_of_use():
     read = []
 
-    def batches() -> Iterator[range]:
+    def batches():
         for first in (0, 2, 4):
             read.append(first)
             yield range(first, first + 2)

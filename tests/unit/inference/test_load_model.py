@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from tests.support.images import noise
 
 import prolip
 from prolip.errors import UserError
-from prolip.inference.model import Model, weights_digest
+from prolip.inference.model import weights_digest
 from prolip.models.adapter import (
     ADAPTER_FILE,
     AdaptedNetwork,
@@ -25,7 +24,7 @@ LABELS = ["a picture", "an emoji of food", "animals and travel"]
 
 
 @pytest.fixture(scope="module")
-def adapted(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapted(lab, tmp_path_factory):
     """An adapter of each model."""
     folder = tmp_path_factory.mktemp("adapted")
     adapt(f"open_clip:local-dir:{lab}/clip", folder / "clip")
@@ -33,7 +32,7 @@ def adapted(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def adapt(source: str, out: Path) -> None:
+def adapt(source, out):
     frozen = prolip.load(source, device="cpu")
     dim = frozen.encode_texts("").mean.shape[1]
     torch.manual_seed(0)
@@ -46,7 +45,7 @@ def adapt(source: str, out: Path) -> None:
     save_adapter(adapter, Frozen(source, weights_digest(frozen.network), None), out, {})
 
 
-def load(folder: Path) -> Model:
+def load(folder):
     return prolip.load(folder, device="cpu")
 
 

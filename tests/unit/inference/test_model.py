@@ -3,7 +3,6 @@
 import io
 import pickle
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -24,14 +23,13 @@ from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.images.tensors import Patches
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.pixels import Preprocess
 
 CPU = torch.device("cpu")
 COUNT = 7
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory):
     """The same images as files, as a folder and in shards; one is turned by its tag."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "images" / "more").mkdir(parents=True)
@@ -50,26 +48,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(lab: Path) -> prolip.Model:
+def model(lab):
     return prolip.load(lab / "run", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def native(lab: Path) -> prolip.Model:
+def native(lab):
     return prolip.load(lab / "native", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def files(data: Path) -> list[Path]:
+def files(data):
     return sorted((data / "images").rglob("*.png"))
 
 
 @pytest.fixture
-def clip(lab: Path) -> prolip.Model:
+def clip(lab):
     return prolip.load(f"open_clip:local-dir:{lab}/clip", device="cpu")
 
 
-def assert_close(found: Gaussian, expected: Gaussian) -> None:
+def assert_close(found, expected):
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
@@ -77,10 +75,10 @@ def assert_close(found: Gaussian, expected: Gaussian) -> None:
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 
-def pixels_of(model: prolip.Model, preprocess: Preprocess, images: Any, batch_size: int = 3) -> list[Tensor]:
+def pixels_of(model, preprocess, images, batch_size=3):
     seen = []
 
-    def encode(some: Tensor | Patches) -> Gaussian:
+    def encode(some):
         seen.extend(some if isinstance(some, Tensor) else some.images(preprocess.patch_size))
         return Gaussian.point(torch.zeros(1, 1))
 
@@ -89,7 +87,7 @@ def pixels_of(model: prolip.Model, preprocess: Preprocess, images: Any, batch_si
     return seen
 
 
-def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+def same(found, expected):
     return all(torch.equal(*both) for both in zip(found, expected, strict=True))
 
 
@@ -175,15 +173,7 @@ def test_results_are_plain_tensors_and_the_training_mode_is_restored(files, mode
     ],
     ids=lambda value: str(value)[:24],
 )
-def test_bad_image_input_is_named(
-    images,
-    kind,
-    named,
-    files,
-    model,
-    tmp_path,
-    monkeypatch,
-):
+def test_bad_image_input_is_named(images, kind, named, files, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     png = files[0].read_bytes()
     Path("0.png").write_bytes(png)
@@ -284,7 +274,7 @@ def test_a_model_can_be_pickled(kind, request, files):
 HALF = (0.5, 0.5, 0.5)
 
 
-def changed(model: prolip.Model, **changes: Any) -> prolip.Model:
+def changed(model, **changes):
     return replace(model, encoder=replace(model.encoder, **changes))
 
 

@@ -1,8 +1,6 @@
 """`prolip classify` and `prolip compare`: one image beside labels or texts, as a table and as JSON."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,12 +10,12 @@ from prolip.cli import main
 LABELS = ["animals", "food", "a picture of travel"]
 
 
-def command(lab: Path, name: str, *words: str, model: str = "run") -> int:
+def command(lab, name, *words, model="run"):
     source = str(lab / "run") if model == "run" else f"open_clip:local-dir:{lab}/clip"
     return main([name, "--checkpoint", source, "--device", "cpu", *words])
 
 
-def found(lab: Path, capsys: pytest.CaptureFixture[str], name: str, *words: str, model: str = "run") -> dict[str, Any]:
+def found(lab, capsys, name, *words, model="run"):
     assert command(lab, name, str(lab / "cat.png"), *words, "--json", model=model) == 0
     answer = json.loads(capsys.readouterr().out)
     return answer

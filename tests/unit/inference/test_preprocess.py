@@ -4,7 +4,6 @@ import io
 import struct
 import sys
 import zlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ SIZE = 24
 PREPROCESS = Preprocess(size=SIZE)
 
 
-def with_pillow(image: Image.Image) -> np.ndarray[Any, Any]:
+def with_pillow(image):
     """Shortest side to SIZE by Pillow's bicubic filter, then the centre, as torchvision does it."""
     transform = image_transform_v2(PreprocessCfg(size=SIZE, mean=(0, 0, 0), std=(1, 1, 1)), is_train=False)
     pixels = (transform(image) * 255).round().byte().permute(1, 2, 0).numpy()

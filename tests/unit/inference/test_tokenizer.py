@@ -25,12 +25,12 @@ from prolip.models.hub import save_pretrained
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path):
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
     return tmp_path / "run"
 
 
-def rewrite(run: Path, *without: str, **notes: object) -> None:
+def rewrite(run, *without, **notes):
     """Rewrites a run's checkpoint without some files, and with other notes."""
     path = checkpoint_path(run / "checkpoints", 1)
     content = json.loads((path / "run.json").read_text())

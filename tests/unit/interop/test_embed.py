@@ -1,8 +1,5 @@
 """`Embed` beside the model itself. docs/how-to/engines.md runs it in Ray Data and Daft."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,12 +11,12 @@ import prolip
 from prolip.interop import Embed
 
 
-def objects(rows: list[Any]) -> Any:
+def objects(rows):
     return np.array(rows, object)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path):
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=20)
     return tmp_path / "run"
 

@@ -34,7 +34,7 @@ SMALL = replace(
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path):
     """The folder of a run of 20 steps of 16 images."""
     torch.manual_seed(0)
     write_words(tmp_path / "tokenizer.json")
@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def refused(capsys, *words):
     """The field or the file that the message of a refused export names."""
     capsys.readouterr()
     assert main(["export", *words]) == 2
@@ -182,14 +182,14 @@ def test_a_calibration_of_other_weights_does_not_come_along(tmp_path, caplog):
 TEXTS = ["a photo of a red fox", "a car"]
 
 
-def adapt(folder: Path, frozen: str, dim: int, *words: str) -> Path:
+def adapt(folder, frozen, dim, *words):
     pairs = ["--embeddings", str(write_pairs(folder / "pairs", *made_up(30, dim))), "--checkpoint", frozen]
     assert main(["adapt", *pairs, "--out", str(folder / "model"), *words]) == 0
     return folder / "model"
 
 
 @pytest.fixture(scope="module")
-def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapted(tmp_path_factory):
     """An adapted model of open_clip."""
     folder = tmp_path_factory.mktemp("adapted")
     return adapt(folder, write_open_clip(folder / "clip"), 16, "--heads.steps", "3", "--heads.hidden", "4")

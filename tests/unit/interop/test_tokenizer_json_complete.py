@@ -1,8 +1,6 @@
 """The complete tokenizer.json gives the loader's ids in the `tokenizers` package: cleaned, cut and padded."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +21,7 @@ CAPTIONS = [
 ]
 
 
-def file_tokenizer(folder: Path, *, post: bool, settings: dict[str, Any]) -> Path:
+def file_tokenizer(folder, *, post, settings):
     """A byte-level tokenizer with a normaliser of its own, as a file."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFKC()
@@ -40,7 +38,7 @@ def file_tokenizer(folder: Path, *, post: bool, settings: dict[str, Any]) -> Pat
     return folder / "tokenizer.json"
 
 
-def assert_same_rows(config: TokenizerConfig, folder: Path) -> None:
+def assert_same_rows(config, folder):
     complete_tokenizer(config).save(str(folder / "complete.json"))
     reopened = Tokenizer.from_file(str(folder / "complete.json"))
     found = np.array([encoding.ids for encoding in reopened.encode_batch(CAPTIONS)])

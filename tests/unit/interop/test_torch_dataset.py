@@ -8,16 +8,16 @@ import torch
 from tests.support.shards import FULL, config
 from torch.utils.data import DataLoader
 
-from prolip.data import BatchLoader, LoaderConfig
+from prolip.data import BatchLoader
 from prolip.data.device import DeviceBatch
 from prolip.interop import BatchDataset
 
 
-def settings(shards: str) -> LoaderConfig:
+def settings(shards):
     return config(shards, **(FULL | {"num_epochs": 1}))
 
 
-def of_the_loader(shards: str, epochs: int = 3) -> list[list[str]]:
+def of_the_loader(shards, epochs=3):
     return [batch.keys for batch in BatchLoader(config(shards, **(FULL | {"num_epochs": epochs})))]
 
 

@@ -12,7 +12,6 @@ from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import (
     Observations,
-    PromptWeights,
     component_vars,
     gather_observations,
     labelled_images,
@@ -25,11 +24,11 @@ from prolip.metrics.config import BprwConfig
 CLASSES, PROMPTS, DIM, IMAGES = 4, 5, 16, 60
 
 
-def world(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Gaussian, Gaussian, torch.Tensor]:
+def world(seed=0, dtype=torch.float64):
     """Prompts near their class, images near their class, and the images' classes."""
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(*shape: int) -> torch.Tensor:
+    def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     centres = F.normalize(normal(CLASSES, DIM), dim=-1)
@@ -42,7 +41,7 @@ def world(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Gaussian, 
     return prompts.to(dtype), images.to(dtype), labels
 
 
-def assert_same(a: PromptWeights, b: PromptWeights, bound: float = 0.0) -> None:
+def assert_same(a, b, bound=0.0):
     for name in ("weights", "classifier", "variances"):
         torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=bound, rtol=bound)
 

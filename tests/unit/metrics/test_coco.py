@@ -17,14 +17,14 @@ from prolip.metrics.retrieval import retrieval_scores
 pytestmark = pytest.mark.skipif(find_spec("eccv_caption") is None, reason="needs eccv-caption (extra eval)")
 
 
-def items(count: int, seed: int) -> Gaussian:
+def items(count, seed):
     noise = torch.Generator().manual_seed(seed)
     mean = F.normalize(torch.randn(count, 6, generator=noise, dtype=torch.float64), dim=1)
     return Gaussian(mean, torch.randn(count, 6, generator=noise, dtype=torch.float64) - 5)
 
 
 @pytest.fixture(scope="module")
-def part() -> CocoTruth:
+def part():
     """The first 100 images and their captions; ECCV Caption keeps right answers that are not among them."""
     whole = load_truth()
     assert (len(whole.coco.image_to_text), len(whole.coco.text_to_image)) == (5000, 25000)
@@ -34,7 +34,7 @@ def part() -> CocoTruth:
     images = {whole.coco.text_to_image[caption][0] for caption in order}
     assert len(images) == 100
 
-    def within(pairs: Pairs, *, keep_absent: bool) -> Pairs:
+    def within(pairs, *, keep_absent):
         sides = []
         for ways, own, other in ((pairs.image_to_text, images, captions), (pairs.text_to_image, captions, images)):
             known = {query: [r for r in rights if r in other] for query, rights in ways.items() if query in own}

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from tests.support.random_gaussians import gaussians
 from tests.support.refusals import refusal_of
-from torch import Tensor
 
 from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_test
 from prolip.metrics import hierarchy
@@ -65,7 +64,7 @@ def test_a_walk_has_a_step_and_a_root(setting, value):
         TraversalConfig(**{setting: value})
 
 
-def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tensor, config: TraversalConfig) -> Tensor:
+def slow_walk(images, captions, ids, text_root, config):
     """Precision, recall, any per image, with every query embedded: the published loop restated."""
     texts, flat = captions.flatten(), ids.flatten().tolist()
     k = torch.arange(config.num_steps)[:, None]

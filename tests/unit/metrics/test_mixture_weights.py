@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from tests.support.refusals import refusal_of
-from torch import Tensor
 
 from prolip.metrics.mixture_weights import fit_weights, prior_weights
 
@@ -21,9 +20,7 @@ problems = st.fixed_dictionaries(
 )
 
 
-def problem(
-    seed: int, classes: int, observations: int, components: int, spread: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def problem(seed, classes, observations, components, spread):
     generator = torch.Generator().manual_seed(seed)
     table = spread * torch.randn(classes, observations, components, generator=generator, dtype=torch.float64)
     start = torch.rand(classes, components, generator=generator, dtype=torch.float64) + 0.05
@@ -31,9 +28,7 @@ def problem(
     return table, start / start.sum(-1, keepdim=True), counts
 
 
-def slow_weights(
-    table: Tensor, weights: Tensor, counts: Tensor, alpha: float, rounds: int, tolerance: float = 1e-12
-) -> tuple[Tensor, int]:
+def slow_weights(table, weights, counts, alpha, rounds, tolerance=1e-12):
     """One class, word by word."""
     for turn in range(1, rounds + 1):
         shares = torch.softmax(weights.log() + table, dim=-1)

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import spearmanr
 from sklearn import metrics as theirs
-from torch import Tensor
 
 from prolip.metrics import statistics
 from prolip.metrics.statistics import (
@@ -33,7 +32,7 @@ PREDICTIONS = st.integers(1, 40).flatmap(
 )
 
 
-def repeated(columns: tuple[Tensor, ...], counts: Tensor) -> list[Tensor]:
+def repeated(columns, counts):
     return [column.repeat_interleave(counts.long(), dim=0) for column in columns]
 
 

@@ -1,8 +1,6 @@
 """Adapters are written and read; errors name what is damaged."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,14 +19,14 @@ from prolip.models.weights import WeightsError
 
 DIM = 6
 FROZEN = Frozen("open_clip:ViT-B-32/openai", "digest", None)
-CONFIGS: list[dict[str, Any]] = [
+CONFIGS = [
     {},
     {"hidden": 3},
     {"hidden": 3, "means": "residual"},
 ]
 
 
-def new(**settings: Any) -> Adapter:
+def new(**settings):
     torch.manual_seed(0)
     adapter = Adapter(AdapterConfig(**{"embed_dim": DIM, **settings}))
     with torch.no_grad():
@@ -62,7 +60,7 @@ def test_heads_return_gaussians_with_unit_means():
     assert not torch.allclose(moved.mean, features)
 
 
-def damage_table(folder: Path, name: str, value: Any) -> None:
+def damage_table(folder, name, value):
     content = json.loads((folder / ADAPTER_FILE).read_text())
     place, _, key = name.rpartition(".")
     (content[place] if place else content)[key] = value

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import open_clip
 import pytest
@@ -13,7 +12,7 @@ from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
 from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Patches
-from prolip.models import ModelConfig, ProLIP
+from prolip.models import ProLIP
 from prolip.models.convert_open_clip import StartError, start_from
 from prolip.models.hub import save_pretrained
 from prolip.models.weights import WeightsError
@@ -36,7 +35,7 @@ TANH = {"act_kwargs": {"approximate": "tanh"}}
 
 
 @timm.models.register_model
-def vit_prolip_test(pretrained: bool = False, **settings: Any) -> VisionTransformer:
+def vit_prolip_test(pretrained=False, **settings):
     """A tiny SigLIP tower; `create_model` finds it by its name."""
     del pretrained
     known = ("img_size", "global_pool", "num_classes", "act_layer", "class_token", "qk_norm")
@@ -59,13 +58,13 @@ def vit_prolip_test(pretrained: bool = False, **settings: Any) -> VisionTransfor
 
 
 @timm.models.register_model
-def vit_prolip_test_tanh(pretrained: bool = False, **settings: Any) -> VisionTransformer:
+def vit_prolip_test_tanh(pretrained=False, **settings):
     """The same with the activation of SigLIP 2."""
     return vit_prolip_test(pretrained, act_layer="gelu_tanh", **settings)
 
 
 @timm.models.register_model
-def naflexvit_prolip_test(pretrained: bool = False, **settings: Any) -> NaFlexVit:
+def naflexvit_prolip_test(pretrained=False, **settings):
     """SigLIP 2's tower for native aspect."""
     del pretrained
     shape = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "act_layer": "gelu_tanh"}
@@ -76,7 +75,7 @@ def naflexvit_prolip_test(pretrained: bool = False, **settings: Any) -> NaFlexVi
 
 
 @timm.models.register_model
-def vit_prolip_naflex(pretrained: bool = False, **settings: Any) -> nn.Module:
+def vit_prolip_naflex(pretrained=False, **settings):
     """A classic tower that timm converts: a convolution, bicubic positions."""
     del pretrained
     small = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": (32, 24), "class_token": False}
@@ -84,7 +83,7 @@ def vit_prolip_naflex(pretrained: bool = False, **settings: Any) -> nn.Module:
     return timm.create_model("vit_base_patch16_siglip_224", **wanted)
 
 
-def random_everywhere(model: nn.Module) -> nn.Module:
+def random_everywhere(model):
     """Every tensor random, so that none that is lost or misplaced stays hidden behind a zero or a one."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
@@ -96,7 +95,7 @@ def random_everywhere(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+MODELS = {
     "clip": (open_clip.CLIP, {"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT}),
     "clip-quickgelu": (open_clip.CLIP, {"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT, "quick_gelu": True}),
     "clip-custom-text": (open_clip.CustomTextCLIP, {"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT}),
@@ -150,13 +149,13 @@ MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 }
 
 
-def built(name: str) -> nn.Module:
+def built(name):
     kind, settings = MODELS[name]
     torch.manual_seed(0)
     return random_everywhere(kind(16, **settings))
 
 
-def inputs(model: nn.Module) -> tuple[Tensor, Tensor]:
+def inputs(model):
     generator = torch.Generator().manual_seed(1)
     height, width = model.visual.image_size if isinstance(model.visual.image_size, tuple) else (32, 32)
     ids = torch.randint(6, 40, (5, 7), generator=generator)
@@ -164,7 +163,7 @@ def inputs(model: nn.Module) -> tuple[Tensor, Tensor]:
     return torch.randn(3, 3, height, width, generator=generator), ids
 
 
-def close(ours: Tensor, theirs: Tensor) -> None:
+def close(ours, theirs):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -254,7 +253,7 @@ def test_the_first_layer_is_adapted_to_the_loaders_normalisation(name):
     theirs.visual.preprocess_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.6, 0.7)}
     shares = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
-    def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    def normalised(mean, std):
         return (shares - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
     with torch.no_grad():
@@ -295,7 +294,7 @@ def test_the_released_architecture_takes_what_the_released_loader_does(name, spe
     described = {"embed_dim": 16, "custom_text": not is_clip, **MODELS[name][1]}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-for-prolip", described)
 
-    def started(source: str | None, config: ModelConfig = config) -> ProLIP:
+    def started(source, config=config):
         torch.manual_seed(3)
         return new_model(config, source, "official")
 

@@ -1,7 +1,6 @@
 """SigLIP 2 for native aspect from the files of transformers: the same embeddings without that package."""
 
 import io
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ CONFIG = Siglip2Config(
 
 
 @pytest.fixture
-def theirs(tmp_path: Path) -> Siglip2Model:
+def theirs(tmp_path):
     """A small model, saved in `tmp_path`."""
     torch.manual_seed(0)
     model = random_everywhere(Siglip2Model(CONFIG))

@@ -8,7 +8,6 @@ from tests.support.refusals import refusal_of
 from tests.support.small_step import CONFIG, run_of, step_of
 
 from prolip.models import LockConfig, ProLIP, lock_parameters
-from prolip.models.config import ModelConfig
 from prolip.train.loop import take_step
 
 DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CONFIG.text, layers=2))
@@ -17,11 +16,11 @@ TEXT_UNC = {"text.unc_emb", "text.text_uncertainty_projection.weight", "text.tex
 ALWAYS = {*IMAGE_UNC, *TEXT_UNC, "logit_scale", "logit_bias"}
 
 
-def names(model: ProLIP, *prefixes: str) -> set[str]:
+def names(model, *prefixes):
     return {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
 
 
-def model_of(config: ModelConfig = DEEP) -> ProLIP:
+def model_of(config=DEEP):
     torch.manual_seed(0)
     return ProLIP(config)
 
@@ -30,7 +29,7 @@ TEXT = names(model_of(), "text.")
 HEADS = {name for name in ALWAYS if "uncertainty_proj" in name or "logit" in name}
 
 
-def trainable(lock: LockConfig, config: ModelConfig = DEEP) -> set[str]:
+def trainable(lock, config=DEEP):
     lock_parameters(model := model_of(config), lock)
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 

@@ -2,13 +2,11 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from tests.support.refusals import refusal_of
-from torch import Tensor
 
 from prolip.errors import UserError
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
@@ -29,16 +27,16 @@ FROM_UNC = replace(
 
 
 @pytest.fixture
-def images() -> Tensor:
+def images():
     return torch.randn(3, 3, 8, 12, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
-def token_ids() -> Tensor:
+def token_ids():
     return torch.randint(0, 30, (2, 3, 6), generator=torch.Generator().manual_seed(0))
 
 
-def model_of(config: ModelConfig) -> ProLIP:
+def model_of(config):
     torch.manual_seed(0)
     model = ProLIP(config)
     # Norms that are not the identity, as after training.
@@ -185,7 +183,7 @@ def test_architectures_have_the_sizes_of_the_released_models(name):
     assert counted == pytest.approx(millions.get(name, 198), rel=0.02)
 
 
-def official(**changes: Any) -> dict[str, Any]:
+def official(**changes):
     """A small official file with settings changed; "vision_cfg.x" is x of that block."""
     given = to_official_json(TINY)
     for key, value in changes.items():

@@ -1,7 +1,6 @@
 """The list of released models matches the model zoo, and every entry opens."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from tests.support.released_hub import BIAS, SCALE, config_text, write_all_relea
 
 import prolip
 from prolip.errors import UserError
-from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models import ARCHITECTURES
 from prolip.models.released import find_released, list_models
 from prolip.pretrained.sources import load_network, read_config, resolve
 
@@ -21,13 +20,13 @@ NAMES = [model.name for model in list_models()]
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
-        self.networks: dict[str, ProLIP] = write_all_released(folder / "hub" / "models")
+    def __init__(self, folder):
+        self.networks = write_all_released(folder / "hub" / "models")
         noise(1).save(folder / "cat.jpg")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("released")
     with pytest.MonkeyPatch.context() as patch, serving(folder, folder / "cache"):
         made = World(folder)
@@ -75,7 +74,7 @@ def test_captions_are_tokenized_as_the_model_was_trained(world, released):
         assert ids == [words.index("a"), words.index("tabby"), words.index("cat")] + [1] * (released.context_length - 3)
 
 
-def _words(tokenizer: Path) -> list[str]:
+def _words(tokenizer):
     from tokenizers import Tokenizer
 
     vocabulary = Tokenizer.from_file(str(tokenizer)).get_vocab()

@@ -21,12 +21,12 @@ from prolip.pretrained.sources import load_network, read_config
 
 
 @pytest.fixture
-def model() -> ProLIP:
+def model():
     torch.manual_seed(0)
     return ProLIP(CONFIG)
 
 
-def assert_same(loaded: ProLIP, model: ProLIP) -> None:
+def assert_same(loaded, model):
     expected = model.state_dict()
     found = loaded.state_dict()
     assert list(found) == list(expected)

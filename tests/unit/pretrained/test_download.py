@@ -1,8 +1,6 @@
 """Files from hub repositories: cache, offline mode, and one sentence if a download fails."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +19,7 @@ MODEL = list_models()[0]
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Path]:
+def hub(tmp_path):
     """A hub with the first released model; its repositories' folder."""
     models = tmp_path / "hub" / "models"
     write_released(models, MODEL)
@@ -58,7 +56,7 @@ def test_download_errors_name_the_repository(hub, tmp_path, monkeypatch):
         assert "\n" not in str(error.value)
     http_error = HfHubHTTPError.__bases__[0]  # of the client's HTTP library; the client raises it after five attempts
 
-    def cut(*words: object, **settings: object) -> str:
+    def cut(*words, **settings):
         raise http_error("peer closed the connection")
 
     monkeypatch.setattr("prolip.pretrained.download.hf_hub_download", cut)

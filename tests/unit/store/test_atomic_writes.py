@@ -16,7 +16,7 @@ from prolip.store.disk_full import writing
 from prolip.store.folder import Folder
 
 
-def write_half(path: Path) -> None:
+def write_half(path):
     with atomic_file(path) as temporary:
         temporary.write_text("half")
         assert path.read_text(encoding="utf-8") == "näher"
@@ -49,7 +49,7 @@ def test_two_writers_of_a_file_do_not_mix(tmp_path):
 def test_an_owner_that_wakes_after_another_created_the_file_keeps_it(tmp_path):
     folder = Folder(str(tmp_path))
 
-    def freeze() -> None:
+    def freeze():
         with atomic_file(tmp_path / "file", new=True) as frozen:
             frozen.write_bytes(b"mine")
             assert folder.create("file", b"theirs") == b"theirs"
@@ -84,16 +84,16 @@ def test_what_a_killed_command_left_is_deleted(tmp_path):
 NUMBERS = np.zeros(5_000, np.float32)
 
 
-def write_text(path: Path) -> None:
+def write_text(path):
     write_atomic(path, "x" * 20_000)
 
 
-def write_torch(path: Path) -> None:
+def write_torch(path):
     with atomic_file(path, NUMBERS.nbytes) as temporary, temporary.open("wb") as file:
         torch.save(torch.from_numpy(NUMBERS), file)
 
 
-def write_folder(path: Path) -> None:
+def write_folder(path):
     """As a library does that is given a folder."""
     with atomic_files(path.parent, NUMBERS.nbytes) as folder:
         (folder / path.name).write_bytes(NUMBERS.tobytes())
@@ -124,7 +124,7 @@ def test_a_file_that_exceeds_the_limit_is_named(tmp_path, write):
     assert list(tmp_path.iterdir()) == []
 
 
-def write_half_a_folder(folder: Path) -> None:
+def write_half_a_folder(folder):
     with atomic_files(folder) as temporary:
         (temporary / "file").write_text("second")
         raise KeyboardInterrupt

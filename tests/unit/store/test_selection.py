@@ -1,6 +1,5 @@
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ SELECTIONS = st.dictionaries(
 UNION = {"and": lambda a, b: a & b, "or": lambda a, b: a | b}
 
 
-def write(path: Path, samples: Samples, stamp: str = "7") -> Path:
+def write(path, samples, stamp="7"):
     chosen = []
     for source in dict.fromkeys(source for source, _ in samples):
         found = sorted((row, count) for (name, row), count in samples.items() if name == source)
@@ -30,7 +29,7 @@ def write(path: Path, samples: Samples, stamp: str = "7") -> Path:
     return path
 
 
-def contents(chosen: list[Chosen]) -> Samples:
+def contents(chosen):
     ones = [(one, one.repeats if one.repeats is not None else np.ones_like(one.rows)) for one in chosen]
     return {
         (one.source, int(row)): int(count) for one, counts in ones for row, count in zip(one.rows, counts, strict=True)

@@ -3,9 +3,8 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,14 +25,14 @@ Read = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
-def made_up(tmp_path: Path) -> Iterator[list[Emoji]]:
+def made_up(tmp_path):
     """A made-up table with a made-up artist for each design."""
     with made_up_emoji(tmp_path) as table:
         yield table
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory):
     """The shards of such a table; who changes them builds others."""
     folder = tmp_path_factory.mktemp("built")
     with made_up_emoji(folder):
@@ -41,12 +40,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def by_set(out: Path, read_back: Read) -> dict[str, list[dict[str, Any]]]:
+def by_set(out, read_back):
     names = {path.name.rsplit("-", 1)[0] for path in out.glob("*.tar")}
     return {name: read_back(out, f"{name}-??????.tar") for name in sorted(names)}
 
 
-def assert_promises(sets: dict[str, list[dict[str, Any]]], table: list[Emoji]) -> None:
+def assert_promises(sets, table):
     """What every build of the emoji shards promises, whatever the art."""
     stems = {"-".join(one.codepoints): set(one.stems) for one in table}
     train = sets["train"]
@@ -223,7 +222,7 @@ def test_transparent_images_are_centred_on_white(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def real(real_art: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real(real_art, tmp_path_factory):
     out = tmp_path_factory.mktemp("emoji") / "out"
     build_emoji(EmojiConfig(), out)
     return out

@@ -5,7 +5,7 @@ import pytest
 from prolip.build.emoji.names import Emoji, read_table
 
 
-def emoji(name: str, *codes: str) -> Emoji:
+def emoji(name, *codes):
     return Emoji(codepoints=codes, name=name, base_name=name, group="g", subgroup="s")
 
 

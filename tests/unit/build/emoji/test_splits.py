@@ -9,7 +9,7 @@ from prolip.build.emoji.splits import choose_variants, split_emoji
 from prolip.build.shards import hash_rank
 
 
-def emoji(number: int, group: str = "g", name: str | None = None) -> Emoji:
+def emoji(number, group="g", name=None):
     name = name or f"thing{number}"
     return Emoji(codepoints=(f"{0x1F000 + number:X}",), name=name, base_name=name, group=group, subgroup="s")
 

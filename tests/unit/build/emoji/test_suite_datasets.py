@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,17 +26,17 @@ Read = Callable[..., list[Record]]
 DESIGNS = ("openmoji", "goog", "twtr")
 
 
-def members(path: Path) -> list[dict[str, bytes]]:
+def members(path):
     """Samples by extension, with their key."""
     return [{"key": key.encode(), **sample} for key, sample in read_samples(path).items()]
 
 
-def lines(path: Path) -> list[str]:
+def lines(path):
     return path.read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture(scope="module")
-def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def emoji(tmp_path_factory):
     """Emoji shards; three held-out emoji have one image in the first design."""
     root = tmp_path_factory.mktemp("emoji")
     (root / "art").mkdir()
@@ -47,12 +46,12 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def suites(emoji: Path) -> Path:
+def suites(emoji):
     build_suites(SuitesConfig(data=emoji), emoji.parent / "suites")
     return emoji.parent / "suites"
 
 
-def drawn(emoji: Path, read_back: Read, name: str) -> list[Record]:
+def drawn(emoji, read_back, name):
     samples = read_back(emoji, f"{name}-*.tar")
     return [one for one in samples if not (one["json"]["skin_tone"] or one["json"]["mirrored"])]
 
@@ -129,7 +128,7 @@ def test_hierarimgs_chains_run_from_average_images_to_one_image(emoji, suites, r
     trained = [one for one in drawn(emoji, read_back, "train") if one["json"]["design"] == "openmoji"]
     pixels = {one["__key__"]: np.asarray(Image.open(io.BytesIO(one["png"]))) for one in trained}
 
-    def average(**wanted: str) -> np.ndarray[Any, Any]:
+    def average(**wanted):
         kept = [one["__key__"] for one in trained if all(one["json"][k] == value for k, value in wanted.items())]
         assert kept
         mean = np.zeros((8, 8, 3))
@@ -164,7 +163,7 @@ def test_the_task_table_lists_the_written_sets(suites):
     assert "OpenMoji" in (suites / "ATTRIBUTION.md").read_text(encoding="utf-8")
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

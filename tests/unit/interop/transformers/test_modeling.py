@@ -1,12 +1,10 @@
 """ProLIP in transformers: the same Gaussians as `prolip.models`, for every option of the architecture."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prolip.gaussian import Gaussian, csd_logits
 from prolip.images.tensors import Patches
@@ -26,7 +24,7 @@ SMALL = ModelConfig(
 """Small, in the layout of the released models."""
 
 
-def _with(vision: dict[str, Any], text: dict[str, Any], **model: Any) -> ModelConfig:
+def _with(vision, text, **model):
     return replace(SMALL, vision=replace(SMALL.vision, **vision), text=replace(SMALL.text, **text), **model)
 
 
@@ -46,7 +44,7 @@ OPTIONS = {
 }
 
 
-def _model(config: ModelConfig) -> ProLIP:
+def _model(config):
     torch.manual_seed(0)
     model = ProLIP(config).eval()
     for parameter in model.parameters():  # no parameter that is zero or one and could be left out
@@ -54,7 +52,7 @@ def _model(config: ModelConfig) -> ProLIP:
     return model
 
 
-def _exported(model: ProLIP, folder: Path, **settings: Any) -> Path:
+def _exported(model, folder, **settings):
     """The model as transformers saves it."""
     exported = ProLIPModel(ProLIPConfig(**to_official_json(model.config), **settings))
     exported.load_state_dict(model.state_dict())
@@ -62,7 +60,7 @@ def _exported(model: ProLIP, folder: Path, **settings: Any) -> Path:
     return folder
 
 
-def _inputs(config: ModelConfig) -> tuple[Tensor | Patches, Tensor]:
+def _inputs(config):
     torch.manual_seed(1)
     ids = torch.randint(0, config.text.vocab_size, (2, config.text.context_length))
     if config.vision.image_seq_len is not None:
@@ -71,7 +69,7 @@ def _inputs(config: ModelConfig) -> tuple[Tensor | Patches, Tensor]:
 
 
 @torch.no_grad()
-def _check_same(loaded: Any, model: ProLIP) -> None:
+def _check_same(loaded, model):
     images, ids = _inputs(model.config)
     image, text = model.encode_image(images), model.encode_text(ids)
     bias = 0.0 if model.logit_bias is None else model.logit_bias

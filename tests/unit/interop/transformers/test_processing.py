@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 import PIL
@@ -39,7 +38,7 @@ CAPTIONS = [
 ]
 
 
-def _encoded(size: tuple[int, int], mode: str, kind: str) -> bytes:
+def _encoded(size, mode, kind):
     generator = np.random.default_rng(sum(size))
     image = Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(mode)
     if kind == "rotated":
@@ -125,7 +124,7 @@ def test_prolip_gives_the_values_that_pillow_gives_without_it(settings, tensors,
     same(processor(given, return_tensors=tensors), expected[1][0])
 
 
-def _word_file(folder: Path) -> Path:
+def _word_file(folder):
     words = {word: place for place, word in enumerate([*WORDS, "<s>", "</s>"])}
     tokenizer = JsonTokenizer(models.WordLevel(words, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -139,7 +138,7 @@ def _word_file(folder: Path) -> Path:
     return folder / "tokenizer.json"
 
 
-def _settings(name: str, folder: Path) -> TokenizerConfig:
+def _settings(name, folder):
     if name == "clip":
         return TokenizerConfig(context_length=12)
     file = _word_file(folder)

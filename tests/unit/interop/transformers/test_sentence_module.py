@@ -1,13 +1,12 @@
 """Similarity by CSD, for every form in which sentence-transformers passes embeddings."""
 
 import torch
-from torch import Tensor
 
 from prolip.gaussian import Gaussian, csd
 from prolip.interop.transformers.sentence_module import csd_similarity, pairwise_csd_similarity
 
 
-def _gaussians(count: int, seed: int) -> tuple[Gaussian, Tensor]:
+def _gaussians(count, seed):
     """Gaussians, and their embeddings."""
     generator = torch.Generator().manual_seed(seed)
     mean = torch.nn.functional.normalize(torch.randn(count, 8, generator=generator), dim=-1)
