@@ -9,14 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from prolip.adapt.config import CountedConfig
 from prolip.adapt.pairs import unit
 from prolip.embeddings.config import Kind
-from prolip.embeddings.storage import Manifest, complete_parts
+from prolip.embeddings.storage import Manifest, complete_parts, sample_rows
 from prolip.errors import check
 from prolip.models.config import CountedHeadConfig
 from prolip.models.counted import CountedHead
@@ -145,13 +144,8 @@ def read_bank(folders: Sequence[str], kind: Kind, size: int) -> Tensor:
         if Manifest.read(folder).rows.get(kind)
         for part in complete_parts(folder, kind)[1]
     ]
-    counts = [part.count or 0 for part in parts]
-    chosen = torch.randperm(sum(counts), generator=torch.Generator().manual_seed(0))[:size]
-    starts = np.cumsum([0, *counts])
-    found = torch.empty(len(chosen), Manifest.read(Folder(folders[0])).dim)
-    for part, start in zip(parts, starts, strict=False):
-        for block in part.blocks():
-            row = chosen - (int(start) + block.start)
-            here = (row >= 0) & (row < len(block.mean))
-            found[here] = unit(block.mean[row[here]], part.path, found.shape[1])
+    dim = Manifest.read(Folder(folders[0])).dim
+    found = torch.empty(min(size, sum(part.count or 0 for part in parts)), dim)
+    for part, sampled in sample_rows(parts, size):
+        found[sampled.places] = unit(sampled.mean, part.path, dim)
     return found

@@ -15,7 +15,7 @@ from prolip.models.config import Device, Precision
 
 Kind = Literal["image", "text"]
 Stored = Literal["float32", "float16"]
-By = Literal["image", "text", "inclusion", "csd"]
+By = Literal["image", "text", "inclusion", "csd", "posterior"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,9 @@ class SelectOptions:
     by: By = "image"
     """`image`, `text`: uncertainty (total variance), smallest first. `inclusion`: how far the image lies inside its
     caption (H, summed over dimensions), largest first. `csd`: sampled distance of image and caption, smallest first.
-    The last two need embeddings made with `--what both`, inclusion also `--log_var`."""
+    `posterior`: log probability of the caption given the image, beside those of 4,096 other pairs, and of the image
+    given the caption; largest first. The last three need embeddings made with `--what both`, inclusion also
+    `--log_var`. `csd` and `posterior` need no variances."""
     out: str
     """Output file, a selection, here or at s3://, gs:// or az://."""
     keep_share: float = 1.0

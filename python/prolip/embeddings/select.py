@@ -13,7 +13,7 @@ from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +23,11 @@ from prolip.embeddings.config import By, Kind, SelectOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.originals import Original, fetch
 from prolip.embeddings.search import described
-from prolip.embeddings.storage import Block, Floats, Manifest, Part, complete_parts, paired_parts
+from prolip.embeddings.storage import Block, Floats, Manifest, Part, complete_parts, paired_parts, sample_rows
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least, printable
 from prolip.gaussian import Gaussian, inclusion_score
+from prolip.metrics.pair_posteriors import Pairs, pair_posteriors
 from prolip.store.atomic_writes import check_writable, write_atomic
 from prolip.store.folder import Folder, check_out
 from prolip.store.selection import Chosen, write_selection
@@ -36,11 +37,24 @@ _ENDS: dict[By, tuple[str, str]] = {
     "text": ("the most certain captions", "the least certain captions"),
     "inclusion": ("images that lie deepest inside their captions", "images that lie least inside their captions"),
     "csd": ("images nearest to their captions", "images farthest from their captions"),
+    "posterior": ("the likeliest pairs", "pairs that others suit better"),
 }
 _Place = tuple[float, int, int]
 """Key of a row, number of its group, and number of the row in its part. A key is small if the score is good."""
 Group = tuple[Part, ...]
 """A part of images or of captions, or one of both."""
+_LARGEST_FIRST = {"inclusion", "posterior"}
+_OTHER_PAIRS = 4096
+
+
+class _Others(NamedTuple):
+    """What a pair's posterior depends on beside the pair."""
+
+    pairs: Pairs
+    starts: dict[str, int]
+    """Number of the first row of each part of images."""
+    total: int
+    logit_scale: float
 
 
 def run_select(options: SelectOptions) -> list[str]:
@@ -67,12 +81,13 @@ def _select(options: SelectOptions, manifest: Manifest, groups: Sequence[Group],
     def mapped(name: str, dtype: type[np.generic]) -> NDArray[Any]:
         return np.memmap(folder / name, dtype, "w+", shape=int(starts[-1]) + 1)[:-1]  # a map cannot be empty
 
+    others = _others(manifest, groups) if options.by == "posterior" else None
     keys, places, sign = mapped("keys", np.float32), mapped("places", np.uint32), -1 if options.least else 1
     sources = [("", "")] * len(groups)
     first, last, total = list[_Place](), list[_Place](), 0
     for number, (source, rows, found, *ends) in run_units(
         groups,
-        lambda report: partial(_score, options, report),
+        lambda report: partial(_score, options, others, report),
         options.engine,
         verb="scored",
         name=lambda group: group[0].name,
@@ -114,7 +129,8 @@ def _groups(options: SelectOptions) -> tuple[Manifest, Sequence[Group]]:
     """The parts that are scored together: of images, of captions, or pairs of both."""
     folder, by = Folder(options.embeddings), options.by
     manifest = Manifest.read(folder)
-    check(manifest.has_variances or by == "csd", "by", "must be csd for a model without variances", by)
+    can = manifest.has_variances or by in {"csd", "posterior"}
+    check(can, "by", "must be csd or posterior for a model without variances", by)
     if by in {"image", "text"}:
         kind: Kind = "image" if by == "image" else "text"
         other = "text" if kind == "image" else "image"
@@ -125,22 +141,22 @@ def _groups(options: SelectOptions) -> tuple[Manifest, Sequence[Group]]:
 # ---- One part -------------------------------------------------------------------------------------------------------
 
 
-def _score(options: SelectOptions, report: Report, group: Group) -> tuple[Any, ...]:
+def _score(options: SelectOptions, others: _Others | None, report: Report, group: Group) -> tuple[Any, ...]:
     """Source and stamp, places in the source, keys, and indices of the first and the last rows.
 
     The key of a row whose score is outside the limits is NaN.
     """
-    rows, scores = _scores(group, options.by)
+    rows, scores = _scores(group, options.by, others)
     report(len(rows))
     within = (scores >= np.float32(options.min_score)) & (scores <= np.float32(options.max_score))
     scores = scores + np.float32(0)  # 0 for -0
-    keys = np.where(within, -scores if options.by == "inclusion" else scores, np.float32(np.nan))
+    keys = np.where(within, -scores if options.by in _LARGEST_FIRST else scores, np.float32(np.nan))
     order = keys.argsort(kind="stable")[: np.count_nonzero(within)]
     notes = group[0].notes
     return (notes.source, notes.stamp), rows, keys, order[: options.show], order[::-1][: options.show]
 
 
-def _scores(group: Group, by: By) -> tuple[NDArray[np.uint32], Floats]:
+def _scores(group: Group, by: By, others: _Others | None) -> tuple[NDArray[np.uint32], Floats]:
     """Places in the source, and scores."""
     if by in {"image", "text"}:
         return group[0].total_var()
@@ -149,9 +165,28 @@ def _scores(group: Group, by: By) -> tuple[NDArray[np.uint32], Floats]:
         rows.append(image.rows)
         if by == "inclusion":
             scores.append(inclusion_score(_gaussian(image), _gaussian(text)).sum(1).numpy())
+        elif others:
+            numbers = others.starts[group[0].name] + image.start + torch.arange(len(image.rows))
+            values = (image.mean, text.mean, image.total_var, text.total_var)
+            pairs = Pairs(numbers, *map(torch.tensor, values))
+            scores.append(pair_posteriors(pairs, others.pairs, others.total, others.logit_scale).numpy())
         else:
             scores.append(np.square(image.mean - text.mean).sum(1) + image.total_var + text.total_var)
     return np.concatenate(rows), np.concatenate(scores)
+
+
+def _others(manifest: Manifest, groups: Sequence[Group]) -> _Others:
+    counts = [group[0].count or 0 for group in groups]
+    starts, total = np.cumsum([0, *counts]).tolist(), sum(counts)
+    size = min(total, _OTHER_PAIRS)
+    numbers = torch.empty(size, dtype=torch.int64)
+    means, variances = torch.empty(2, size, manifest.dim), torch.empty(2, size)
+    for parts, mean, variance in zip(zip(*groups, strict=True), means, variances, strict=True):
+        for _, some in sample_rows(parts, size):
+            numbers[some.places], variance[some.places] = torch.tensor(some.numbers), torch.tensor(some.total_var)
+            mean[some.places] = torch.tensor(some.mean)
+    firsts = {group[0].name: start for group, start in zip(groups, starts, strict=False)}
+    return _Others(Pairs(numbers, *means, *variances), firsts, total, manifest.logit_scale)
 
 
 def _gaussian(block: Block) -> Gaussian:
@@ -175,7 +210,7 @@ def _show(
         lines += ["", f"{title}:"] if end else []
         cells = []
         for place, rank in zip(end, ranks, strict=False):
-            (source, key), score = names[place], -place[0] if options.by == "inclusion" else place[0]
+            (source, key), score = names[place], -place[0] if options.by in _LARGEST_FIRST else place[0]
             found = contents.get(names[place], Original(None, None))
             told = described(source, found.file, found.caption)
             lines.append(f"  {rank:>9,}  {score:12.5f}  {printable(key)}  {told}")

@@ -7,7 +7,7 @@ The columns are `source` (the shard, folder or text file), `row` (the sample's p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self, get_args
@@ -340,6 +340,31 @@ def complete_parts(
     if not parts:
         raise UserError(folder.address, f"must have {kind} embeddings{instead and f'; {instead}'}")
     return manifest, parts
+
+
+class Sampled(NamedTuple):
+    """Rows of a random sample."""
+
+    places: NDArray[np.int64]
+    """[N], in the sample."""
+    numbers: NDArray[np.int64]
+    """[N], among the rows of all parts."""
+    mean: Floats
+    """[N, D]"""
+    total_var: Floats
+    """[N]"""
+
+
+def sample_rows(parts: Sequence[Part], size: int) -> Iterator[tuple[Part, Sampled]]:
+    """Read a random sample of at most `size` rows, in random order; the same of any parts with as many rows."""
+    counts = [part.count or 0 for part in parts]
+    chosen = np.random.default_rng(0).permutation(sum(counts))[:size]
+    for part, start in zip(parts, np.cumsum([0, *counts]), strict=False):
+        for block in part.blocks():
+            row = chosen - (start + block.start)
+            places = np.flatnonzero((row >= 0) & (row < len(block.mean)))
+            rows = row[places]
+            yield part, Sampled(places, chosen[places], block.mean[rows], block.total_var[rows])
 
 
 def paired_parts(folder: Folder, *, log_var: bool = False) -> list[tuple[Part, Part]]:

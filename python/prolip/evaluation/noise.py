@@ -21,6 +21,7 @@ from prolip.evaluation.evaluate import evaluate_data
 from prolip.evaluation.results import Chart, RowId, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.inference.model import Model
+from prolip.metrics.pair_posteriors import Pairs, pair_posteriors
 from prolip.metrics.uncertainty_scores import risk_curve
 from prolip.report.charts import Line, line_chart
 from prolip.report.words import spoken
@@ -82,11 +83,16 @@ def make_wrong(captions: Sequence[str], kind: WrongCaption, share: float, seed: 
 def pair_scores(model: Model, images: Gaussian, captions: Gaussian) -> dict[str, Tensor]:
     """How suspect each pair of an image and a caption is, by every score of the model, f64 [N]."""
     image, caption = images.mean.double(), captions.mean.double()
-    scores = {"mean": -(image * caption).sum(dim=1)}
+    zeros = torch.zeros(len(image), dtype=torch.float64)
+    pairs = Pairs(torch.arange(len(image)), image, caption, zeros, zeros)
+    posteriors = partial(pair_posteriors, count=len(image), logit_scale=model.logit_scale)
+    scores = {"mean": -(image * caption).sum(dim=1), "mean_posterior": -posteriors(pairs, pairs)}
     if model.has_variances:
         spreads = images.total_var.double(), captions.total_var.double()
         scores |= dict(zip(_VARIANCES, spreads, strict=True))
         scores["csd"] = (image - caption).square().sum(dim=1) + sum(spreads)
+        pairs = pairs._replace(image_var=spreads[0], text_var=spreads[1])
+        scores["csd_posterior"] = -posteriors(pairs, pairs)
         scores["inclusion"] = -inclusion_score(images, captions).double().sum(dim=1)
     return scores
 

@@ -15,7 +15,9 @@ from prolip.cli import main
 from prolip.embeddings.config import SelectOptions
 from prolip.embeddings.embed import run_embed
 from prolip.embeddings.select import run_select
+from prolip.embeddings.storage import Manifest
 from prolip.gaussian import Gaussian, csd, inclusion_score
+from prolip.store.folder import Folder
 from prolip.store.selection import read_selection
 
 TIES = [0.0, -0.0, 1.0, 1.0000001, 1.0001, 2.0, -3.0, float("inf"), float("-inf"), 1e-40, -1e-40]
@@ -58,20 +60,22 @@ def test_the_chosen_rows_are_those_of_a_stable_sort(tmp_path_factory, parts, cou
     assert [line.split()[2] for line in told if line.startswith("   ")] == [f"k{place}" for place in ends]
 
 
-@pytest.mark.parametrize("by", ["image", "text", "inclusion", "csd"])
+@pytest.mark.parametrize("by", ["image", "text", "inclusion", "csd", "posterior"])
 def test_scores_equal_the_formulas(lab, tmp_path, by):
     def gaussians(kind):
         _, _, mean, log_var, _ = read(lab / "out", kind)
         return Gaussian(torch.tensor(mean), torch.tensor(log_var))
 
     image, text = gaussians("image"), gaussians("text")
+    logits = -Manifest.read(Folder(str(lab / "out"))).logit_scale / 2 * csd(image, text)
     scores = {
         "image": image.total_var,
         "text": text.total_var,
         "inclusion": inclusion_score(image, text).sum(1),
         "csd": csd(image, text).diagonal(),
+        "posterior": logits.log_softmax(0).diagonal() + logits.log_softmax(1).diagonal(),
     }[by].numpy()
-    order = np.argsort(-scores if by == "inclusion" else scores, kind="stable")
+    order = np.argsort(-scores if by in {"inclusion", "posterior"} else scores, kind="stable")
     keys, sources = read(lab / "out", "image")[:2]
     sheet = tmp_path / "new" / "sheet.html"
     words = [*f"data select --embeddings {lab}/out --by".split(), by, *f"--show 3 --sheet {sheet}".split()]

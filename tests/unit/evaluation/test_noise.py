@@ -27,9 +27,16 @@ def test_every_score_of_a_pair_is_measured_by_the_wrong_pairs_that_it_finds(worl
     images, _, _ = embedded(world.model, world.pairs)
     given, wrong = make_wrong(CAPTIONS, "swap", 0.5, 0)
     texts = world.model.encoder.embed_captions(given)
+
+    def posteriors(similarity):
+        logits = world.model.logit_scale / 2 * similarity.double()
+        return logits.log_softmax(0).diagonal() + logits.log_softmax(1).diagonal()
+
     scores = {
         "mean": -(images.mean * texts.mean).sum(1),
         "csd": csd(images, texts).diagonal(),
+        "mean_posterior": -posteriors(2 * images.mean @ texts.mean.T - 2),
+        "csd_posterior": -posteriors(-csd(images, texts)),
         "inclusion": -inclusion_score(images, texts).sum(1),
         "image_variance": images.total_var,
         "caption_variance": texts.total_var,
