@@ -1,7 +1,7 @@
 """Measure one contender: the rate of an endless stream of batches, in a process of its own.
 
-The first batches are dropped (start-up, caches). Then a whole number of batches per worker is timed, so that pipelines
-with several workers start and stop the clock in the same phase. The consumer reads one pixel of each batch.
+After the first batches, which are dropped, a whole number of batches per worker is timed, so that pipelines with
+several workers start and stop the clock in the same phase.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Measurement:
 
     images_per_s: float
     cpu_us: float
-    """CPU time per image in microseconds, over all processes and threads."""
+    """Microseconds of CPU time per image, over all processes and threads."""
     others_cores: float
-    """Cores that the rest of the machine kept busy. Above a few hundredths the run was disturbed."""
+    """Cores kept busy by the rest of the machine. Above a few hundredths the run was disturbed."""
     first_batch_s: float
     """Seconds from opening the loader to its first batch, without imports; 0 if there are no batches."""
     rss_mb: float
@@ -59,7 +59,7 @@ class Measurement:
 
 
 def run_contender(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
-    """Measure a contender in a new process, with one thread for numeric libraries."""
+    """Measure in a new process, with one thread for numeric libraries."""
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_measure, name, config, shards).result()
@@ -127,7 +127,7 @@ def _timed(config: BenchDataConfig, start: Callable[[], Iterator[Any]]) -> Measu
 
 
 def look(images: Any) -> tuple[int, int, int]:
-    """Read one value of a batch. Returns its numbers of images, of their pixels, and of pixels with padding."""
+    """Read one value; returns the numbers of images, of their pixels, and of pixels with padding."""
     if isinstance(images, dict):  # timm's
         images = images["patches"], None, None, images["patch_valid"]
     if not isinstance(images, tuple):
@@ -140,7 +140,7 @@ def look(images: Any) -> tuple[int, int, int]:
 
 
 def _decode_only(config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
-    """Measure the floor: as many threads decode the same images from memory, and do nothing else."""
+    """The floor: as many threads only decode the same images from memory."""
     from prolip.data import StoreConfig, decode_only
 
     import_mb, _ = proc_stats.memory()
@@ -203,7 +203,7 @@ def webdataset_batches(config: BenchDataConfig, shards: Sequence[str]) -> Iterat
 
 
 def naflex_batches(config: BenchDataConfig, samples: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Batches as open_clip's `NaFlexBatcher` makes them: timm's dictionary and token ids i64 [B, 77].
+    """Timm's dictionaries and token ids i64 [B, 77], as from open_clip's `NaFlexBatcher`.
 
     The sequence lengths take turns.
     """
@@ -222,7 +222,7 @@ def naflex_batches(config: BenchDataConfig, samples: Iterable[dict[str, Any]]) -
 
 
 def published_transform(config: BenchDataConfig, seq_len: int = 0) -> Any:
-    """The transform of the published models, from a PIL image to normalised f32 [3, H, W].
+    """From a PIL image to normalised f32 [3, H, W].
 
     With a sequence length, to the pixels of the grid that fills it best, by timm.
     """

@@ -1,7 +1,6 @@
 """`prolip bench data`: measure the loader, pure decoding (the floor) and baselines on the same shards in one run.
 
-Each measurement runs in a new process, with its own memory and warm-up. Contenders take turns, so that a change in the
-machine's speed affects all of them.
+Contenders take turns, so that a change in the machine's speed affects all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Measured = Mapping[str, Sequence[Measurement]]
 
 
 def measure(config: BenchDataConfig, log: Callable[[str], object]) -> Measured:
-    """Measure all contenders in turn, `repeats` times; `log` is called with a line after each."""
+    """Measure each contender `repeats` times; `log` gets a line after each."""
     shards = expand_shards(list(config.shards), StoreConfig())
     names = (OURS, FLOOR, *((SQUARE,) if config.native else ()), *config.against)
     measured: dict[str, list[Measurement]] = {name: [] for name in names}

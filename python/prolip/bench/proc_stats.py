@@ -16,12 +16,12 @@ class Elapsed(NamedTuple):
 
     seconds: float
     cpu_seconds: float
-    """User and system time of this process and the children that it had at the start."""
+    """Of this process and the children that it had at the start."""
     others_cores: float
 
 
 def stopwatch() -> Callable[[], Elapsed]:
-    """Start to measure. The result returns what has passed since."""
+    """Start to measure; the result returns what has passed."""
     processes = _tree()
     busy, cpu, started = _machine_seconds(), _cpu_seconds(processes), time.perf_counter()
 
@@ -36,8 +36,8 @@ def stopwatch() -> Callable[[], Elapsed]:
 def memory() -> tuple[float, float]:
     """Memory of this process and its descendants in MB of 2^20 bytes.
 
-    First the sum of their peaks of resident memory, where shared pages count in each; then what is resident now, with
-    shared pages divided among their processes.
+    First the sum of their resident peaks, where shared pages count in each; then what is resident now, with shared
+    pages divided.
     """
     peaks = sum(_kilobytes(process, "status", "VmHWM") for process in _tree())
     return peaks / 1024, sum(_kilobytes(process, "smaps_rollup", "Pss") for process in _tree()) / 1024
@@ -61,7 +61,7 @@ def _cpu_seconds(processes: list[int]) -> float:
 
 
 def _machine_seconds() -> float:
-    """Busy CPU time of the whole machine since it started: without idle and iowait."""
+    """Since it started, without idle and iowait."""
     user, nice, system, _, _, *rest = map(int, _read("stat").split("\n")[0].split()[1:9])
     return _TICK * (user + nice + system + sum(rest))
 

@@ -61,7 +61,7 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
 
 
 def _name(path: Path, source: Path) -> str:
-    # JSON cannot hold a file name that is not UTF-8, so bad bytes are replaced.
+    # JSON cannot hold a name that is not UTF-8.
     return str(path.relative_to(source)).encode(errors="surrogateescape").decode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""Write the table of HierarImgs from COCO's annotations: captions, and images of each from general to specific."""
+"""Write the table of HierarImgs from COCO's annotations."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def build_hierarimgs(*, instances: Path, captions: Path, out: Path) -> str:
     These hierarchies are ours, not the paper's.
 
     Args:
-        instances: COCO's objects, such as annotations/instances_val2014.json.
-        captions: COCO's captions, such as annotations/captions_val2014.json.
-        out: The table, a .csv in the folder of the images or in one above it.
+        instances: such as annotations/instances_val2014.json.
+        captions: such as annotations/captions_val2014.json.
+        out: a .csv in the folder of the images or in one above it.
 
     Returns:
         A line to print.

@@ -55,9 +55,9 @@ class EncodedImage(NamedTuple):
 
 
 def read_image(path: Path, max_side: int | None) -> EncodedImage:
-    """An image in a format that the loader reads: the file's own bytes if possible, else PNG.
+    """The file's own bytes if the loader reads them, else PNG.
 
-    It is decoded once, to find damage now. EXIF orientation is ignored, as in training.
+    Decoded once, to find damage now. EXIF orientation is ignored, as in training.
     """
     check_regular(path)
     data = path.read_bytes()
@@ -84,7 +84,7 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
 
 
 def _check_grey_values(image: Image.Image) -> None:
-    """Values of an image of deeper grey than 8 bits are cut in RGB, not scaled."""
+    """Grey deeper than 8 bits is cut in RGB, not scaled."""
     if image.mode[0] not in "IF":
         return
     _, largest = image.getextrema()
@@ -101,7 +101,7 @@ def write_images(
     Args:
         candidates: in a fixed order.
         out: see `replace_folder`.
-        description: further entries of dataset.json.
+        description: more of dataset.json.
         origin: the option that names the images, and its value.
     """
     started = time.monotonic()
@@ -131,7 +131,7 @@ def write_images(
                 continue
             if image.converted_from:
                 converted[image.converted_from] += 1
-            # The key is a number, not the path: a dot in a file name would end the key.
+            # Not the path: a dot in it would end the key.
             yield Sample(
                 key=f"{place:08d}",
                 image=image.data,
@@ -166,5 +166,5 @@ def write_images(
 
 
 def _is_validation(candidate: Candidate, config: BuildConfig) -> bool:
-    # By image, so that all captions of an image are in the same split.
+    # All captions of an image are in the same split.
     return hash_rank(config.seed, f"val {candidate.image}") < config.val_share * 2**64

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "dataset.json"
 OUR_FILES = ("*.tar", RECORD, "tokenizer.json", "ATTRIBUTION.md")
-"""Patterns of all files that a builder writes. A folder with another file, or without a record, is never replaced."""
+"""All that a builder writes. A folder with another file, or without a record, is never replaced."""
 
 Json = Mapping[str, object]
 
@@ -53,7 +53,7 @@ class BuildSummary:
 
     out: Path
     already_built: bool
-    """Whether the folder was complete already, so that nothing was written."""
+    """Then nothing was written."""
     samples: dict[str, int]
     """Number of samples by set of shards ("train", "test-twtr")."""
     shards: dict[str, int]
@@ -64,7 +64,7 @@ class BuildSummary:
 
     @classmethod
     def from_record(cls, out: Path, record: Json, notes: Sequence[str], *, already_built: bool, seconds: float) -> Self:
-        """The summary of a folder with this dataset.json."""
+        """Of a folder with this dataset.json."""
         samples, shards = record["samples"], record["shards"]
         assert isinstance(samples, dict), "written by finish"
         assert isinstance(shards, dict), "written by finish"
@@ -139,7 +139,7 @@ def files_below(folder: Path) -> list[str]:
 
 @contextmanager
 def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
-    """Yield a temporary folder to fill. It replaces `out` if the block succeeds and is removed if it fails."""
+    """Yield a temporary folder, which replaces `out` if the block succeeds."""
     check_replaceable(out, patterns)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging, old = (out.with_name(f".{out.name}.{role}-{uuid4().hex[:8]}") for role in ("building", "old"))
@@ -161,27 +161,27 @@ def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[S
 
 
 def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
-    """Check that replacing `out` deletes only files that a builder wrote, whose paths match `patterns`."""
+    """Check that all files in `out` are a builder's: their paths match `patterns`."""
     # The option is `out` of `prolip data build` and `data` of `prolip demo`, so errors name the folder.
     if not out.exists():
         check_writable(out)
         return
     check(out.is_dir(), out, "must be a folder; name a new or empty one")
     files = files_below(out)
-    # A folder of somebody's shards holds only files with our names, but not our record of them.
+    # Somebody's shards may have our names, but not our record of them.
     foreign = [name for name in files if RECORD not in files or not any(_fits(name, pattern) for pattern in patterns)]
     if foreign:
         raise UserError(out, "must hold only what a builder wrote; name a new or empty folder", f"{foreign[0]!r}")
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Whether a path matches a pattern whose `*` does not match a slash."""
+    """Here `*` does not match a slash."""
     parts, wanted = name.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatch, parts, wanted))
 
 
 def read_complete(out: Path, fingerprint: str) -> dict[str, object] | None:
-    """The record of a folder if it has this fingerprint and every file has the recorded size; else None."""
+    """Its record if it has this fingerprint and all files have the recorded size; else None."""
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
         whole = record["fingerprint"] == fingerprint and all(
@@ -193,5 +193,5 @@ def read_complete(out: Path, fingerprint: str) -> dict[str, object] | None:
 
 
 def hash_rank(seed: int, text: str) -> int:
-    """Hash a text to a number in [0, 2^64), the same on every machine."""
+    """A hash in [0, 2^64), the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:8], "big")

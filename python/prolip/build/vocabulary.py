@@ -32,11 +32,10 @@ class Vocabulary(NamedTuple):
 
 
 def train_vocabulary(captions: Iterable[str], max_size: int) -> Vocabulary:
-    """Train byte-pair encoding of lower-case words with at most `max_size` tokens, special tokens included.
+    """Train byte-pair encoding of lower-case words; `max_size` counts special tokens.
 
     Words start with a mark, so that "fish" in "blowfish" differs from the word "fish". Commas and colons are separate
-    words. Accents are removed. All of ASCII can be encoded; any other character that is not in a training caption
-    becomes [UNK].
+    words. Accents are removed. A character that is neither ASCII nor in a caption becomes [UNK].
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
@@ -47,8 +46,8 @@ def train_vocabulary(captions: Iterable[str], max_size: int) -> Vocabulary:
             pre_tokenizers.WhitespaceSplit(),
             pre_tokenizers.Split(",", "isolated"),
             pre_tokenizers.Split(":", "isolated"),
-            # Put the mark into the text. The trainer's own marks (end_of_word_suffix) get their ids in the order of a
-            # hash map, which differs between processes.
+            # The trainer's own marks (end_of_word_suffix) get ids in a hash map's order, which differs between
+            # processes.
             pre_tokenizers.Metaspace(replacement=START_OF_WORD, prepend_scheme="always"),
         ]
     )

@@ -19,7 +19,7 @@ class Abstention(NamedTuple):
     """When to answer."""
 
     threshold: float
-    """Answer an item whose confidence is at least this; infinity if no threshold is safe."""
+    """Smallest confidence of an answer; infinity if none is safe."""
     answered: float
     error: float
     """Share of wrong answers among these; NaN if none is answered."""
@@ -28,7 +28,7 @@ class Abstention(NamedTuple):
 def binomial_p_values(num_wrong: Tensor, num_answered: Tensor, rate: float) -> Tensor:
     """P(at most `num_wrong` errors in `num_answered` answers, i64 [T]), each wrong with probability `rate`, f64 [T].
 
-    The exact binomial tail: a p-value of the hypothesis that the share of errors is larger than `rate`, in (0, 1).
+    In (0, 1); a p-value of the hypothesis that the share of errors is larger.
     """
     if not 0 < rate < 1:
         raise ValueError(f"rate: must be between 0 and 1 (got {rate})")
@@ -60,8 +60,8 @@ def abstention_threshold(
 ) -> Abstention:
     """The smallest threshold whose share of wrong answers is below the limit, with probability 1 - `delta`.
 
-    Fixed-sequence testing (arXiv:2110.01052, section 4) needs no correction for the number of thresholds. The limit is
-    for items that are exchangeable with the labelled ones.
+    Fixed-sequence testing (arXiv:2110.01052, section 4) needs no correction for their number. Items must be
+    exchangeable with the labelled ones.
 
     Args:
         confidence: [N], of labelled items.
@@ -85,6 +85,6 @@ def abstention_threshold(
 
 
 def _counts(confidence: Tensor, correct: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
-    """Wrong answers and answers at each threshold, i64 [T] each."""
+    """Of wrong answers and of answers, i64 [T] each."""
     given = confidence.double() >= thresholds.double()[:, None]
     return (given & (correct == 0)).sum(dim=1), given.sum(dim=1)

@@ -1,8 +1,7 @@
 """`Calibration`: statistics of a model's answers on a labelled set, kept in a file beside the model.
 
-The labelled items are split at random. One part fits all parameters. The scores of the other part give label sets and
-"don't know" their guarantees, for items that are exchangeable with it. N new items, n calibration items, C labels, D
-dimensions.
+A random part of the labelled items fits all parameters. The scores of the rest give label sets and "don't know" their
+guarantees, for items that are exchangeable with it. N new items, n calibration items, C labels, D dimensions.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Evidence(NamedTuple):
     """[N, D], the items' means."""
 
     def with_prior(self, log_shares: Tensor) -> Evidence:
-        """The evidence for labels with these log shares, [C]; distances and pair logits are unchanged."""
+        """For labels with these log shares, [C], which change the logits alone."""
         return self._replace(logits=self.logits + log_shares.to(self.logits))
 
     def rows(self, places: Tensor | slice) -> Evidence:
@@ -94,7 +93,7 @@ class Held(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """The answers on the part that was used to fit; they order the thresholds of "don't know"."""
+    """Answers on the other part; they order the thresholds of "don't know"."""
 
     confidence: Tensor
     """f64 [a]"""
@@ -111,7 +110,7 @@ class Calibration:
     """Conformity score of the label sets."""
     seed: int
     prior: list[float] | None
-    """Frequencies of the C labels; None if all are equal."""
+    """C frequencies; None if equal."""
     temperature: float
     """Divides the logits after the logarithm of the prior was added."""
     pairs: PairScale | None
@@ -126,7 +125,7 @@ class Calibration:
         return self.subject.labels
 
     def with_prior(self, evidence: Evidence) -> Evidence:
-        """The evidence if labels are as frequent as in the calibration; the methods below take that."""
+        """With the calibration's label frequencies; the methods below take that."""
         return evidence if self.prior is None else evidence.with_prior(log_prior(self.prior, len(self.labels)))
 
     def confidence(self, evidence: Evidence) -> Tensor:
@@ -152,7 +151,7 @@ class Calibration:
         return class_thresholds(self.held.score, self.held.label, len(self.labels), guarantee, seed=self.seed)
 
     def abstention(self, max_error: float, *, delta: float = 0.05) -> Abstention:
-        """The threshold on the confidence below which the answer is "don't know".
+        """The confidence below which the answer is "don't know".
 
         Args:
             max_error: maximum share of wrong answers among those given, between 0 and 1.
@@ -252,19 +251,19 @@ _HEADER = ("subject", "score", "seed", "prior", "temperature", "pairs")
 
 
 def save_calibration(found: Calibration, path: Path) -> None:
-    """Write a calibration to a safetensors file; everything that is not a tensor is JSON in its header."""
+    """To a safetensors file, with JSON in its header."""
     save_parts(found, path, _HEADER, tuple(_TENSORS), _FORMAT)
 
 
 def load_calibration(path: Path) -> Calibration:
-    """Read the file that `save_calibration` wrote; a UserError for another one, or none."""
+    """Undo `save_calibration`; a UserError for another file, or none."""
     with reading(path):
         header = load_parts(path, _TENSORS, _FORMAT)
         return Calibration(**header | {"pairs": header["pairs"] and PairScale(**header["pairs"])})
 
 
 def save_parts(found: Any, path: Path, header: Sequence[str], parts: Sequence[str], version: str) -> None:
-    """Write fields of `found`: those in the header as JSON, and the parts, which are named tuples of tensors."""
+    """Write fields: those of the header as JSON, and parts, named tuples of tensors."""
     tensors: dict[str, Tensor] = {
         f"{part}.{name}": tensor.detach().cpu().contiguous()
         for part in parts
@@ -277,7 +276,7 @@ def save_parts(found: Any, path: Path, header: Sequence[str], parts: Sequence[st
 
 
 def load_parts(path: Path, parts: Mapping[str, Callable[..., Any]], version: str) -> dict[str, Any]:
-    """The fields that `save_parts` wrote, by name, with the subject as such; use it in `reading`."""
+    """Read the fields that `save_parts` wrote, within `reading`."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         header: dict[str, Any] = json.loads(metadata["calibration"] if metadata.get("format") == version else "{}")

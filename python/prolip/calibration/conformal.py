@@ -1,8 +1,8 @@
 """Conformal label sets: sets that contain the right label with a guaranteed probability.
 
-Split conformal prediction (arXiv:2107.07511). A set holds the labels whose score is at most a threshold, which comes
-from the right labels of calibration items. If items are exchangeable, it contains the right label with the requested
-probability, on average over calibration sets and items. N items, C labels.
+Split conformal prediction (arXiv:2107.07511). A set holds the labels whose score is at most a threshold, from the right
+labels of calibration items. The guarantee is for exchangeable items, on average over calibration sets and items. N
+items, C labels.
 """
 
 from __future__ import annotations
@@ -62,10 +62,9 @@ def class_thresholds(
 ) -> ClassThresholds:
     """A threshold for each label, so that the guarantee holds for the items of each label as far as the data allow.
 
-    A label with `items_needed` items has its own threshold, and the guarantee holds for its items. Rarer labels are
-    clustered by the distribution of their scores and share a threshold (arXiv:2306.09335): a random half of their items
-    chooses the clusters, the other half gives the thresholds. The guarantee then holds for the cluster. All other
-    labels use the threshold of all items.
+    A label with `items_needed` items has its own threshold. Rarer labels are clustered by the distribution of their
+    scores and share a threshold (arXiv:2306.09335): a random half of their items chooses the clusters, the other half
+    gives the thresholds. The guarantee then holds for the cluster. All others use that of all items.
 
     Args:
         scores: [n], of the right labels of calibration items.
@@ -95,7 +94,7 @@ def class_thresholds(
 
 
 def _clusters(scores: Tensor, labels: Tensor, number: int) -> list[Tensor]:
-    """Up to `number` clusters of labels, by k-means of the quantiles of their scores."""
+    """By k-means of the quantiles of their scores."""
     counts = torch.bincount(labels)
     members = (counts >= _MIN_ITEMS).nonzero().flatten()
     number = min(number, len(members))

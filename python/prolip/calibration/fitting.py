@@ -1,5 +1,4 @@
-"""Fits that calibrate probabilities: temperature, factor and bias of pairs, label frequencies, logistic
-regression, and the distribution of known items.
+"""Fits that calibrate probabilities.
 
 N items, M known items, C labels, F features, D dimensions.
 """
@@ -53,7 +52,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     largest logit), labels are smoothed by 1 / (N + 1); else new answers would be overconfident.
 
     Args:
-        logits: [N, C]; divide them by the result before the softmax.
+        logits: [N, C];
         labels: i64 [N].
 
     Raises:
@@ -97,7 +96,7 @@ def fit_pairs(logits: Tensor, match: Tensor) -> PairScale:
 
 
 def fit_logistic(features: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor:
-    """Weights and bias that minimise the cross-entropy of sigmoid(features @ weights + bias), f64 [F + 1], bias last.
+    """Weights and bias (last) that minimise the cross-entropy of sigmoid(features @ weights + bias), f64 [F + 1].
 
     Args:
         features: [N, F].
@@ -135,8 +134,7 @@ def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
     Args:
         means: [M, D].
         labels: i64 [M].
-        shrinkage: share of the covariance replaced by its mean variance on the diagonal, above 0, so that few items
-            suffice.
+        shrinkage: share of the covariance, above 0, replaced by its mean variance, so that few items suffice.
     """
     means, (_, places) = means.double(), torch.unique(labels, return_inverse=True)
     one_hot = F.one_hot(places).double()
@@ -196,8 +194,8 @@ def log_prior(prior: Sequence[float] | Tensor, num_labels: int) -> Tensor:
 def label_shares(labels: Tensor, num_labels: int) -> list[float]:
     """Estimated frequencies of C labels, above 0 and summing to 1.
 
-    Posterior mean under a symmetric Dirichlet prior, whose concentration maximises the evidence of the counts
-    (empirical Bayes). Counts that differ no more than by chance give nearly even shares.
+    Posterior mean under a symmetric Dirichlet prior whose concentration is fitted (empirical Bayes). Counts that differ
+    no more than by chance give nearly even shares.
 
     Args:
         labels: i64 [N], in 0 to C - 1.

@@ -23,7 +23,7 @@ from prolip.calibration.fitting import fit_logistic
 from prolip.errors import check
 
 DEPTH = 50
-"""Place of the image whose score says how near a collection is to a query, with a right image or without one."""
+"""Place of the image whose score says how near a collection is to a query."""
 _FORMAT = "search 1"
 
 
@@ -62,7 +62,7 @@ class KnownQueries(NamedTuple):
             contains_right: between 0 and 1; None for no such promise.
             max_wrong: between 0 and 1; None for no such promise.
             part: share of the collection to search that is as large as the one that `wrong` is from, at most 1.
-                `max_wrong` shrinks by it: the whole shows something wrong if one of its parts of that size does.
+                `max_wrong` shrinks by it: the whole is wrong if one of its parts is.
 
         Raises:
             UserError: a promise is out of range, or decoys cannot make it.
@@ -81,7 +81,7 @@ class KnownQueries(NamedTuple):
         return Limits(shown, within, float(kept.sum()) / (len(kept) + 1))
 
     def probability(self, scores: Tensor, part: float = 1) -> Tensor:
-        """How probable it is that results with these scores are right, f64, of the shape of the scores.
+        """Probability that results with these scores are right, f64.
 
         The odds shrink by `part`, as if the larger collection had no more right images.
         """
@@ -104,7 +104,7 @@ class SearchCalibration:
     image: KnownQueries
     """Image queries; without any if no two images show the same."""
     words: list[int] = field(default_factory=list)
-    """How many words each decoy has; empty for queries whose right images are known."""
+    """How many each decoy has; empty without decoys."""
     depth_scores: list[float] = field(default_factory=list)
     """Each decoy's score of the image at place `DEPTH`, or of the last one."""
 
@@ -115,17 +115,17 @@ class SearchCalibration:
         return known
 
     def part(self, num_images: int) -> float:
-        """The share of a collection of N images that is as large as this one, at most 1."""
+        """See `KnownQueries.limits`."""
         return min(1, self.num_images / max(1, num_images))
 
     def limits(
         self, kind: QueryKind, num_images: int, *, contains_right: float | None = None, max_wrong: float | None = None
     ) -> Limits:
-        """`KnownQueries.limits` for a collection of N images; UserError also if there is no query of that kind."""
+        """`KnownQueries.limits` for `num_images` images; UserError also without such queries."""
         return self.known(kind).limits(contains_right, max_wrong, self.part(num_images))
 
     def probability(self, kind: QueryKind, scores: Tensor, num_images: int) -> Tensor:
-        """`KnownQueries.probability` in a collection of N images; UserError if there is no query of that kind."""
+        """`KnownQueries.probability` in `num_images` images; UserError without such queries."""
         return self.known(kind).probability(scores, self.part(num_images))
 
 
@@ -139,7 +139,6 @@ def fit_queries(right: Tensor, wrong: Tensor, *, absent_share: float = 0.5, seed
         right: [n, K], scores of each query's nearest right images, descending; minus infinity after the last.
         wrong: [n, K], the same of all other images.
         absent_share: share of queries that nothing matches, from 0 to 1.
-        seed: of the random choice.
     """
     if len(right) == 0:
         return KnownQueries(*torch.zeros(3, 0, dtype=torch.float64))
@@ -160,7 +159,7 @@ _PARTS = {"text": KnownQueries, "image": KnownQueries}
 
 
 def save_search_calibration(found: SearchCalibration, path: Path) -> None:
-    """Write a calibration of searches to a safetensors file."""
+    """To a safetensors file."""
     save_parts(found, path, ("subject", "score", "num_images", "words", "depth_scores"), tuple(_PARTS), _FORMAT)
 
 
@@ -171,6 +170,6 @@ def is_search_calibration(path: Path) -> bool:
 
 
 def load_search_calibration(path: Path) -> SearchCalibration:
-    """Read the file that `save_search_calibration` wrote; a UserError for another one, or none."""
+    """Undo `save_search_calibration`; a UserError for another file, or none."""
     with reading(path):
         return SearchCalibration(**load_parts(path, _PARTS, _FORMAT))

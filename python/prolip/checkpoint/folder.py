@@ -49,7 +49,7 @@ class CheckpointError(UserError):
 
 
 class StorageError(UserError):
-    """An I/O error, which may be temporary, prevents reading checkpoints."""
+    """An I/O error, which may be temporary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def partial_path(path: Path) -> Path:
-    """Where a checkpoint is while it is being written."""
+    """Its place while it is written."""
     return path.with_name(f"{path.name}.partial")
 
 
@@ -107,7 +107,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def patiently(path: Path, read: Callable[[], T]) -> T:
-    """The result of `read`, called again after an I/O error, which may be temporary.
+    """The result of `read`, called again after I/O errors.
 
     Raises:
         StorageError: every attempt failed.
@@ -144,7 +144,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def wait_until(holds: Callable[[], bool]) -> bool:
-    """Wait up to `VISIBLE_SECONDS` until `holds` returns true; returns whether it did."""
+    """Wait up to `VISIBLE_SECONDS`; returns whether it holds."""
     deadline = time.monotonic() + VISIBLE_SECONDS
     while not holds():
         if time.monotonic() > deadline:
@@ -202,7 +202,7 @@ class Manifest:
         try:
             content = json.loads((path / MANIFEST).read_bytes())
             self.checksum: int = content.pop("crc32")
-            """Checkpoints with the same checksum have the same content."""
+            """Equal for equal content."""
         except ABSENT:
             raise CheckpointError(path, f"not a checkpoint of a run: {MANIFEST} is missing") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -213,7 +213,7 @@ class Manifest:
             raise CheckpointError(path, f"format must be {FORMAT}", content["format"])
         self.files = {name: FileRecord(**about) for name, about in content["files"].items()}
         self.best = None if content["best"] is None else Best(**content["best"])
-        """The metric by which this is the best checkpoint; None if it is not."""
+        """None if this is not the best checkpoint."""
 
     def verify(self) -> None:
         """Read every byte, and compare sizes and checksums.
@@ -244,7 +244,7 @@ def set_aside(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Delete partial checkpoints and links of interrupted saves. No process may be saving into the folder."""
+    """Delete what interrupted saves left. No process may be saving."""
     for path in folder.glob("*.partial"):
         _delete(path)
 
@@ -259,7 +259,7 @@ def prune(folder: Path, *, keep: int) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Delete a folder or a link. A failure is only logged: a file server may refuse while a file is read."""
+    """A failure is only logged: a file server may refuse while a file is read."""
     try:
         path.unlink() if path.is_symlink() else shutil.rmtree(path)
     except OSError as error:
@@ -276,7 +276,7 @@ def mark_best(path: Path) -> None:
 
 
 def read_best(folder: Path) -> tuple[int, Best] | None:
-    """Step and metric of the best checkpoint so far; None if there is none.
+    """Of the best checkpoint so far; None if there is none.
 
     Raises:
         CheckpointError: its manifest is damaged.

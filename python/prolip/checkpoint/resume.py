@@ -22,7 +22,6 @@ def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint |
         resume: "auto": the newest usable checkpoint. "never": none, and the folder must be empty. Or a step in this
             folder, or the path of a checkpoint or run. A start by torchrun or Slurm after a failure takes the newest
             checkpoint if there is one.
-        ranks: this process's rank.
 
     Raises:
         CheckpointError: on all ranks, if the checkpoint cannot be used, or if there are some and none is usable.

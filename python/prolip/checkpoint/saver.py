@@ -51,13 +51,13 @@ class Saver:
     def __init__(
         self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0, preprocessing: Preprocessing | None = None
     ) -> None:
-        """Rank 0 sets later checkpoints aside, and marks the resumed one as the best if it was when it was saved.
+        """Rank 0 sets later checkpoints aside, and marks the resumed one as the best if it was.
 
         Args:
-            folder: folder of the checkpoints; no other process may save into it.
+            folder: no other process may save into it.
             keep: recent checkpoints to keep, plus the best.
             after: the step that the run resumes from.
-            preprocessing: stored beside the weights, so that a checkpoint is all that inference needs.
+            preprocessing: stored beside the weights, for inference.
         """
         self._folder, self._keep, self._preprocessing = folder, keep, preprocessing or Preprocessing()
         if ranks.rank == 0:
@@ -91,7 +91,7 @@ class Saver:
         self._running = self._thread.submit(self._write, self._share, notes, best)
 
     def check(self) -> None:
-        """Raise if a finished save failed; does not wait.
+        """Does not wait.
 
         Raises:
             CheckpointError: a save failed.
@@ -100,7 +100,7 @@ class Saver:
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the running save, if any.
+        """For the running save, if any.
 
         Raises:
             CheckpointError: it failed.
@@ -159,7 +159,7 @@ class Saver:
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
-    """The result of `work`, or why it failed. Nothing may be raised, because other ranks wait."""
+    """Nothing may be raised, because other ranks wait."""
     try:
         return work(), None
     except (OSError, RuntimeError, UserError) as error:  # torch's writers wrap some OSErrors

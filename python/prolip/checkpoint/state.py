@@ -88,7 +88,7 @@ class Checkpoint:
         return self.notes.step
 
     def weights(self) -> dict[str, Tensor]:
-        """The state dict for inference, on the CPU: the averaged weights if the run keeps them."""
+        """For inference, on the CPU: the averaged weights if the run keeps them."""
         return self.model() | self.average()
 
     def model(self) -> dict[str, Tensor]:
@@ -100,16 +100,16 @@ class Checkpoint:
         return read_whole(self.path, _AVERAGE)
 
     def optimizer(self) -> dict[str, Tensor]:
-        """The optimizer's state by PARAMETER.KEY, on the CPU."""
+        """By PARAMETER.KEY, on the CPU."""
         return read_whole(self.path, _OPTIMIZER)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None = None) -> None:
-        """Read the state into a model (wrapped and sharded or not), its optimizer and its averaged weights.
+        """Read the state; the model may be wrapped and sharded.
 
         Raises:
             CheckpointError: a tensor is missing or has another shape.
         """
-        # Optimizers create their state in the first step; torch takes one here without effect.
+        # Optimizers create their state in the first step: torch takes one here without effect.
         wanted = run_tensors(model, optimizer, average)
         stored = stored_tensors(self.path)
         idle = {name for name in wanted if name.startswith(_OPTIMIZER) and name not in stored}
@@ -119,7 +119,7 @@ class Checkpoint:
                 optimizer.state.pop(parameter, None)
 
     def restore_rng(self, ranks: Ranks) -> None:
-        """Restore this rank's random generators, if the number of ranks is the same."""
+        """Of this rank, if the number of ranks is the same."""
         if self.notes.world_size == ranks.world_size:
             restore_rng(read_whole(self.path, f"{_RNG}{ranks.rank}."), ranks.device)
 
@@ -166,7 +166,7 @@ def load_checkpoint(path: Path, *, checksum: int | None = None) -> Checkpoint:
     """Open the checkpoint in a folder, and verify it.
 
     Args:
-        checksum: the manifest's, if another rank has verified every byte; then only this is compared.
+        checksum: the manifest's, if another rank has verified every byte.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or not a checkpoint of a run.
@@ -196,7 +196,7 @@ def find_latest(folder: Path) -> Checkpoint | None:
 
     Raises:
         CheckpointError: there are checkpoints, and none is usable.
-        StorageError: an I/O error, which may be temporary, prevents reading a checkpoint.
+        StorageError: the storage does not answer.
     """
     rejected: list[str] = []
     for path in list_checkpoints(folder):
@@ -212,7 +212,7 @@ def find_latest(folder: Path) -> Checkpoint | None:
 
 
 def open_saved(path: Path) -> Checkpoint | None:
-    """Open a checkpoint's folder, or the newest usable checkpoint of a run's folder; None if the path is neither.
+    """Open a checkpoint, or the newest usable one of a run; None if the path is neither.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or the run has no usable one.

@@ -1,7 +1,6 @@
 """Read and write a checkpoint's tensors with torch.distributed.checkpoint, whole or sharded, by any number of ranks.
 
-Its planners and storage are called directly: reading then needs no process group, and a save copies and writes only
-this rank's share, without an exchange.
+Its planners and storage are called directly: reading needs no process group, saving no exchange.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class TensorShare:
         self._copies: dict[MetadataIndex, Tensor] = {}
 
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether names, shapes and dtypes are those that the share was created with."""
+        """Whether names, shapes and dtypes are still the same."""
         return _names(tensors) == self._names
 
     def copy(self, tensors: Mapping[str, Tensor]) -> None:
@@ -101,14 +100,14 @@ class TensorShare:
         return Written(results, {name: record(folder / name) for name in names})
 
     def write_metadata(self, folder: Path, written: Sequence[Written]) -> FileRecord:
-        """Write where all ranks' tensors are, on rank 0."""
+        """On rank 0: where all ranks' tensors are."""
         assert self._metadata is not None
         FileSystemWriter(folder).finish(self._metadata, [of_rank.results for of_rank in written])
         return record(folder / METADATA)
 
 
 class _Copies(DefaultSavePlanner):
-    """Writes the copies instead of the tensors that the plan was made for."""
+    """In place of the tensors that the plan was made for."""
 
     def __init__(self, copies: Mapping[MetadataIndex, Tensor]):
         super().__init__()
@@ -132,7 +131,7 @@ def _names(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.d
 
 
 def stored_tensors(path: Path) -> dict[str, TensorStorageMetadata]:
-    """Names, shapes and dtypes of the tensors in a checkpoint."""
+    """Their shapes and dtypes."""
     found = _read_metadata(path).state_dict_metadata
     return {name: about for name, about in found.items() if isinstance(about, TensorStorageMetadata)}
 
@@ -168,7 +167,7 @@ def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_whole(path: Path, prefix: str) -> dict[str, Tensor]:
-    """Read all tensors whose names begin with `prefix`, whole and on the CPU; the prefix is removed from the names."""
+    """The tensors whose names begin with `prefix`, which is removed; whole, on the CPU."""
     tensors = {
         name: torch.empty(about.size, dtype=about.properties.dtype)
         for name, about in stored_tensors(path).items()
@@ -179,7 +178,7 @@ def read_whole(path: Path, prefix: str) -> dict[str, Tensor]:
 
 
 def _read_metadata(path: Path) -> Metadata:
-    """Read where the tensors are, without running code from the pickle."""
+    """Without running code from the pickle."""
     try:
         with (path / METADATA).open("rb") as file:
             metadata = _Unpickler(file).load()
@@ -204,7 +203,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _member(kind: object, name: str) -> Enum:
-    """An enum's member. An early Python 3.11, such as Debian 12's, pickles it as a call of `getattr`."""
+    """An early Python 3.11, such as Debian 12's, pickles an enum's member as a call of `getattr`."""
     if not (isinstance(kind, type) and issubclass(kind, Enum)):
         shown = getattr(kind, "__name__", kind)
         raise pickle.UnpicklingError(f"it reads {shown}.{name}, and only members of enums may be read")

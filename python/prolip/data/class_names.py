@@ -1,4 +1,4 @@
-"""The rule for names of classes, from folders, files, json and the command line: spaces, "_" and "-" are the same."""
+"""The rule for names of classes from any source: spaces, "_" and "-" are the same."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _LISTED = 20
 
 
 def class_text(name: str) -> str:
-    """A class's name as the model reads it: with single spaces for "_" and "-", but for a "-" at the start."""
+    """As the model reads it: single spaces for "_" and "-", but for a "-" at the start."""
     return " ".join(re.sub("_|(?<!^)-", " ", name).split())
 
 
 def class_places(labels: Iterable[str | int], names: Sequence[str], *, numbers: bool = False) -> list[int]:
-    """The place of each label in `names`, -1 if it has none. The same spelling comes before the same text.
+    """Places in `names`, -1 for none. The same spelling comes before the same text.
 
     With `numbers` a label may also be a place, from 0.
     """

@@ -10,20 +10,20 @@ import ftfy
 
 
 def clean_lower(captions: list[str]) -> list[str]:
-    """Clean captions like open_clip's CLIP tokenizer: ftfy, HTML entities, white space, lower case.
+    """As open_clip's CLIP tokenizer: ftfy, HTML entities, white space, lower case.
 
-    The loader's threads call this once per batch, with the captions that Rust cannot prove clean.
+    The loader calls this once per batch, for captions that Rust cannot prove clean.
     """
     return [caption.lower() for caption in clean_whitespace(captions)]
 
 
 def clean_whitespace(captions: list[str]) -> list[str]:
-    """Clean captions: ftfy, HTML entities, white space."""
+    """With ftfy, HTML entities, white space."""
     return [" ".join(_fixed(caption).split()) for caption in captions]
 
 
 def clean_canonicalize(captions: list[str]) -> list[str]:
-    """Clean captions as in SigLIP's training: ftfy, HTML entities, no ASCII punctuation, lower case."""
+    """As SigLIP's training: ftfy, HTML entities, no ASCII punctuation, lower case."""
     return [" ".join(_fixed(caption).translate(_NO_PUNCTUATION).lower().split()) for caption in captions]
 
 

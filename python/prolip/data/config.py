@@ -128,12 +128,12 @@ class NativeConfig:
     """The number of samples per step and rank is a multiple of this; in `prolip train`, over all processes."""
 
     def steps(self) -> list[tuple[float, int, int]]:
-        """The probability, sequence length and number of samples of each kind of step."""
+        """Probability, sequence length and samples of each kind of step."""
         samples = _core.native_rows(self)
         return list(zip(self._probs, self.seq_lens, samples, strict=True))
 
     def budget_of(self, batch_size: int) -> int:
-        """The token budget of steps that have `batch_size` images on average, but for rounding."""
+        """Of steps of `batch_size` images on average, but for rounding."""
         return round(batch_size / sum(prob / seq_len for prob, seq_len in zip(self._probs, self.seq_lens, strict=True)))
 
     @property
@@ -147,7 +147,7 @@ class NativeConfig:
         return sum(prob * samples for prob, _, samples in self.steps())
 
     def of_one_length(self, seq_len: int, batch_size: int) -> NativeConfig:
-        """Settings of batches of one sequence length and a fixed number of images."""
+        """For batches of one sequence length and size."""
         budget = seq_len * batch_size
         return replace(self, seq_lens=(seq_len,), seq_len_probs=(), token_budget=budget, batch_divisor=1)
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class CudaTransfer:
-    """Copies page-locked memory to a GPU, on a stream of its own."""
+    """One GPU's stream of copies."""
 
     def __init__(self, device: torch.device):
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # Work queued before now, such as the constants that the copy stream reads, must finish first.
+        # Work queued before, such as constants that the copy stream reads, must finish first.
         self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def pinned(self, num_bytes: int) -> Tensor:
@@ -29,16 +29,15 @@ class CudaTransfer:
             yield
 
     def send(self, host: Tensor) -> Tensor:
-        """Start copying page-locked memory to the device; overwrite it only after a later event has passed."""
+        """Start to copy page-locked memory; overwrite it only after a later event has passed."""
         return host.to(self._device, non_blocking=True)
 
     def record(self) -> CudaEvent:
-        """Record an event after the work queued so far on the current stream."""
+        """After the work queued so far on the current stream."""
         return CudaEvent(torch.cuda.current_stream(self._device))
 
     def hand_over(self, ready: CudaEvent, tensors: Sequence[Tensor]) -> None:
-        """Make the compute stream wait for an event of the copy stream, and keep the tensors' memory until it is
-        done."""
+        """Make the compute stream wait for an event, and keep the tensors' memory until it is done."""
         compute = torch.cuda.current_stream(self._device)
         compute.wait_event(ready.event)
         for tensor in tensors:

@@ -1,8 +1,8 @@
-"""`device_batches`: copies the loader's batches to the training device ahead of time and normalises the images there.
+"""`device_batches`: copy the loader's batches to a device ahead of time, and normalise the images there.
 
 On a GPU the bytes of each batch, a quarter of its floats, are sent from a recycled page-locked buffer in one copy on a
 separate stream (`prolip.data.cuda`). For a CPU the loader's threads normalise while they fill a batch, and its images
-share the loader's memory. No thread of torch is needed: it would wait busily beside the loader's.
+share the loader's memory. A thread of torch would wait busily beside the loader's.
 
 Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
 """
@@ -56,13 +56,13 @@ class DeviceStats:
 
     batches: int
     seconds: float
-    """Time from the first request for a batch until the last batch was returned."""
+    """From the first request until the last batch was returned."""
     wait_seconds: float
-    """The part of `seconds` in which the device had no batch to work on."""
+    """The part in which the device had no batch."""
 
     @property
     def wait_share(self) -> float:
-        """Share of the time that the device waited for data, in [0, 1]."""
+        """Share of the time, in [0, 1]."""
         return self.wait_seconds / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -84,12 +84,12 @@ class Source(Protocol):
 
 
 class DeviceBatches:
-    """Iterates over a loader's batches on a device; made by `device_batches`."""
+    """Made by `device_batches`."""
 
     def __init__(self, loader: Source, normalise: Normalise, transfer: CudaTransfer | None, ahead: int):
         self._loader, self._normalise, self._transfer, self._ahead = loader, normalise, transfer, ahead
         self._batches = loader.translated(normalise.table() if transfer is None else None)
-        # One more buffer than copies in flight, so that the next batch can be filled in while they run.
+        # One more than copies in flight, so that the next can be filled while they run.
         self._slots = deque(_Slot() for _ in range(ahead + 2))
         self._in_flight: deque[_InFlight] = deque()
         self._waits: deque[tuple[CudaEvent, CudaEvent]] = deque()
@@ -110,8 +110,7 @@ class DeviceBatches:
 
     @property
     def wait_seconds(self) -> float:
-        """Seconds in which the device had no batch to work on; on a GPU by its own clock, without the last few
-        batches."""
+        """Seconds without a batch; on a GPU by its own clock, without the last few batches."""
         while self._waits and all(event.passed() for event in self._waits[0]):
             requested, ready = self._waits.popleft()
             self._waited += max(0.0, requested.seconds_until(ready))
@@ -151,7 +150,7 @@ class DeviceBatches:
         return first.batch
 
     def _should_send(self) -> bool:
-        """Whether to send another batch: always if none is in flight, else only if the loader has one ready.
+        """Always if none is in flight, else only if the loader has one ready.
 
         Waiting for the loader while a batch is on the device would make the device wait too.
         """
@@ -200,11 +199,11 @@ class _InFlight(NamedTuple):
 
 
 def _arrays(batch: Batch) -> list[NDArray[Any] | None]:
-    """The pixels, what else `PatchArrays` has, and the ids, in the dtypes of `DeviceBatch`."""
+    """Pixels, the rest of `PatchArrays`, and ids, in the dtypes of `DeviceBatch`."""
     images = batch.images if isinstance(batch.images, PatchArrays) else (batch.images, None, None, None)
     pixels, coords, grids, valid = images
     integers = (grids, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
-    # Copied by NumPy: for a large array torch would wake its threads.
+    # By NumPy: for a large array torch would wake its threads.
     wide_grids, *ids = (None if array is None else array.astype(np.int64) for array in integers)
     return [pixels, coords, wide_grids, valid, *ids]
 

@@ -10,10 +10,10 @@ from prolip.store.atomic_writes import check_writable
 
 
 def run_index(options: IndexOptions) -> tuple[int, list[str]]:
-    """Write the index, or check it with `options.check`.
+    """Write the index, or check it.
 
     Returns:
-        The exit status (1 if a checked index does not match its shards) and the lines to print.
+        The exit status (1 if the index does not match) and the lines to print.
     """
     check(options.shards, "shards", "must name at least one shard")
     check_at_least(0, threads=options.threads)

@@ -1,4 +1,4 @@
-"""`BatchLoader`: batches of uint8 images and token ids from WebDataset shards. The work runs in Rust threads.
+"""`BatchLoader`: batches of uint8 images and token ids from WebDataset shards, made in Rust threads.
 
 Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
 """
@@ -29,7 +29,7 @@ Members = dict[str, list[bytes | None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """A part of an epoch that was read with one number of ranks and one batch size.
+    """A part of an epoch that was read with one `world_size` and `batch_size`.
 
     With `native` the batch size is 1, and `steps` is the number of samples that each rank has read.
     """
@@ -43,8 +43,7 @@ class Leg:
 class Cursor:
     """The position of a run in its data, the same on every rank.
 
-    If the number of ranks or the batch size has changed, the rest of the epoch is divided again, and each sample is
-    still read once.
+    With another number of ranks or batch size, the rest of the epoch is divided again, and each sample is read once.
     """
 
     epoch: int = 0
@@ -60,7 +59,7 @@ class Cursor:
         """Undo `to_dict`.
 
         Raises:
-            UserError: `state` is not a cursor, or it is from a version that ordered samples differently.
+            UserError: not a cursor, or from a version that ordered samples differently.
         """
         try:
             return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
@@ -124,8 +123,8 @@ def _chosen(selection: str, shards: Sequence[str]) -> Iterator[tuple[str, str, N
 class BatchLoader:
     """Iterates over batches of WebDataset shards.
 
-    Each `iter()` starts at `resume` and stops the previous iterator. `close()`, leaving the context manager and
-    dropping the iterator join the threads. `state_dict()` and `load_state_dict()` follow torchdata's stateful loaders.
+    Each `iter()` starts at `resume` and stops the previous iterator. Closing, or dropping the iterator, joins the
+    threads. `state_dict()` and `load_state_dict()` follow torchdata's stateful loaders.
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
@@ -167,9 +166,9 @@ class BatchLoader:
         """As `iter()`, but the threads replace each value of red, green and blue by an entry of a table.
 
         Args:
-            table: uint8 [3, 256, width], the bytes of values such as float32, 2 or 4 each. None replaces nothing.
+            table: uint8 [3, 256, width], the bytes of values such as float32; None for no change.
         """
-        # At once, not with the first batch: a state that is saved before it must not be that of an earlier iterator.
+        # At once: a state saved before the first batch must not be that of an earlier iterator.
         self._last, self._loaded = self._loaded or self._resume, None
         return self._batches(self._core.begin(self._last, table))
 
@@ -194,11 +193,11 @@ class BatchLoader:
             run.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor of the last batch yielded, as plain values. With `device_batches`, save `batch.cursor` instead."""
+        """The cursor of the last batch yielded. With `device_batches`, save `batch.cursor` instead."""
         return (self._loaded or self._last).to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next `iter()` resume from a state that `state_dict()` returned.
+        """The next `iter()` resumes from this state.
 
         Raises:
             UserError: `state` is not a cursor.
@@ -216,9 +215,9 @@ class BatchLoader:
         return self._core.num_samples
 
     def stamps(self) -> list[str]:
-        """A stamp of each opened shard: its number of samples and a checksum of their positions.
+        """Of each opened shard: its number of samples and a checksum of their positions.
 
-        All copies of a shard have the same stamp. It is "" until a remote shard without an index has arrived.
+        Copies have the same stamp; "" until a remote shard without an index has arrived.
         """
         return self._core.stamps()
 
@@ -238,11 +237,11 @@ class BatchLoader:
 
 
 decode = _core.decode
-"""The pixels of an encoded image, uint8 [H, W, 3], as PIL's `convert("RGB")` gives them; else a DataError."""
+"""Pixels, uint8 [H, W, 3], as of PIL's `convert("RGB")`; else a DataError."""
 
 grid_of = _core.grid_of
-"""The grid (rows, columns) of an image of `height` x `width` pixels: the largest of at most `seq_len` patches
-that has its aspect ratio, rounded up in both directions (timm's `get_image_size_for_seq`). It may enlarge the image."""
+"""Rows and columns of the largest grid of at most `seq_len` patches with the aspect ratio of `height` x `width` pixels,
+rounded up in both directions (timm's `get_image_size_for_seq`). It may enlarge the image."""
 
 preprocess_image = _core.preprocess_image
-"""The loader's evaluation transform of an encoded image, uint8 [size, size, 3]; see `docs/specification.md`."""
+"""The loader's evaluation transform, uint8 [size, size, 3]; see `docs/specification.md`."""

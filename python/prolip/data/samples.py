@@ -11,7 +11,7 @@ from prolip.data import BatchLoader, DataError, LoaderConfig, NoSampleError, Sto
 
 CLASS_MEMBER = "cls"
 EXTENSIONS = _core.IMAGE_EXTENSIONS
-"""Image extensions. If a sample has several images, the first in this order is used."""
+"""The first in this order is the sample's image."""
 
 
 def encoded_image(members: Mapping[str, bytes | None]) -> bytes | None:
@@ -20,7 +20,7 @@ def encoded_image(members: Mapping[str, bytes | None]) -> bytes | None:
 
 
 def read_members(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """Yield key and members (by the extensions in `keep`) of the samples of a shard that have an image, in order."""
+    """Keys and members (by the extensions in `keep`) of the samples that have an image, in order."""
     config = LoaderConfig(
         shards=(shard,),
         batch_size=64,
@@ -43,7 +43,7 @@ def read_members(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
 
 
 def file_name(key: str, member: bytes | None) -> str | None:
-    """The image's own file name, if `prolip data build` wrote it into the sample's JSON member."""
+    """The image's own, if `prolip data build` wrote it into the JSON."""
     try:
         names = [name for path in ("path", "image") for name in values_at(key, member, path)]
     except DataError:
@@ -52,7 +52,7 @@ def file_name(key: str, member: bytes | None) -> str | None:
 
 
 def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> list[str]:
-    """The captions of a sample: its txt, or all texts at a dotted path of its json, without white space around them."""
+    """Its txt, or all texts at a dotted path of its json, stripped."""
     if path != "txt":
         return [text.strip() for text in values_at(key, members["json"], path) if isinstance(text, str)]
     text = members["txt"]
@@ -63,7 +63,7 @@ def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> lis
 
 
 def label_at(key: str, members: Mapping[str, bytes | None], path: str) -> str | None:
-    """The label of a sample: its `cls`, or the first text or whole number at a dotted path of its json."""
+    """Its `cls`, or the first text or whole number at a dotted path of its json."""
     if path == CLASS_MEMBER:
         return (members.get(path) or b"").decode("utf-8", "replace").strip() or None
     values = values_at(key, members["json"], path)
@@ -71,7 +71,7 @@ def label_at(key: str, members: Mapping[str, bytes | None], path: str) -> str | 
 
 
 def values_at(key: str, member: bytes | None, path: str) -> list[Any]:
-    """All values at a dotted path of a sample's JSON member, as in `CaptionSource.key`; none without a member.
+    """At a dotted path of the JSON, as in `CaptionSource.key`; none without a member.
 
     Half a surrogate pair becomes U+FFFD, as in the loader: no text may have one.
 

@@ -46,11 +46,11 @@ class Tokenizer:
         """The compiled tokenizer, for `BatchLoader`."""
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[TokenizerConfig]]:
-        """Pickle the settings; their files must still be there."""
+        """The files of the settings must still be there."""
         return Tokenizer, (self.config,)
 
     def encode(self, captions: Sequence[str]) -> NDArray[np.int32]:
-        """Encode captions as token ids, int32 [N, L].
+        """Token ids, int32 [N, L].
 
         Raises:
             UserError: the captions are a text, whose letters would be taken for captions.
@@ -63,7 +63,7 @@ class Tokenizer:
             return self.core.encode([_without_lone_surrogates(caption) for caption in captions])
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Decode rows of token ids, without padding and special tokens."""
+        """Without padding and special tokens."""
         if self.config.kind == "file":
             decoder = tokenizers.Tokenizer.from_file(str(self.config.path))
             return [decoder.decode([id for id in row if id != self.pad_id]) for row in rows]
@@ -75,7 +75,7 @@ class Tokenizer:
         return [bytes(codes[letter] for letter in text).decode(errors="replace").strip() for text in texts]
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
-        """Words for which a vocabulary of one's own captions has no token, so that it spells them. Others know all."""
+        """Words that a vocabulary of one's own captions spells. Others know all."""
         own = tokenizers.Tokenizer.from_file(str(self.config.path)) if self.config.kind == "file" else None
         if own is None or own.token_to_id(MASK) is None:
             return []
@@ -104,7 +104,7 @@ class Tokenizer:
 
 
 def clip_merges(path: Path | None = None) -> bytes:
-    """Read CLIP's merges from `path`; None for CLIP's own."""
+    """From `path`; None for CLIP's own."""
     path = path or CLIP_MERGES
     data = path.read_bytes()
     try:
@@ -114,7 +114,7 @@ def clip_merges(path: Path | None = None) -> bytes:
 
 
 def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:
-    """The symbols of a byte-pair encoding like CLIP's, in the order of their ids, and its merges."""
+    """Symbols, in the order of their ids, and merges."""
     lines = clip_merges(path).decode("utf-8").splitlines()[1 : 1 + _MAX_MERGES]
     merges = [(first, second) for first, second in (line.split() for line in lines if line.strip())]
     letters = byte_letters()
@@ -123,7 +123,7 @@ def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str
 
 
 def byte_letters() -> list[str]:
-    """Return CLIP's symbol for each byte, in the order of the ids."""
+    """CLIP's symbol for each byte, in the order of the ids."""
     printable = 256 - len(_UNPRINTABLE)
     return [chr(code) for code in _byte_codes()[:printable]] + [chr(256 + place) for place in range(len(_UNPRINTABLE))]
 

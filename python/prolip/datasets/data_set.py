@@ -1,4 +1,4 @@
-"""Open data sets of images with labels or captions: folders, shards, tables, here and on servers; and embed them.
+"""Open data sets of images with labels or captions, here and on servers, and embed them.
 
 The published layout (clip_benchmark's) has `classnames.txt` and `zeroshot_classification_templates.txt`, one entry per
 line. Shards `0.tar`, `1.tar`, … and their number, `nshards.txt`, are in the folder or its subfolder `test`. A sample is
@@ -75,12 +75,8 @@ class DataSet(NamedTuple):
     """Gives its images and their members if they are embedded already, by this model."""
 
 
-# ---- Open -----------------------------------------------------------------------------------------------------------
-
-
 def open_dataset(source: str, store: StoreConfig | None = None, selection: str | None = None) -> DataSet:
-    """Open shards, or a folder: in the published layout, with a table of captions, or with a folder of images per
-    class.
+    """Open shards, or a folder: in the published layout, with a table of captions, or a folder per class.
 
     Args:
         source: a folder's path, http(s) address (read in place) or repository (`hf://datasets/OWNER/NAME`, downloaded);
@@ -115,7 +111,7 @@ def _open(source: str, store: StoreConfig) -> DataSet:
 
 
 def locate(source: str) -> str | None:
-    """The local path or the address of a folder; the hub's are downloaded. None if there is none."""
+    """A folder's local path or address; the hub's are downloaded. None if there is none."""
     if source.startswith(_HUB):
         path = hub_data_set(source.removeprefix(_HUB).strip("/"), _PATTERNS, _OTHER_SPLITS)
         return None if path is None else str(path)
@@ -126,7 +122,7 @@ def locate(source: str) -> str | None:
 
 
 def find_folder(places: Sequence[str], names: Sequence[str]) -> str:
-    """The first folder with one of the names, as `locate` returns it.
+    """The first with one of the names, as from `locate`.
 
     Places are folders or addresses of folders that contain data sets, a data set itself, or `hf://datasets/OWNER`.
     """
@@ -148,7 +144,7 @@ def open_classes(
     selection: str | None = None,
     opened: Callable[[str, StoreConfig, str | None], DataSet] = open_dataset,
 ) -> DataSet:
-    """As `opened`, with the given class names and templates, or its own, or `DEFAULT_TEMPLATES`."""
+    """As `opened`, with these class names and templates, or its own, or `DEFAULT_TEMPLATES`."""
     data = opened(source, store, selection)
     names, templates = data.classnames, named_templates(templates)
     if classnames is not None:
@@ -165,7 +161,7 @@ def open_classes(
 
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:
-    """Data sets by display name: the last part of the path, or the whole path where two would have the same name."""
+    """By display name: the last part of the path, or all of it where names would be the same."""
     distinct = {without_secrets(source): source for source in sources}
     short = [Path(name).name for name in distinct]
     return {
@@ -224,7 +220,7 @@ def _of_shards(source: str, shards: Sequence[str], lists: list[list[str]], store
 
 
 def _remote_shards(address: str) -> tuple[str, int] | None:
-    """The folder at an address that has the shards, and their number."""
+    """The folder with the shards, and their number."""
     for part in (f"{address}/test", address):
         text = _remote_text(f"{part}/{_NUM_SHARDS}")
         if text is not None:
@@ -282,7 +278,7 @@ def open_associations(folder: Path) -> tuple[DataSet, list[Association]]:
 
 
 def open_images(folder: Path, names: Sequence[str], texts: Sequence[str] | None = None) -> DataSet:
-    """The named images of a folder, as files or in zip files; their keys are their places in `names`.
+    """Images, as files or in zip files; their keys are their places in `names`.
 
     A name is a path, a file's name, or that without its extension; `texts` become the images' `.txt`.
     """
@@ -350,7 +346,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def find_named(folder: Path, names: Sequence[str]) -> list[Callable[[], bytes]]:
-    """Functions that read the named images; files come before those of the same path in a zip file."""
+    """Functions that read them; files come before those of the same path in a zip file."""
     index: dict[str, dict[str, Callable[[], bytes]]] = defaultdict(dict)
     images = [(str(path.relative_to(folder)), path.read_bytes) for path in _image_files(folder)]
     for path in sorted(folder.glob("*.zip")):
@@ -396,7 +392,7 @@ def _digest(content: object) -> str:
 def embed_set(
     model: Model, data: DataSet, batch_size: int, *keep: str, views: Mapping[str, View] | None = None
 ) -> Encoded:
-    """Embed a data set's images, with members to keep; unreadable images, at most one in a hundred, are left out.
+    """Embed images, with members to keep; unreadable ones, at most one in a hundred, are left out.
 
     Raises:
         DataError: more are unreadable, or a shard is not an archive.

@@ -13,13 +13,13 @@ IMAGENET, SIMPLE = "imagenet", "imagenet_simple"
 
 
 def named_templates(templates: Sequence[str]) -> list[str]:
-    """The templates, or those of the set that they name."""
+    """As given, or those of the set that they name."""
     named = list(templates)
     return imagenet_templates(simple=named == [SIMPLE]) if named in ([IMAGENET], [SIMPLE]) else named
 
 
 def imagenet_classnames() -> list[str]:
-    """The 1,000 class names, in the order of the labels."""
+    """1,000, in the order of the labels."""
     return list(_open_clip().IMAGENET_CLASSNAMES)
 
 

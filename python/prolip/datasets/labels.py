@@ -26,7 +26,7 @@ class Captions(NamedTuple):
 
 
 def members_of(data: DataSet, found: Encoded, extension: str) -> list[bytes]:
-    """The member with this extension of every image; DataError if one has none."""
+    """Of every image; DataError if one has none."""
     members = [member for member in found.members[extension] if member is not None]
     if len(members) < len(found.keys):
         key = found.keys[found.members[extension].index(None)]
@@ -82,7 +82,7 @@ def read_captions(
     image_id_key: str | None = None,
     caption_ids_key: str | None = None,
 ) -> Captions:
-    """The captions of every image, and ids if requested, by the keys of `RetrievalOptions`."""
+    """With ids if requested, by the keys of `RetrievalOptions`."""
     members = {
         extension: members_of(data, found, extension)
         for extension in caption_members(caption_key, image_id_key, caption_ids_key)

@@ -33,7 +33,7 @@ class Art:
     files: dict[str, Path]
 
     def draw(self, key: str, side: int) -> Pixels:
-        """Draw an emoji on white, u8 [S, S, 3]."""
+        """On white, u8 [S, S, 3]."""
         path = self.files[key]
         try:
             return _draw_svg(path, side) if path.suffix == ".svg" else _draw_png(path, side)
@@ -63,7 +63,7 @@ def package_versions() -> dict[str, str]:
 
 
 def image_id(pixels: Pixels) -> str:
-    """12 hexadecimal digits that identify an image by its pixels."""
+    """12 hexadecimal digits of its content."""
     return hashlib.sha256(pixels.tobytes()).hexdigest()[:12]
 
 
@@ -75,7 +75,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def _package_folder(module: str) -> Path:
-    # Don't import the packages: one needs modules that newer Pythons lack, the other imports its plotting code.
+    # Not imported: one needs modules that newer Pythons lack, the other imports its plotting code.
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(module, "not installed; pip install 'prolip[demo]'")
@@ -107,5 +107,5 @@ def _draw_png(path: Path, side: int) -> Pixels:
     longest = max(image.size)
     canvas = Image.new("RGBA", (longest, longest), "white")
     canvas.alpha_composite(image, ((longest - image.width) // 2, (longest - image.height) // 2))
-    # Compose before resizing, so that the hidden colour of transparent pixels does not bleed into the edges.
+    # Before resizing, so that the hidden colour of transparent pixels does not bleed into the edges.
     return np.asarray(canvas.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))

@@ -67,7 +67,7 @@ KIND = "emoji"
 _FIXED_GROUPS = ("Symbols", "Flags")
 _FIXED_SUBGROUPS = ("time",)
 _HAS_SIDE = re.compile(r"left|right|clockwise")
-"""Groups, subgroups and names of emoji that say something else when mirrored, such as one flag in place of another."""
+"""Emoji that say something else when mirrored, by group, subgroup or name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
 
 
 def _check_kind(out: Path) -> None:
-    """Check that the shards to replace are emoji: `prolip demo --data` may be pointed at a user's own shards."""
+    """`prolip demo --data` may be pointed at a user's own shards."""
     try:
         kind = json.loads((out / RECORD).read_text(encoding="utf-8")).get("kind")
     except (FileNotFoundError, ValueError):
@@ -111,7 +111,7 @@ def _check_kind(out: Path) -> None:
 
 
 def _draw_sets(config: EmojiConfig) -> tuple[dict[str, list[Drawing]], dict[str, Split]]:
-    """Draw the emoji of each set of shards; returns the split of each base emoji, too.
+    """Draw each set of shards; returns the split of each base emoji, too.
 
     In the held-out design, images that equal one of a training design are left out: they would not test another
     artist's style. The packages have a few files under two designs.
@@ -217,7 +217,7 @@ def _write(
     with replace_folder(out) as folder:
         for name in sorted(sets):
             num_files = -(-len(sets[name]) // config.samples_per_shard)
-            # Files of about equal size: a last file with few samples would divide badly among workers.
+            # A last file with few samples would divide badly among workers.
             folder.write(name, map(_sample, sets[name]), -(-len(sets[name]) // max(1, num_files)))
         folder.write_text("tokenizer.json", vocabulary.json)
         folder.write_text("ATTRIBUTION.md", attribution_page())
@@ -257,7 +257,6 @@ def _write(
 
 
 def _fingerprint(config: EmojiConfig) -> str:
-    """Hash everything that determines the shards: settings, packages, names, templates and the format."""
     texts = [PLAIN_TEMPLATES, CHAINED_TEMPLATES, PICTURE_CAPTIONS, MAX_KEYWORDS, SUBGROUP_TEXTS, ATTRIBUTIONS]
     digest = hashlib.sha256(dump_json([FORMAT, KIND, asdict(config), package_versions(), texts]).encode())
     digest.update(TABLE.read_bytes())

@@ -6,7 +6,7 @@ from pathlib import Path
 PLAIN_TEMPLATES = ("{}", "a picture of {}", "an emoji of {}")
 """Templates that take one phrase."""
 CHAINED_TEMPLATES = ("{}", "a picture: {}", "{}, emoji")
-"""Templates that take a phrase and more general ones: "blowfish, marine animal, animals and nature"."""
+"""For a phrase and more general ones: "blowfish, marine animal, animals and nature"."""
 
 LEVELS = ("picture", "group", "subgroup", "name")
 """Levels of caption, the most general first."""
@@ -19,10 +19,10 @@ PICTURE_CAPTIONS = (
     "a picture: anything",
     "something, emoji",
 )
-"""Captions of the most general level, one per template: they are true of every image here."""
+"""One per template, true of every image here."""
 
 MAX_KEYWORDS = 4
-"""Largest number of keywords in a caption; more would not fit into a short context."""
+"""More would not fit into a short context."""
 
 SUBGROUP_TEXTS = dict(
     line.split("\t") for line in Path(__file__).with_name("subgroups.tsv").read_text(encoding="utf-8").splitlines()
@@ -31,17 +31,17 @@ SUBGROUP_TEXTS = dict(
 
 
 def group_text(group: str) -> str:
-    """A group of Unicode in plain English, such as "animals and nature"."""
+    """In plain English, such as "animals and nature"."""
     return group.lower().replace("&", "and")
 
 
 def subgroup_text(subgroup: str) -> str:
-    """A subgroup of Unicode in plain English, such as "marine animal"."""
+    """In plain English, such as "marine animal"."""
     return SUBGROUP_TEXTS[subgroup]
 
 
 def fill_templates(phrases: Sequence[str]) -> list[str]:
-    """Fill each template: plain templates with the first phrase, chained templates with all phrases.
+    """Plain templates take the first phrase, chained ones all.
 
     Args:
         phrases: from specific to general.
@@ -52,7 +52,7 @@ def fill_templates(phrases: Sequence[str]) -> list[str]:
 
 
 def captions_by_level(name: str, subgroup: str, group: str) -> dict[str, list[str]]:
-    """Captions of an emoji by level. The n-th caption of every level has the same template."""
+    """By level. The n-th caption of every level has the same template."""
     chain = [name, subgroup_text(subgroup), group_text(group)]
     return {
         "picture": list(PICTURE_CAPTIONS),

@@ -83,7 +83,7 @@ class Emoji:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """Stems that variants of an emoji share: two emoji with a common stem show the same thing.
+        """Two emoji with a common stem show the same thing.
 
         There are two, because "man cook" and "woman cook" share code points, while "woman dancing" and "man dancing"
         are unrelated characters that share a name.
@@ -98,13 +98,13 @@ class Emoji:
 
 
 def join_key(codepoints: Sequence[str]) -> str:
-    """With "-", in upper case, without the variation selector."""
+    """With "-", without the variation selector."""
     return "-".join(code for code in (code.upper() for code in codepoints) if code != VARIATION_SELECTOR)
 
 
 @cache
 def read_table() -> tuple[Emoji, ...]:
-    """Read all fully qualified emoji, in Unicode's order, from the table beside this file."""
+    """All fully qualified emoji, in Unicode's order."""
     rows = [line.split("\t") for line in TABLE.read_text(encoding="utf-8").splitlines()[1:]]
     return tuple(
         Emoji(

@@ -14,7 +14,7 @@ from prolip.errors import UserError, check
 
 TITLES: dict[str, str] = {"openmoji": "OpenMoji", "goog": "Noto", "twtr": "Twemoji"}
 TRAINED = f"design-{HELD_OUT_DESIGN}"
-"""The set of trained emoji in the held-out design: trained names, untrained images."""
+"""Trained names, untrained images."""
 
 
 class EmojiSample(NamedTuple):
@@ -26,7 +26,7 @@ class EmojiSample(NamedTuple):
     """Equal for equal images."""
     codepoint: str
     captions: dict[str, list[str]]
-    """Captions by level, one per template, with templates in the same order at every level."""
+    """By level, one per template, always in the same order."""
 
     def text(self, level: str) -> str:
         """The caption of a level in the first template: its words alone."""

@@ -41,11 +41,11 @@ def split_emoji(
     val_share: float,
     seed: int,
 ) -> dict[str, Split]:
-    """Assign each base emoji to a split, by `Emoji.key`.
+    """The split of each base emoji, by `Emoji.key`.
 
     In each of Unicode's groups, whole components are assigned in hashed order: first to test, then to validation, the
-    rest to training. A component that does not fit into its share goes to the next split. So every group has its share
-    in every split. `images` are the image ids of all designs, by key.
+    rest to training. A component that does not fit into its share goes to the next split. `images` are the image ids of
+    all designs, by key.
     """
     component = connect({one.key: [*one.stems, *(f"image {name}" for name in images[one.key])] for one in emoji})
     members: dict[str, list[Emoji]] = defaultdict(list)
@@ -69,9 +69,9 @@ def split_emoji(
 
 
 def choose_variants(variants: Mapping[str, Sequence[str]], count: int, seed: int) -> list[str]:
-    """Choose `count` skin-tone variants evenly: one of every base in hashed order, then a second of every base, etc.
+    """Choose `count` variants evenly: one of every base in hashed order, then a second of every base, etc.
 
-    `variants` are their keys by base emoji. All are returned if there are not enough.
+    `variants` are keys by base emoji. All are returned if there are too few.
     """
     queues = [
         sorted(variants[base], key=lambda key: hash_rank(seed, f"variant {key}"))

@@ -56,9 +56,9 @@ OUR_FILES = (
     "ATTRIBUTION.md",
 )
 TEMPLATES = tuple(template.format("{c}") for template in dict.fromkeys((*PLAIN_TEMPLATES, *CHAINED_TEMPLATES)))
-"""The demo's templates. For a single phrase two of them are equal."""
+"""For a single phrase two of the demo's templates are equal."""
 _HIERARCHY_DESIGN = TRAINING_DESIGNS[0]
-"""The design in the two hierarchies: a training design, so that averages of trained emoji look like its images."""
+"""A training design, so that averages of trained emoji look like its images."""
 
 
 def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
@@ -108,7 +108,7 @@ def _write_tasks(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiSample]])
 
 
 def _distinct(samples: Sequence[EmojiSample]) -> list[tuple[EmojiSample, list[str]]]:
-    """Distinct images with all their names: "cook" and "man cook" may have the same image."""
+    """Each with all its names: "cook" and "man cook" may have the same image."""
     named: dict[str, tuple[EmojiSample, list[str]]] = {}
     for sample in samples:
         named.setdefault(sample.image_id, (sample, []))[1].append(sample.text("name"))
@@ -143,7 +143,7 @@ def _write_shard(folder: ShardFolder, name: str, samples: Mapping[str, Mapping[s
 
 
 def _write_hierarchies(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiSample]]) -> None:
-    """Write the tables of captions and of images by level. Images of general levels are averages of trained emoji."""
+    """Images of general levels are averages of trained emoji."""
     averaged: dict[str, list[bytes]] = defaultdict(list)
     for sample in sets["train"]:
         if sample.key.startswith(f"{_HIERARCHY_DESIGN}-"):
@@ -174,13 +174,13 @@ def _write_hierarchies(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiSam
 
 
 def _averages(sample: EmojiSample) -> Iterator[str]:
-    """File names of the average images above an emoji, from general to specific."""
+    """Their files above an emoji, from general to specific."""
     yield "all.png"
     for level in ("group", "subgroup"):
         yield f"{level}-{re.sub(r'[^a-z0-9]+', '-', sample.text(level).lower())}.png"
 
 
 def average_image(encoded: Sequence[bytes]) -> bytes:
-    """Average images of one size, pixel by pixel, as PNG."""
+    """Of one size, pixel by pixel, as PNG."""
     stacked = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded])
     return encode_png(stacked.mean(axis=0).round().astype(np.uint8))
