@@ -7,7 +7,7 @@ use crate::os;
 
 #[derive(Debug, Default)]
 pub struct BatchArrays {
-    /// `[B, H, W, 3]` or patches, times the bytes of a value. Longer than that if the batch is smaller than usual.
+    /// `[B, H, W, 3]` or patches, times the bytes of a value. Longer if the batch is smaller than usual.
     pub images: Vec<u8>,
     /// `[C, B, L]`.
     pub token_ids: Vec<i32>,
@@ -27,7 +27,6 @@ pub struct BatchArrays {
     pub raw_members: Vec<RawMembers>,
 }
 
-/// Arrays that no batch uses any more.
 #[derive(Debug)]
 pub struct ArrayPool {
     // Not `parking_lot`: in a forked child even its unlocking may wait for a thread that is not there.
@@ -50,7 +49,7 @@ impl ArrayPool {
     pub fn take(self: &Arc<Self>) -> Lease {
         let used = self.free.lock().ok().and_then(|mut free| free.arrays.pop());
         let arrays = used.unwrap_or_else(|| {
-            // The allocator provides zeroed pages, so they are first touched by the threads that fill them.
+            // The allocator's pages are zeros already, so the threads that fill them touch them first.
             let mut images = vec![0; self.image_bytes];
             os::prefer_large_pages(&mut images);
             BatchArrays { images, ..BatchArrays::default() }
@@ -66,7 +65,7 @@ impl ArrayPool {
     }
 }
 
-/// The arrays of a batch. They return to the pool when this is dropped.
+/// The arrays of a batch. Dropping it returns them to the pool.
 #[derive(Debug)]
 pub struct Lease {
     pub arrays: BatchArrays,
@@ -75,8 +74,7 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Never waits: in a forked child the lock may belong to a thread that does not exist. Then the arrays are
-        // freed.
+        // Never waits: in a forked child the lock may belong to a thread that does not exist.
         if let Ok(mut free) = self.pool.free.try_lock()
             && free.arrays.len() < free.capacity
         {

@@ -1,26 +1,22 @@
-//! Counts samples that cannot be used, and stops the run if there are too many.
-//!
-//! They are counted with the batch that they were meant for, and checked when it is delivered, so a failing run always fails at
-//! the same batch.
+//! Counts samples that cannot be used, and stops the run if there are too many. They are checked when their batch is delivered,
+//! so a failing run always fails at the same batch.
 
 use std::fmt;
 
 use crate::error::{Error, Reason, SampleError};
 use crate::shards::Location;
 
-/// Maximum number of bad samples that are described, not only counted.
+/// Bad samples that are described, not only counted.
 const MAX_EXAMPLES: usize = 20;
 /// While an epoch runs, the count may exceed the limit by this many standard deviations.
 const SLACK: f64 = 4.0;
-/// Maximum number of substitutes tried for one row.
+/// Substitutes tried for one row, at most.
 const MAX_SUBSTITUTES: u32 = 1000;
 
-/// A sample that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadSample {
     pub shard: String,
     pub key: String,
-    /// What is wrong with it.
     pub error: String,
 }
 
@@ -30,11 +26,11 @@ impl fmt::Display for BadSample {
     }
 }
 
-/// Tried and bad samples of a row, a batch, an epoch or a run.
+/// Of a row, a batch, an epoch or a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BadSamples {
     pub tried: u64,
-    /// Number of bad samples, in the order of [`Reason::NAMES`].
+    /// In the order of [`Reason::NAMES`].
     pub by_reason: [u64; Reason::NAMES.len()],
     /// The first bad samples.
     pub examples: Vec<BadSample>,
@@ -58,8 +54,8 @@ impl BadSamples {
         self.examples.extend(later.examples.iter().take(free).cloned());
     }
 
-    /// Checks an unfinished epoch. Even good data exceed the limit at some moment of a long run, so the count must exceed it by
-    /// more than chance explains, unless the limit is 0.
+    /// Checks an unfinished epoch. Good data exceed the limit at some moment of a long run, so the count must exceed it by more
+    /// than chance explains, unless the limit is 0.
     pub fn check_so_far(&self, limit: f64) -> Result<(), Error> {
         let allowed = limit * self.tried as f64;
         let slack = if limit > 0.0 { SLACK * (allowed + 1.0).sqrt() } else { 0.0 };
@@ -97,13 +93,12 @@ impl BadSamples {
     }
 }
 
-/// Substitutes tried for one row before the run fails. If the share of bad samples is within `limit`, one row in 1e20 runs out of
-/// them.
+/// Substitutes tried for one row before the run fails. Within `limit`, one row in 1e20 runs out of them.
 pub fn max_substitutes(limit: f64) -> u32 {
     if limit <= 0.0 {
         return 0;
     }
-    // 0.01 gives 10. A limit of 1 gives infinity, which the cast and the minimum turn into the maximum.
+    // A limit of 1 gives infinity, which the cast and the minimum turn into the maximum.
     ((-20.0 / limit.log10()).abs().ceil() as u32).min(MAX_SUBSTITUTES)
 }
 

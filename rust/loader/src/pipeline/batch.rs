@@ -1,4 +1,5 @@
-//! A finished batch, and a row of one that is being filled.
+//! A finished batch, and a row of one that is being filled. B rows, C captions per sample, L token ids per caption, M masked
+//! rows, K kept patches.
 
 use super::array_pool::Lease;
 use super::bad_samples::BadSamples;
@@ -8,7 +9,6 @@ use crate::order::Cursor;
 use crate::shards::SampleId;
 use crate::text::captions::Caption;
 
-/// A finished batch. B rows, C captions per sample, L token ids per caption, M masked rows, K kept patches.
 #[derive(Debug)]
 pub struct Batch {
     pub lease: Lease,
@@ -22,7 +22,7 @@ pub struct Batch {
 
 #[derive(Debug, Default)]
 pub(crate) struct Row {
-    /// The sample in this row; `None` if it was bad and nothing replaced it.
+    /// `None` if it was bad and nothing replaced it.
     pub sample: Option<SampleId>,
     /// Its place in its shard.
     pub row: u32,
@@ -34,7 +34,7 @@ pub(crate) struct Row {
     pub captions: Vec<Caption>,
     pub raw_members: RawMembers,
     pub bad_samples: BadSamples,
-    /// The error that ends the run at this batch, if any.
+    /// Ends the run at this batch.
     pub fatal: Option<Error>,
 }
 

@@ -16,8 +16,8 @@ pub(crate) struct BatchText<'batch> {
 }
 
 impl BatchText<'_> {
-    /// Token ids of every caption, `[C, B, L]`, followed by those of the masked rows' more general captions, which
-    /// [`Self::mask`] removes. One call of the tokenizer encodes all of them.
+    /// Token ids of every caption, `[C, B, L]`, and in the same call those of the masked rows' more general captions, which
+    /// [`Self::mask`] removes.
     pub fn encode(&self, out: &mut Vec<i32>) -> Result<(), TokenizeError> {
         let mut captions = Vec::with_capacity(self.caption_slots * self.rows.len());
         for slot in 0..self.caption_slots {
@@ -40,8 +40,8 @@ impl BatchText<'_> {
         masked_rows.map(move |row| row.captions[slot].general())
     }
 
-    /// Masked token ids, `[C, M, L]`: a more general caption if one was drawn, otherwise the row's own tokens with
-    /// some masked at random. `ids` is cut to `[C, B, L]`.
+    /// Masked token ids, `[C, M, L]`: a more general caption if one was drawn, otherwise the row's own with some masked at
+    /// random. Cuts `ids` to `[C, B, L]`.
     pub fn mask(
         &self,
         ids: &mut Vec<i32>,

@@ -1,4 +1,4 @@
-//! An opened data set: configuration, index, tokenizer and this rank's share.
+//! An opened data set: what all threads of a run read. It never changes.
 
 use std::fs::File;
 use std::path::Path;
@@ -22,17 +22,14 @@ use crate::text::tokenize::Tokenizer;
 const MAX_RANKS: u64 = u32::MAX as u64;
 const MAX_LEGS: usize = 1 << 20;
 
-/// Shards, and what is chosen of each.
 pub type Selection = (Vec<Location>, Vec<Chosen>);
 
-/// What all threads of a run read. It never changes.
 #[derive(Debug)]
 pub struct Dataset {
     pub config: LoaderConfig,
     pub index: Index,
     /// `None` if there are no captions.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// What the order of the samples depends on.
     pub order: OrderSettings,
     /// The members that captions are drawn from.
     pub(crate) needed_members: WantedMembers,
@@ -95,7 +92,7 @@ impl Dataset {
         Ok(Self { config, index, tokenizer, order, needed_members: WantedMembers { txt, json } })
     }
 
-    /// Over all ranks; `None` if shard lengths are unknown and all of their samples are read.
+    /// Over all ranks; `None` if shards of unknown length are read whole.
     pub fn num_samples(&self) -> Option<u64> {
         self.order.epoch_samples(self.index.counts())
     }
@@ -146,7 +143,7 @@ impl Dataset {
         Ok(())
     }
 
-    /// Random numbers for the sample in a row of a batch; its own for each repetition within an epoch.
+    /// Random numbers for a row of a batch; its own for each repetition within an epoch.
     pub(crate) fn rng(
         &self,
         plan: &BatchPlan,
@@ -160,7 +157,7 @@ impl Dataset {
         SampleRng::new(self.config.seed, plan.epoch, sample.key(), purpose)
     }
 
-    /// Maximum number of patches in a batch, or of images of one size.
+    /// In a batch, or of images of one size.
     pub fn max_patches(&self) -> usize {
         let native = self.config.native.as_ref();
         native.map_or(self.config.batch_size, |native| native.token_budget as usize)
@@ -253,7 +250,6 @@ fn check_tokenizer(
     check(holds, "mask.mask_id", id, "must not be the padding id")
 }
 
-/// Checks that some shard holds a sample, or may hold one.
 fn check_samples(config: &LoaderConfig, index: &Index) -> Result<(), Error> {
     if index.counts().iter().any(|&count| count > 0) {
         return Ok(());

@@ -53,7 +53,7 @@ pub fn decode_only(
             if number >= images {
                 break;
             }
-            // All of them were decoded once before, so this cannot fail.
+            // They were decoded once before, so this cannot fail.
             drop(decoder.decode(&encoded[number % encoded.len()], &mut pixels));
         }
     };

@@ -12,11 +12,11 @@ use crate::order::{
 use crate::remote::ShardProvider;
 use crate::shards::UNKNOWN_LENGTH;
 
-/// Shards requested beyond the next batch. The provider decides how many of them it downloads.
+/// Shards requested beyond the next batch. The provider decides how many it downloads.
 const SHARDS_AHEAD: usize = 32;
-/// How many samples beyond the next batch are searched for such shards.
+/// Samples beyond the next batch that are searched for them.
 const SAMPLES_AHEAD: u64 = 1 << 20;
-/// The same for shards of unknown length, and for the beginning of the next epoch: some turn out not to be needed.
+/// The same for shards of unknown length and for the next epoch: some turn out not to be needed.
 const PIECES_AHEAD: usize = 8;
 
 pub(super) struct KnownLengths {
@@ -53,14 +53,14 @@ pub(super) struct Lookahead {
     last_window_start: u64,
     planned: u64,
     pieces: (u64, usize),
-    /// The epoch after the present one, once the whole present epoch has been requested.
+    /// Once the whole present epoch has been requested.
     next_epoch: Option<StreamedEpoch>,
     requests: VecDeque<Request>,
-    /// For each shard, how many requests name it.
+    /// Requests per shard.
     uses: HashMap<u32, usize>,
     unfinished_batches: VecDeque<(u64, Place)>,
     number: u64,
-    /// Shards that were all ready when the last batch began. They still are, because no request for them has ended.
+    /// All ready when the last batch began. They still are, because no request for them has ended.
     ready_shards: Option<Arc<[NeededShard]>>,
 }
 
@@ -71,11 +71,11 @@ struct Request {
     shards: Arc<[NeededShard]>,
 }
 
-/// When a request ends: once every batch that begins before a position of its epoch is finished.
+/// A request ends once every batch that begins before a position of its epoch is finished.
 #[derive(Debug)]
 enum Until {
     Position(u64),
-    /// The end of the windows that contain a piece, once that is known.
+    /// The end of the windows that contain a piece.
     Piece(usize),
 }
 
@@ -102,7 +102,7 @@ impl Lookahead {
         {
             return true;
         }
-        // Ask for each one, so that the provider knows that a batch waits for it.
+        // Each one, so that the provider knows that a batch waits for it.
         let absent = shards.iter().filter(|needed| !self.provider.is_ready(needed.shard));
         let there = absent.count() == 0;
         if there {
@@ -148,7 +148,7 @@ impl Lookahead {
         }
     }
 
-    /// Requests the next pieces after those of known length, including the first ones of the next epoch.
+    /// Requests the next pieces after those of known length, also of the next epoch.
     pub fn request_pieces(&mut self, epoch: u64, streamed: &StreamedEpoch, dataset: &Dataset) {
         if self.pieces.0 < epoch {
             self.pieces = (epoch, 0);

@@ -42,7 +42,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the threads at a cursor. With a table, images hold its values instead of bytes.
+    /// With a table, images hold its values instead of bytes.
     pub fn start(
         dataset: Arc<Dataset>,
         from: &Cursor,
@@ -52,7 +52,7 @@ impl Pipeline {
         Self::start_with(dataset, provider, from, table)
     }
 
-    /// As [`Self::start`], with another provider of shards. Closing the pipeline closes the provider.
+    /// As [`Self::start`], with another provider of shards, which closes with the pipeline.
     pub fn start_with(
         dataset: Arc<Dataset>,
         provider: Option<Arc<dyn ShardProvider>>,
@@ -86,13 +86,13 @@ impl Pipeline {
         self.shared.stats()
     }
 
-    /// Ends the threads, waits for them and frees all memory that no batch uses. A reader that waits gets [`Error::Closed`]. A
+    /// Ends the threads, waits for them and frees all memory that no batch uses. A waiting reader gets [`Error::Closed`]. A
     /// second call during the first returns before the threads have ended.
     pub fn close(&self) {
         self.shared.stop(Error::Closed);
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
-            // The thread has caught its own panic and reported it as the run's error.
+            // The thread has reported its panic as the run's error.
             drop(thread.join());
         }
         self.shared.free();

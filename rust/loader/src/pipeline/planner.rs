@@ -34,8 +34,8 @@ impl Planner {
         }
     }
 
-    /// The next batch once its shards are ready; `None` when all are planned. While it is pending, every call asks for its shards
-    /// again. All batches before number `unfinished` are finished.
+    /// The next batch once its shards are ready; `None` when all are planned. Each call asks for its shards again. All batches
+    /// before number `unfinished` are finished.
     pub fn next(&mut self, unfinished: u64) -> Poll<Result<Option<BatchPlan>, Error>> {
         let known = &self.known;
         let mut missing = None;

@@ -1,7 +1,5 @@
-//! Lets several threads fill one batch at the same time. The only place where threads write into one allocation, because no lock
-//! may stand between the threads that decode into a batch's contiguous pixels.
-//!
-//! [`RowSlots`] hands out each slot once. The thread that returns the last one gets the whole batch.
+//! Lets several threads write into one allocation, a batch, because no lock may stand between the threads that decode into its
+//! contiguous pixels. [`RowSlots`] hands out each slot once. The thread that returns the last one gets the whole batch.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +13,6 @@ pub(crate) struct RowSlots {
     whole: UnsafeCell<Option<(Lease, Vec<Row>)>>,
     images: *mut u8,
     first_row: *mut Row,
-    /// Bytes of each image.
     image_bytes: usize,
     len: usize,
     next: AtomicUsize,
@@ -36,7 +33,7 @@ pub(crate) struct RowSlot<'slots> {
 }
 
 impl RowSlots {
-    /// One slot for each of `rows`, with an image of `image_bytes` in the arrays of `lease`.
+    /// A slot for each of `rows`, with an image of `image_bytes`.
     pub fn new(mut lease: Lease, mut rows: Vec<Row>, image_bytes: usize) -> Self {
         let needed = rows.len().checked_mul(image_bytes);
         let fits = needed.is_some_and(|needed| needed <= lease.arrays.images.len());
@@ -54,9 +51,8 @@ impl RowSlots {
         }
     }
 
-    /// Takes a slot that no thread has had.
     pub fn claim(&self) -> Option<RowSlot<'_>> {
-        // Calls that find no slot also add. After a wrap a slot would be handed out twice, but that takes 2^64 calls.
+        // Calls that find no slot also add. A wrap would hand out a slot twice, but takes 2^64 calls.
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         if index >= self.len {
             return None;

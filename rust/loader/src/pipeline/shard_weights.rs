@@ -10,7 +10,7 @@ use crate::order::{ShardSampler, WeightedShards};
 use crate::remote::settle;
 use crate::shards::{self, Location};
 
-/// Maximum number of drawn shards per epoch: the list is kept in memory.
+/// Drawn shards per epoch, at most: their list is in memory.
 const MAX_DRAWN: f64 = 1e8;
 
 pub(crate) fn expand(

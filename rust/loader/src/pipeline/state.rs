@@ -1,5 +1,4 @@
-//! The state that the threads and the reader of a run share. Threads only take the lock when a batch begins and when it is
-//! finished, never for a sample.
+//! What the threads and the reader of a run share. Threads take the lock when a batch begins and ends, never for a sample.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +45,6 @@ pub(crate) enum Outcome {
     Failed(Error),
 }
 
-/// A batch that no thread works on any more.
 #[derive(Debug)]
 pub(crate) struct FinishedBatch {
     pub epoch: u64,
@@ -55,9 +53,9 @@ pub(crate) struct FinishedBatch {
 }
 
 struct State {
-    /// `None` while a thread plans the next batch without holding the lock.
+    /// `None` while a thread plans the next batch without the lock.
     planner: Option<Planner>,
-    /// The shards of the next batch were not ready, and nothing has changed since.
+    /// The next batch's shards were not ready, and nothing has changed since.
     waiting_for_shards: bool,
     /// The batch whose slots are handed out.
     current: Option<Arc<BatchInProgress>>,
@@ -73,15 +71,13 @@ struct State {
     epoch_bad_samples: BadSamples,
     run_bad_samples: BadSamples,
     spare_rows: Vec<Vec<Row>>,
-    /// The error after the last planned batch, if any.
     ending: Option<Error>,
-    /// What ended the run. The reader gets it after the finished batches.
+    /// Ended the run. The reader gets it after the finished batches.
     error: Option<Arc<Error>>,
 }
 
 impl State {
-    /// Checks the epoch whose batches have all been taken. Of a resumed epoch only the rest is known, where good data may
-    /// exceed the limit by chance.
+    /// After all of its batches. Of a resumed epoch only the rest is known, where good data may exceed the limit by chance.
     fn check_epoch(&self, limit: f64) -> Result<(), Error> {
         if self.epoch_is_whole {
             self.epoch_bad_samples.check_epoch(limit)
@@ -135,7 +131,7 @@ impl Shared {
             error: None,
         };
         let shared = Arc::new(Self {
-            // One more than the prefetched batches: the one that the reader works on.
+            // One more for the batch that the reader works on.
             pool: ArrayPool::new(
                 config.prefetch_batches + 1,
                 dataset.max_patches() * preparation.cell_bytes(),
@@ -169,9 +165,9 @@ impl Shared {
         self.counters.snapshot(ready, bad_samples)
     }
 
-    /// Closes the provider and frees all memory that no batch uses. The threads must have ended.
+    /// The threads must have ended. Batches keep their memory.
     pub fn free(&self) {
-        // Only now: a thread may have been reading a downloaded shard until it ended.
+        // Only now: until it ended, a thread may have been reading a downloaded shard.
         if let Some(provider) = &self.provider {
             provider.close();
         }
@@ -187,12 +183,11 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// The reader sees the first reason.
     pub fn stop(&self, error: Error) {
         self.stop_locked(&mut self.state.lock(), error);
     }
 
-    /// The reason is stored before any thread can see that it should stop.
+    /// The reader sees the first reason. It is stored before any thread can see that it should stop.
     fn stop_locked(&self, state: &mut State, error: Error) -> Arc<Error> {
         let first = state.error.get_or_insert_with(|| Arc::new(error));
         self.stopping.store(true, Ordering::Relaxed);
@@ -209,7 +204,7 @@ impl Shared {
         self.work.notify_all();
     }
 
-    /// A batch with rows to fill. It may have to be planned, which reads the first bytes of its images.
+    /// A batch with rows to fill. Planning one reads the first bytes of its images.
     pub fn wait_for_work(&self) -> Option<Arc<BatchInProgress>> {
         let mut state = self.state.lock();
         loop {
@@ -240,8 +235,8 @@ impl Shared {
         }
     }
 
-    /// Starts the next batch if its shards are ready. The lock is released meanwhile, since planning, allocating and asking the
-    /// provider may take long.
+    /// Starts the next batch if its shards are ready. Planning, allocating and asking the provider may take long, so the lock is
+    /// released meanwhile.
     fn plan_next<'state>(
         &'state self,
         state: MutexGuard<'state, State>,
@@ -280,7 +275,7 @@ impl Shared {
 
     pub fn finished(&self, number: u64, finished: FinishedBatch, rows: Vec<Row>) {
         let mut state = self.state.lock();
-        // The reader stops at the first failed batch. All earlier ones have begun already and will be finished.
+        // The reader stops at the first failed batch. All earlier ones have begun and will be finished.
         state.all_planned |= !matches!(finished.outcome, Outcome::Complete(_));
         state.finished.insert(number, finished);
         // Shards of this batch alone can be released, which may make room for the next batch's.
@@ -296,7 +291,6 @@ impl Shared {
         }
     }
 
-    /// The next batch if it is ready within `timeout`.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         let begun = Instant::now();
         let mut state = self.state.lock();
@@ -337,7 +331,7 @@ impl Shared {
         }
     }
 
-    /// Counts and checks the next batch, and the previous epoch if the batch is the first of a new one.
+    /// Checks also the previous epoch if this batch is the first of a new one.
     fn accept(&self, state: &mut State, finished: FinishedBatch) -> Result<Box<Batch>, Error> {
         let limit = self.dataset.config.max_bad_fraction;
         if finished.epoch != state.epoch_taken {

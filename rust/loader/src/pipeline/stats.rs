@@ -1,11 +1,11 @@
-//! Counts and times per stage. The threads count; the reader takes snapshots.
+//! Counts and times per stage.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::bad_samples::BadSamples;
 
-/// The stages of a sample or a batch, and three kinds of waiting.
+/// Of a sample or a batch, and three kinds of waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Read the sample's bytes from its shard.
@@ -14,9 +14,9 @@ pub enum Stage {
     Decode,
     /// Crop, resize, change colours and replace values, straight into the batch.
     Augment,
-    /// Tokenize the captions of a whole batch.
+    /// All captions of a batch.
     Tokenize,
-    /// Mask token ids and draw the kept patches of a whole batch.
+    /// Mask token ids and draw the kept patches of a batch.
     Mask,
     /// The reader waits for a batch: the loader is too slow.
     Wait,
@@ -42,7 +42,6 @@ struct Counter {
     nanos: AtomicU64,
 }
 
-/// Counters shared by all threads of a run.
 #[derive(Debug, Default)]
 pub struct Counters {
     stages: [Counter; Stage::NAMES.len()],
@@ -65,7 +64,7 @@ pub struct LoaderStats {
 }
 
 impl Counters {
-    /// Counts a stage that began at `begun`. Returns the current time, at which the next stage begins.
+    /// Counts a stage that began at `begun`. Returns the current time, when the next one begins.
     pub fn passed(&self, stage: Stage, begun: Instant) -> Instant {
         let now = Instant::now();
         self.stages[stage as usize].count.fetch_add(1, Relaxed);

@@ -23,7 +23,7 @@ use crate::rng::{SampleRng, stream};
 use crate::shards::{Location, SampleId};
 use crate::text::{captions, mask};
 
-/// The body of a thread. It works until the run is over, and turns a panic into the run's error.
+/// Works until the run is over, and turns a panic into the run's error.
 pub(crate) fn run(shared: &Shared) {
     let mut worker = Worker::new(shared);
     let outcome = catch_unwind(AssertUnwindSafe(|| worker.work()));
@@ -70,8 +70,8 @@ impl<'shared> Worker<'shared> {
         }
     }
 
-    /// Fills a slot with its sample, or with a substitute if the batch must be full. If none is good, the row stays empty. Returns
-    /// `false` if the run ends meanwhile; the slot must not be read then.
+    /// Fills a slot with its sample, or with a substitute if the batch must be full, else leaves the row empty. `false` if the
+    /// run ends meanwhile; the slot must not be read then.
     fn fill(&mut self, in_progress: &BatchInProgress, slot: &mut RowSlot<'_>) -> bool {
         let plan = &in_progress.plan;
         let mut id = plan.samples[slot.index()];
@@ -128,7 +128,7 @@ impl<'shared> Worker<'shared> {
         SampleId { shard: found.map_or(0, |needed| needed.shard), sample: place as u32 }
     }
 
-    /// The run's error if this sample's error must end the run; otherwise the sample counts as bad.
+    /// The run's error if this sample ends the run; otherwise it counts as bad.
     fn fatal(&self, shard: &Location, error: SampleError) -> Result<Error, SampleError> {
         let (raise, shard) =
             (self.config.on_missing_shard == OnMissingShard::Raise, shard.to_string());
@@ -281,7 +281,7 @@ impl<'shared> Worker<'shared> {
     }
 }
 
-/// Swaps the rows' values with the batch's old ones, which the rows can overwrite.
+/// Swaps the rows' values with the batch's old ones, for the rows to overwrite.
 fn swap_all<'row, T: Default + 'row>(
     memory: &mut Vec<T>,
     rows: impl ExactSizeIterator<Item = &'row mut T>,
@@ -322,7 +322,7 @@ fn compact_rows(
     count
 }
 
-/// The patches that masked rows keep, `[M, K]`. Drawn once per batch, or per row. Rows that keep fewer than K end with -1.
+/// `[M, K]`, drawn once per batch or per row. Rows that keep fewer than K end with -1.
 fn keep_patches(
     mask: &MaskConfig,
     counts: &[usize],

@@ -32,7 +32,7 @@ impl Hub {
         Self::of(|name| std::env::var(name).ok())
     }
 
-    /// As in `huggingface_hub`: the token comes from the environment, or from the file of `hf auth login`.
+    /// As in `huggingface_hub`: the token is in the environment or in the file of `hf auth login`.
     fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let home = || {
@@ -74,8 +74,7 @@ pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
     Ok(Place::Object { scheme, bucket: bucket.to_owned(), path: path.to_owned() })
 }
 
-/// The hub's URL for the file at `datasets/OWNER/NAME[@REVISION]/PATH`. In a revision such as refs/pr/1 each slash is written as
-/// `%2F`.
+/// The URL of the file at `datasets/OWNER/NAME[@REVISION]/PATH`. In a revision such as refs/pr/1 each slash is written as `%2F`.
 fn resolve_hub(rest: &str, hub: &Hub) -> Option<Place> {
     let mut parts = rest.splitn(4, '/');
     let (kind, owner, name, path) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

@@ -1,10 +1,9 @@
 //! A disk cache of whole shards, shared by all processes that name the folder.
 //!
 //! A file's name is a digest of the shard's address and state. The process that writes a file locks `NAME.part` and renames it
-//! when it is complete; other processes wait. The kernel releases the locks of a process that ends. Readers hold a shared lock,
-//! and only files that nobody reads are removed.
-//!
-//! A file in the cache is trusted to be the shard, so a folder that everyone may write to is refused, and links are not followed.
+//! when it is complete; others wait. The kernel releases the locks of dead processes. Readers hold a shared lock, and only files
+//! that nobody reads are removed. Files are trusted to be the shard, so a folder that everyone may write to is refused, and links
+//! are not followed.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -19,7 +18,7 @@ use crate::shards::Identity;
 const POLL: Duration = Duration::from_millis(50);
 const WHOLE: &str = "shard";
 const PART: &str = "part";
-/// Two hex digits for each byte of the shortened digest.
+/// Two hex digits per byte of the shortened digest.
 const NAME_LETTERS: usize = 40;
 
 #[derive(Debug, Clone)]
@@ -28,7 +27,6 @@ pub(super) struct Cache {
     limit: u64,
 }
 
-/// The state of a shard in the cache.
 #[derive(Debug)]
 pub(super) enum Found {
     Whole(File),
@@ -37,7 +35,7 @@ pub(super) enum Found {
     Busy,
 }
 
-/// The exclusive right to write one file of the cache. Dropping it unfinished leaves no file.
+/// The exclusive right to write one file. Dropping it unfinished leaves no file.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub file: File,
@@ -57,7 +55,7 @@ impl Cache {
         Ok(Self { folder, limit })
     }
 
-    /// The path for a shard in this state. `None` if the state cannot be identified.
+    /// `None` if the state cannot be identified.
     pub fn path(&self, address: &str, identity: &Identity) -> Option<PathBuf> {
         if identity.etag.is_none() && (identity.modified.is_none() || identity.size.is_none()) {
             return None;
@@ -93,7 +91,7 @@ impl Cache {
             return Ok(Found::Busy);
         }
         let claim = Claim { file, cache: self.clone(), part, whole: path.to_owned(), kept: false };
-        // Another process may have finished it between the first check and the lock.
+        // Another process may have finished it before the lock.
         if let Some(found) = open_whole(path)? {
             return Ok(found);
         }
@@ -102,7 +100,7 @@ impl Cache {
         Ok(Found::Mine(claim))
     }
 
-    /// As [`Self::look`], but waits for another process to finish or give up.
+    /// As [`Self::look`], but waits for other processes to finish or give up.
     pub async fn wait(&self, path: &Path) -> io::Result<Found> {
         loop {
             match self.look(path)? {
@@ -145,14 +143,14 @@ impl Cache {
 }
 
 impl Claim {
-    /// Gives the file its final name, and makes room for it. Its bytes are synced first, so even after a crash of the machine no
-    /// partial shard has a final name.
+    /// Gives the file its final name, and makes room for it. Its bytes are synced first: no partial shard has a final name, even
+    /// after a crash of the machine.
     pub fn keep(mut self) -> io::Result<File> {
         let file = self.file.try_clone()?;
         file.sync_data()?;
         std::fs::rename(&self.part, &self.whole)?;
         self.kept = true;
-        // After renaming: between the two locks the file has no lock, and another process could take an unlocked `.part`.
+        // After renaming: between the two locks, another process could take an unlocked `.part`.
         file.unlock()?;
         file.lock_shared()?;
         self.cache.trim();

@@ -6,7 +6,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::shards::Compression;
 
-/// A reader of the decompressed bytes. Concatenated streams are read as one, as by `gunzip` and `zstd -d`.
+/// Reads concatenated streams as one, as `gunzip` and `zstd -d` do.
 pub fn reader<'packed>(
     packed: impl Read + 'packed,
     compression: Compression,

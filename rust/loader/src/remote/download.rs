@@ -20,7 +20,7 @@ use crate::error::FetchError;
 use crate::os::write_all_at;
 use crate::shards::{BLOCK, Compression, Location, Stamp};
 
-/// Bytes to unpack at once; at most this many before damaged data are lost.
+/// Bytes to unpack at once, and at most lost before damaged data.
 const UNPACK_BYTES: usize = 16 * 1024;
 
 enum Cached<'store> {
@@ -30,7 +30,7 @@ enum Cached<'store> {
 }
 
 impl Fetcher {
-    /// Fetches a shard. Setting `cancelled` aborts.
+    /// Setting `cancelled` aborts.
     pub fn fetch(
         &self,
         location: &Location,
@@ -150,7 +150,7 @@ impl Client {
         Ok(Fetched::of(file, &identity))
     }
 
-    /// Looks for an opened shard in the cache. If it is missing there, claims its place, or waits for the process that has it.
+    /// Looks for an opened shard in the cache. Claims the place of a missing one, or waits for the process that has it.
     async fn look_in_cache<'store>(
         &self,
         url: &str,
@@ -220,7 +220,7 @@ fn unpack(
         let got = match reader.read(&mut piece) {
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // Data before the damage are used, as with a damaged plain shard.
+            // Data before the damage are used, as of a damaged plain shard.
             Err(error) if size > 0 && error.raw_os_error().is_none() => {
                 damaged_at(&file, size).map_err(write_failure)?;
                 0
@@ -233,13 +233,13 @@ fn unpack(
         size += got as u64;
         limits.check_size(size)?;
         file.write_all(&piece[..got]).map_err(write_failure)?;
-        // Until the shard is completely unpacked, both files are on disk.
+        // Until all is unpacked, both files are on disk.
         meter.add(got as u64);
     }
 }
 
-/// Makes the archive end one byte after its last whole block, so that it never looks complete: neither at the end of a member
-/// nor in its padding.
+/// Ends the archive one byte after its last whole block, so that it never looks complete: neither at the end of a member nor in
+/// its padding.
 fn damaged_at(file: &File, size: u64) -> io::Result<()> {
     let end = size / BLOCK * BLOCK;
     file.set_len(end)?;

@@ -28,15 +28,15 @@ use crate::os::private_folders;
 use crate::shards::{Identity, Stamp};
 
 const NETWORK_THREADS: usize = 2;
-/// Blocking threads: they unpack, read the output of commands, resolve host names and read headers.
+/// They unpack, read the output of commands, resolve host names and read headers.
 const BLOCKING_THREADS: usize = 8;
-/// Blocking threads that may wait for bytes. Some must stay free, because the bytes may need a host name to be resolved.
+/// Those that may wait for bytes. The others stay free, because the bytes may need a host name to be resolved.
 const WAITING_THREADS: usize = 6;
 /// How long closing a store waits for its threads.
 const PATIENCE: Duration = Duration::from_millis(500);
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
-/// Fetches shards. Dropping it stops its threads and their work.
+/// Dropping it stops its threads and their work.
 #[derive(Debug)]
 pub struct Fetcher {
     /// `None` after closing.
@@ -62,7 +62,7 @@ pub(super) struct Client {
 /// A fetched shard: an uncompressed tar file.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Unless the shard is cached, it has no name and is deleted with its last handle, even after a crash.
+    /// Unless cached, it has no name and is deleted with its last handle, even after a crash.
     pub file: File,
     pub stamp: Stamp,
 }
@@ -77,7 +77,7 @@ impl Fetched {
 impl Fetcher {
     pub fn open(config: &StoreConfig) -> Result<Self, FetchError> {
         let setup = |what: String| Failure::here(what).into_error("");
-        // Sets the TLS provider of the process. If another library has set one already, that one stays.
+        // Sets the TLS provider of the process, unless another library has.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = Builder::new_multi_thread()
             .worker_threads(NETWORK_THREADS)
@@ -178,7 +178,6 @@ impl Client {
         })
     }
 
-    /// The transfer of a shard's `wanted` ranges.
     pub(super) fn transfer<'store>(
         &'store self,
         source: &'store Origin,

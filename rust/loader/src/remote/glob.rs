@@ -72,7 +72,7 @@ const NO_GLOB: &str = "only object stores (s3, gs, az) can be searched with * ? 
                        they are many";
 
 impl Client {
-    /// The paths in a bucket that match a glob, sorted. `*` and `?` don't match a slash.
+    /// Paths in a bucket, sorted. `*` and `?` don't match a slash.
     async fn glob(&self, scheme: Scheme, bucket: &str, path: &str) -> Result<Vec<String>, Failure> {
         let matcher = Pattern::new(path).map_err(|error| Failure::terminal(error.to_string()))?;
         let wild = path.find(WILD).unwrap_or(path.len());

@@ -17,9 +17,8 @@ use crate::shards::Identity;
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_REDIRECTIONS: usize = 10;
 
-/// The client for all requests. It waits for the next byte up to `timeout`. HTTP/1.1 only: over HTTP/2 all ranges would share one
-/// connection and one window. On a redirect to another host the client drops tokens and passwords, and it sends no `Referer`,
-/// whose query may be a signature.
+/// Waits for the next byte up to `timeout`. HTTP/1.1 only: over HTTP/2 all ranges would share one connection and one window. On a
+/// redirect to another host the client drops tokens and passwords. It sends no `Referer`, whose query may be a signature.
 pub(crate) fn client(timeout: Duration) -> Result<Client, Failure> {
     Client::builder()
         .http1_only()
@@ -43,7 +42,7 @@ fn followed(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     }
 }
 
-/// Sends one request. Also returns the final URL, if a redirect led to another server.
+/// Also returns the final URL, if a redirect led to another server.
 pub(crate) async fn get(
     client: &Client,
     url: &str,
@@ -127,14 +126,13 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, u64, u64)> {
     Some((start, end, size.trim().parse().ok()?))
 }
 
-/// No retry changes that.
 fn is_untrusted_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(inner) = cause {
         if let Some(rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
             return true;
         }
-        // The error inside an io::Error is not its source, so look inside.
+        // The error inside an io::Error is not its source.
         let packed = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         cause = match packed {
             Some(packed) => Some(packed),

@@ -1,4 +1,4 @@
-//! Limits on a shard's size and on the speed of its arrival, for bytes from servers, commands and decompression.
+//! Limits on a shard's size and speed, for bytes from servers, commands and decompression.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use super::retry::Failure;
 pub(crate) struct Limits {
     pub retries: u32,
     pub timeout: Duration,
-    /// Minimum bytes per second, on average over `timeout`.
+    /// Bytes per second, on average over `timeout`.
     pub min_rate: u64,
-    /// Maximum bytes of a shard, as sent and as unpacked.
+    /// As sent and as unpacked.
     pub max_bytes: u64,
 }
 

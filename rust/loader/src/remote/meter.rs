@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     expected: AtomicU64,
-    /// Bytes written, also to a second file that unpacks the first.
+    /// Also to a second file that unpacks the first.
     written: AtomicU64,
     called_off: AtomicBool,
 }
@@ -19,12 +19,12 @@ impl Meter {
         self.expected.load(Ordering::Relaxed).max(self.written())
     }
 
-    /// Bytes written since the last restart.
+    /// Since the last restart.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Begins a shard, perhaps again. `size` is the number of bytes that the server says it sends.
+    /// Begins a shard, perhaps again. `size` is what the server says it sends, in bytes.
     pub fn begin(&self, size: Option<u64>) {
         self.written.store(0, Ordering::Relaxed);
         if let Some(size) = size {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A shard is fetched completely before it is read, because many threads read it in random order. Every later request must be of
-//! the same state (ETag, or size and time), so a shard is never assembled from two states.
+//! the same state (ETag, or size and time), so a shard is never assembled from two.
 
 mod address;
 mod cache;

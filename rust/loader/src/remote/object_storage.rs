@@ -16,14 +16,14 @@ use super::request::{Answer, Want};
 use super::retry::{Failure, error_text};
 use crate::shards::Identity;
 
-/// Opens a bucket, with settings from the environment (AWS_*, GOOGLE_*, AZURE_*).
+/// With settings from the environment (AWS_*, GOOGLE_*, AZURE_*).
 pub(crate) fn open(
     scheme: Scheme,
     bucket: &str,
     limits: &Limits,
 ) -> Result<Arc<dyn ObjectStore>, Failure> {
     let retry = RetryConfig { max_retries: limits.retries as usize, ..RetryConfig::default() };
-    // The crate limits the time of a whole request. We limit the wait for the next byte instead.
+    // The crate limits the time of a whole request. We limit the wait for the next byte.
     let settings = [
         (ClientConfigKey::Timeout, "1 day".to_owned()),
         (ClientConfigKey::ReadTimeout, format!("{} ms", limits.timeout.as_millis())),
@@ -90,7 +90,7 @@ pub(crate) async fn list(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<St
     Ok(names)
 }
 
-/// Final, because the crate has retried the request already.
+/// Final: the crate has retried already.
 fn failure(error: object_store::Error) -> Failure {
     use object_store::Error;
     match error {

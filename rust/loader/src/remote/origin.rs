@@ -1,4 +1,4 @@
-//! The origin of a shard, an HTTP server or an object store, and its responses.
+//! The origin of a shard, an HTTP server or an object store.
 
 use std::sync::Arc;
 
@@ -10,14 +10,13 @@ use super::retry::{Failure, Verdict};
 use super::{http, object_storage};
 use crate::shards::Identity;
 
-/// Where the bytes of a shard are requested.
 #[derive(Debug)]
 pub(crate) enum Origin {
     Http {
         client: reqwest::Client,
         url: String,
         token: Option<String>,
-        /// The final URL of the last redirect to another server. Other ranges are requested there.
+        /// Where the last redirect to another server led. Other ranges are requested there.
         landed: Mutex<Option<reqwest::Url>>,
     },
     Object {
@@ -27,7 +26,7 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// Requests bytes. If `known` is given, the shard must still be in that state.
+    /// If `known` is given, the shard must still be in that state.
     pub async fn get(&self, want: Want, known: Option<&Identity>) -> Result<Answer, Failure> {
         let answer = match self {
             Self::Http { client, url, token, landed } => {
@@ -46,7 +45,7 @@ impl Origin {
     }
 }
 
-/// Requests from the last redirect's URL, or from the original URL if that fails: a redirect may expire.
+/// From the last redirect's URL, or the original one if that fails: a redirect may expire.
 async fn get_landed(
     client: &reqwest::Client,
     (url, token): (&str, Option<&str>),

@@ -16,11 +16,11 @@ use crate::os;
 use crate::shards::{Identity, without_secrets};
 
 pub(super) const NOT_ALLOWED: &str = "commands are run with store.allow_pipe = true only";
-/// Bytes to read at once: the capacity of a pipe.
+/// The capacity of a pipe.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Bytes read from the end of a command's stderr. Longer than an address: secrets are removed from whole addresses only.
+/// The end of a command's stderr. Longer than an address: secrets are removed from whole addresses only.
 const COMPLAINT_BYTES: u64 = 16 * 1024;
-/// Last characters of it that an error quotes.
+/// Last characters that an error quotes.
 const QUOTED: usize = 200;
 
 struct KillOnDrop(Option<os::Group>);
@@ -68,7 +68,7 @@ async fn run(client: &Client, command: &str, meter: &Arc<Meter>) -> Result<Fetch
     let (task, counted, limits) = (Arc::clone(meter), Arc::clone(meter), client.limits);
     let mut copying = tokio::task::spawn_blocking(move || copy(child, output, file, &task, limits));
     let copied = finished(client, &mut copying, &counted).await?;
-    // The process is reaped, so its id may be reused.
+    // It is reaped, so its id may be reused.
     group.0 = None;
     let (file, status) = copied?;
     if status.success() {
@@ -86,7 +86,7 @@ async fn run(client: &Client, command: &str, meter: &Arc<Meter>) -> Result<Fetch
     let quoted = said.char_indices().rev().nth(QUOTED - 1);
     let quoted = &said[quoted.map_or(0, |(begin, _)| begin)..];
     let what = format!("the command ends with {status}: {quoted}");
-    // The shell's exit codes for a command that cannot run.
+    // Exit codes of a shell that cannot run the command.
     Err(match status.code() {
         Some(126 | 127) => Failure::terminal(what),
         _ => Failure::again(what),

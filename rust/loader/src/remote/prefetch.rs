@@ -1,4 +1,4 @@
-//! Prefetches the shards of a run in the order of their use, and keeps each until it is released.
+//! Prefetches the shards of a run in the order of their use, and keeps each until its release.
 
 use std::fs::File;
 use std::ops::Range;
@@ -24,16 +24,16 @@ use crate::shards::{Location, Regions, Stamp};
 #[derive(Debug, Clone)]
 pub struct ShardRequest {
     pub location: Location,
-    /// Its stamp in the index. Without an index, its headers are read once it is fetched.
+    /// Its stamp in the index. Without one, its headers are read once it is fetched.
     pub stamp: Option<Stamp>,
     /// The bytes of the samples that the run reads, ascending, so that others need not be fetched. Empty for all.
     pub wanted: Vec<Range<u64>>,
 }
 
-/// The request for a shard of the list; `None` for a plain local file.
+/// `None` for a plain local file.
 pub type RequestOf = dyn Fn(u32) -> Option<ShardRequest> + Send + Sync;
 
-/// Finds the samples of a fetched shard by reading its headers.
+/// By reading a fetched shard's headers.
 pub type ScanShard = dyn Fn(u32, &File) -> Result<Regions, String> + Send + Sync;
 
 type Wake = Box<dyn Fn() + Send + Sync>;
@@ -54,7 +54,6 @@ struct Shared {
 }
 
 impl Prefetcher {
-    /// Fetches nothing yet.
     pub fn open(
         config: &StoreConfig,
         request_of: Box<RequestOf>,
@@ -151,7 +150,7 @@ impl Drop for Prefetcher {
     }
 }
 
-/// Runs the work and turns a panic into a failure. Otherwise the batch that waits for the shard would wait forever.
+/// Turns a panic into a failure. Otherwise the batch that waits for the shard would wait forever.
 async fn caught<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
     outcome.unwrap_or_else(|thrown| {
@@ -184,7 +183,7 @@ async fn checked(
 }
 
 impl Shared {
-    /// Starts downloads: first those that a batch waits for, then the others in order, as far as there is room.
+    /// Starts downloads, as far as there is room: those that a batch waits for, then the others in order.
     fn pump(self: &Arc<Self>, state: &mut State) {
         while !self.closed.load(Ordering::Relaxed) {
             let wanted = state.wanted.iter().next().copied();

@@ -17,9 +17,9 @@ pub(super) struct State {
     /// Queued shards that a batch waits for. They are fetched regardless of the disk limit.
     pub wanted: BTreeSet<u32>,
     pub lengths: HashMap<u32, u64>,
-    /// Sizes of the shards that were fetched before.
+    /// Of shards that were fetched before.
     pub sizes: HashMap<u32, u64>,
-    /// Size of the largest shard so far: the estimate for a shard of unknown size.
+    /// The largest shard so far: the estimate for unknown sizes.
     pub largest: u64,
 }
 

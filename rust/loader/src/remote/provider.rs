@@ -1,4 +1,4 @@
-//! The interface between a run, which needs shards, and whatever fetches them.
+//! What a run needs of whatever fetches its shards.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -13,20 +13,18 @@ pub struct ReadyShard {
     pub regions: Option<Arc<Regions>>,
 }
 
-/// Makes shards readable, by their index in the list. A run over plain local files needs no provider.
-///
-/// All threads of the run call it, [`Self::get`] also at the same time, and never while they hold a lock that `wake` needs. So
-/// any of these methods may call `wake`.
+/// Makes shards readable, by their index in the list. A run over plain local files needs none. All threads of the run call it,
+/// [`Self::get`] also at the same time, but never with a lock that `wake` needs. So any of these methods may call `wake`.
 pub trait ShardProvider: Send + Sync {
     fn request(&self, shards: &[u32]);
-    /// Whether the shard can be read now. A shard that failed is ready too: reading it returns the error.
+    /// Whether the shard can be read now. A failed shard is ready too: reading it returns the error.
     fn is_ready(&self, shard: u32) -> bool;
-    /// Its number of samples once known, for a shard whose length was unknown at opening.
+    /// The number of samples once known, if unknown at opening.
     fn length(&self, shard: u32) -> Option<Result<u64, Error>>;
-    /// The fetched shard. `None` for a plain local file, which is opened by its path.
+    /// `None` for a plain local file, which is opened by its path.
     fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError>;
     fn release(&self, shard: u32);
-    /// Sets a function to call whenever an answer may have changed.
+    /// Calls `wake` whenever an answer may have changed.
     fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>);
     fn close(&self);
 }

@@ -1,4 +1,4 @@
-//! Which bytes are requested, and the response.
+//! A request for bytes, and its response.
 
 use std::pin::Pin;
 
@@ -8,11 +8,10 @@ use futures_util::Stream;
 use super::retry::Failure;
 use crate::shards::Identity;
 
-/// The requested bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
     Range(u64, u64),
-    /// All bytes, from a server without ranges.
+    /// From a server without ranges.
     Whole,
 }
 
@@ -21,9 +20,9 @@ pub(crate) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>
 /// A response whose body is still unread.
 pub(crate) struct Answer {
     pub identity: Identity,
-    /// Offset in the shard of the body's first byte.
+    /// Offset in the shard.
     pub start: u64,
-    /// Whether the server sent the requested range instead of everything.
+    /// Whether the server sent the range, not everything.
     pub ranged: bool,
     pub body: Body,
 }

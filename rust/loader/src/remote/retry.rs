@@ -16,24 +16,23 @@ const LAST_BACKOFF: Duration = Duration::from_secs(20);
 const PROGRESS_BYTES: u64 = 256 << 10;
 const MAX_WORDS: usize = 200;
 
-/// What to do after a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Again,
     Final,
     /// This machine cannot store the bytes.
     Here,
-    /// The shard has changed: start again from the beginning.
+    /// Start again from the beginning: the shard has changed.
     Changed,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub verdict: Verdict,
-    /// The pause requested by the server, however long.
+    /// Requested by the server, however long.
     pub pause: Option<Duration>,
     pub what: String,
-    /// Failed attempts, this one included. 0 before the first.
+    /// This one included. 0 before the first.
     pub attempts: u32,
 }
 
@@ -110,7 +109,6 @@ pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Counts attempts and computes the pauses between them.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     limit: u32,
@@ -125,8 +123,7 @@ impl Attempts {
         Self { limit: retries, failures: 0, bytes: 0, made: 0 }
     }
 
-    /// The pause before the next attempt, or the failure if there are no more. After enough `new_bytes` of the failed attempt the
-    /// count starts again.
+    /// The pause before the next attempt, or the failure if there is none. After enough `new_bytes` the count starts again.
     pub fn failed(&mut self, failure: Failure, new_bytes: u64) -> Result<Duration, Failure> {
         self.made += 1;
         self.bytes = self.bytes.saturating_add(new_bytes);
@@ -136,7 +133,7 @@ impl Attempts {
         self.failures += 1;
         match failure.verdict {
             Verdict::Again | Verdict::Changed if self.failures <= self.limit => {
-                // A server that asks for no pause, or always for a short one, may need the usual ones nevertheless.
+                // A server that asks for no pause or a short one may still need the usual one.
                 let asked = failure.pause.unwrap_or_default().min(LONGEST_PAUSE);
                 Ok(asked.max(backoff(self.failures - 1)))
             }

@@ -1,4 +1,4 @@
-//! Reads the stamps of shards (size, time, ETag) without fetching them, and fetches a single shard.
+//! Reads the stamps of shards without fetching them, and fetches a single shard.
 
 use std::fs::File;
 use std::io::{self, Seek};
@@ -14,7 +14,7 @@ use crate::error::{Error, FetchError};
 use crate::os::is_at;
 use crate::shards::{Location, Stamp};
 
-/// The shards, globs in object stores expanded, and the stamp of each. Nothing is fetched. The stamp of a command is empty.
+/// Expands globs in object stores, and stamps each shard. Nothing is fetched. The stamp of a command is empty.
 pub fn examine(
     shards: Vec<Location>,
     config: &StoreConfig,
@@ -38,7 +38,7 @@ pub fn examine(
     stamped.collect()
 }
 
-/// Fetches a shard into a file, decompressed if needed.
+/// Decompresses it if needed.
 pub fn fetch_into(
     shard: &Location,
     path: &Path,
@@ -48,7 +48,7 @@ pub fn fetch_into(
     let mut fetched = Fetcher::open(config)?.fetch(shard, cancelled)?;
     let written = fetched.file.rewind().and_then(|()| {
         if is_at(&fetched.file, path)? {
-            // A local file is its own copy. Creating it would empty it.
+            // A local file is its own copy, which creating would empty.
             return Ok(0);
         }
         let mut file = File::create(path)?;
@@ -59,7 +59,7 @@ pub fn fetch_into(
 }
 
 impl Client {
-    /// The stamp of the shard at an address, from a request for one byte.
+    /// From a request for one byte.
     async fn examine(&self, url: &str) -> Result<Stamp, Failure> {
         let source = self.source(url)?;
         let transfer = Transfer { range_bytes: 1, ..self.transfer(&source, &[WHOLE]) };

@@ -15,14 +15,14 @@ use super::retry::{Attempts, Failure, Verdict, write_failure};
 use crate::os::write_all_at;
 use crate::shards::Identity;
 
-/// Bytes of one range: large enough to hide the latency of a request, small enough for several ranges per shard.
+/// Large enough to hide the latency of a request, small enough for several ranges per shard.
 pub(crate) const RANGE_BYTES: u64 = 8 << 20;
 /// Samples with fewer bytes between them are fetched by one request. At 1 Gbit/s with 8 connections and 20 ms until the first byte,
 /// another request takes as long as these bytes.
 const GAP_BYTES: u64 = 256 << 10;
 /// The range of a whole shard, whatever its size.
 pub(super) const WHOLE: Range<u64> = 0..u64::MAX;
-/// The ranges to fetch for `samples`, neighbours joined. The whole shard, if they are at least half of its `size`.
+/// Joins neighbours. The whole shard, if the ranges are at least half of its `size`.
 pub(super) fn joined(samples: &[Range<u64>], size: u64) -> Vec<Range<u64>> {
     let mut joined: Vec<Range<u64>> = Vec::new();
     for sample in samples {
@@ -54,7 +54,7 @@ pub(crate) struct Transfer<'store> {
 /// A shard after its first response: its identity is known, and the body is still unread.
 pub(crate) struct Opened<'store> {
     pub identity: Identity,
-    /// What is fetched: everything if the server has no ranges.
+    /// Everything if the server has no ranges.
     pub ranges: Vec<Range<u64>>,
     answer: Answer,
     permit: SemaphorePermit<'store>,
@@ -109,7 +109,7 @@ impl<'store> Transfer<'store> {
         }
     }
 
-    /// Fetches the rest. [`Verdict::Changed`]: start again.
+    /// [`Verdict::Changed`]: start again.
     pub async fn finish(
         &self,
         opened: Opened<'store>,
@@ -145,7 +145,7 @@ impl<'store> Transfer<'store> {
         }
     }
 
-    /// Sends one request from `at` on. `at` advances with every byte written.
+    /// Sends one request. `at` advances with every byte written.
     async fn stream(
         &self,
         part: Part,
@@ -172,7 +172,7 @@ impl<'store> Transfer<'store> {
             };
             let piece = piece?;
             pace.arrived(piece.len(), self.limits)?;
-            // A server without ranges starts from the beginning: skip the bytes we have.
+            // A server without ranges starts from the beginning.
             let had = (*at - position).min(piece.len() as u64);
             position += piece.len() as u64;
             let fresh = &piece[had as usize..];
