@@ -15,9 +15,9 @@
 //! ```
 //! A room uses only rooms on lower floors (`tests/house.rs`).
 //!
-//! The batches of a run depend only on the configuration, the shards and the cursor, never on threads or time: every random
-//! draw comes from [`rng::SampleRng`]. Each stage counts its time ([`pipeline::LoaderStats`]). Bad samples are counted with the
-//! batch that they were meant for ([`pipeline::BadSamples`]), so a run with too many of them fails at the same batch each time.
+//! The batches of a run depend only on the configuration, the shards and the cursor, never on threads or time: every random draw
+//! comes from [`rng::SampleRng`]. Each stage counts its time ([`pipeline::LoaderStats`]) and its bad samples
+//! ([`pipeline::BadSamples`]).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

@@ -27,7 +27,6 @@ pub(crate) fn read_up_to(file: &File, into: &mut [u8], offset: u64) -> io::Resul
     Ok(filled)
 }
 
-/// Fills `into` with the bytes at `offset`.
 pub(crate) fn read_exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
     if read_up_to(file, into, offset)? < into.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -35,7 +34,6 @@ pub(crate) fn read_exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Re
     Ok(())
 }
 
-/// Writes all bytes at `offset`.
 pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match write_at(file, bytes, offset) {
@@ -51,7 +49,7 @@ pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io
     Ok(())
 }
 
-/// Asks Linux for large pages. The first writes then cause a 512th of the page faults.
+/// Large pages: the first writes then cause a 512th of the page faults.
 #[cfg(target_os = "linux")]
 pub(crate) fn prefer_large_pages(memory: &mut [u8]) {
     use rustix::mm::{Advice, madvise};
@@ -80,12 +78,12 @@ mod unix {
 
     const WRITABLE_BY_ALL: u32 = 0o002;
 
-    /// Reads some bytes at `offset`; none at the end.
+    /// Some of the bytes; none at the end.
     pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
         file.read_at(into, offset)
     }
 
-    /// Writes some of the bytes at `offset`.
+    /// Some of the bytes.
     pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         file.write_at(bytes, offset)
     }
@@ -102,7 +100,6 @@ mod unix {
         options
     }
 
-    /// Whether everyone may write to a folder.
     pub(crate) fn is_open_to_all(folder: &Metadata) -> bool {
         folder.mode() & WRITABLE_BY_ALL != 0
     }
@@ -126,7 +123,7 @@ mod unix {
         Ok(shell)
     }
 
-    /// The process group of a command from [`shell`].
+    /// Of a command from [`shell`].
     pub(crate) struct Group(Pid);
 
     impl Group {
@@ -134,7 +131,7 @@ mod unix {
             Pid::from_raw(child.id() as i32).map(Self)
         }
 
-        /// Kills the command and its children. They may already have ended.
+        /// Kills it with its children. They may already have ended.
         pub(crate) fn kill(&self) {
             let _ = kill_process_group(self.0, Signal::KILL);
         }
@@ -154,12 +151,10 @@ mod windows {
     /// `FILE_FLAG_OPEN_REPARSE_POINT`: opens a link itself.
     const OPEN_LINK_ITSELF: u32 = 0x0020_0000;
 
-    /// Reads some bytes at `offset`; none at the end.
     pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
         file.seek_read(into, offset)
     }
 
-    /// Writes some of the bytes at `offset`.
     pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         file.seek_write(bytes, offset)
     }
@@ -175,7 +170,7 @@ mod windows {
         options
     }
 
-    /// Permissions are not read on Windows: a folder counts as private.
+    /// Not read on Windows: a folder counts as private.
     pub(crate) fn is_open_to_all(_folder: &Metadata) -> bool {
         false
     }
@@ -184,7 +179,6 @@ mod windows {
         DirBuilder::new()
     }
 
-    /// A temporary file has the usual permissions of a new file.
     pub(crate) fn usual_permissions<'a, 'name>(
         builder: &'a mut tempfile::Builder<'name, 'name>,
     ) -> &'a mut tempfile::Builder<'name, 'name> {

@@ -3,8 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// What a generator is used for. Each purpose has its own stream, so an additional draw for one purpose leaves the others
-/// unchanged.
+/// Each purpose has its own stream, so another draw for one leaves the others unchanged.
 pub mod stream {
     pub const AUGMENT: u64 = 0;
     /// Which caption of a sample is used.
@@ -16,14 +15,13 @@ pub mod stream {
     pub const SHARDS: u64 = 6;
     pub const SEQ_LENS: u64 = 7;
 
-    /// The stream of one leg and one rank, for draws that belong to no sample.
+    /// Of one leg and one rank, for draws that belong to no sample.
     pub fn of_leg(purpose: u64, leg: u64, rank: u64) -> u64 {
         // Purpose, leg and rank have 8, 24 and 32 bits. Larger configurations and cursors are rejected.
         purpose | leg << 8 | rank << 32
     }
 }
 
-/// A generator keyed by (seed, epoch, sample, stream).
 #[derive(Debug, Clone)]
 pub struct SampleRng(ChaCha8Rng);
 
@@ -36,23 +34,23 @@ impl SampleRng {
         Self(ChaCha8Rng::from_seed(key))
     }
 
-    /// A uniform number in [0, 1) with 53 random bits.
+    /// Uniform in [0, 1), with 53 random bits.
     pub fn uniform(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A number in [lo, hi), or `lo` if they are equal.
+    /// In [lo, hi), or `lo` if they are equal.
     pub fn range(&mut self, lo: f64, hi: f64) -> f64 {
         lo + (hi - lo) * self.uniform()
     }
 
-    /// A uniform integer in 0..n; 0 for n = 0.
+    /// Uniform in 0..n; 0 for n = 0.
     pub fn below(&mut self, n: u32) -> u32 {
         if n == 0 {
             return 0;
         }
-        // The high half of the 64-bit product is almost uniform. Drawing again for the few low halves that favour some
-        // results makes it exactly uniform.
+        // The high half of the 64-bit product is almost uniform. Drawing again for the few low halves that favour some results
+        // makes it exactly so.
         let reject_below = n.wrapping_neg() % n;
         loop {
             let product = u64::from(self.0.next_u32()) * u64::from(n);
@@ -62,21 +60,19 @@ impl SampleRng {
         }
     }
 
-    /// True with probability `p`.
     pub fn chance(&mut self, p: f64) -> bool {
         self.uniform() < p
     }
 
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            // No slice exceeds u32: a window has at most 2^31 samples, and shards are numbered in u32.
+            // A window has at most 2^31 samples, and shards are numbered in u32.
             let bound = u32::try_from(last + 1).unwrap_or(u32::MAX);
             items.swap(last, self.below(bound) as usize);
         }
     }
 
-    /// Draws an index in proportion to its weight. Weights that are negative or not finite count as zero. The index is 0 if
-    /// all weights are zero.
+    /// Draws an index in proportion to its weight. Weights that are negative or not finite count as zero. 0 if all are zero.
     pub fn weighted(&mut self, weights: impl Iterator<Item = f32> + Clone) -> usize {
         let usable = |weight: f32| {
             if weight.is_finite() && weight > 0.0 { f64::from(weight) } else { 0.0 }

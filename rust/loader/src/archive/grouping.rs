@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::tar::Member;
 
-/// Image extensions. If a sample has several, the first one in this list is used, as in the official training.
+/// If a sample has several images, the first extension of this list is used, as in the official training.
 pub const IMAGE_EXTENSIONS: [&str; 4] = ["jpg", "png", "jpeg", "webp"];
 
 const USUAL_MEMBERS: usize = 1000;
@@ -35,7 +35,7 @@ pub fn split_name(name: &str) -> Option<(&str, &str)> {
     plain.then(|| (&name[..dot], &name[dot + 1..]))
 }
 
-/// Members whose first part is wrapped in double underscores describe the shard, not a sample.
+/// Members whose first part is in double underscores describe the shard, not a sample.
 pub fn is_meta(name: &str) -> bool {
     let first = name.split('/').next().unwrap_or(name);
     first.strip_prefix("__").is_some_and(|rest| rest.ends_with("__"))
@@ -46,8 +46,7 @@ fn key_of(name: &str) -> Option<(&str, &str)> {
     split_name(name).filter(|_| !is_meta(name))
 }
 
-/// Finds where samples begin. Consecutive members with the same key are one sample; no sample continues in the next
-/// shard.
+/// Finds where samples begin. Consecutive members with the same key are one sample, which never continues in the next shard.
 #[derive(Debug, Default)]
 pub struct Grouper {
     key: String,
@@ -81,16 +80,15 @@ pub struct Sample {
     pub convertible: Option<&'static str>,
     pub txt: Option<Span>,
     pub json: Option<Span>,
-    /// Extensions of further members that are wanted.
     extra_extensions: Vec<String>,
-    /// The further members, in the order of `extra_extensions`.
+    /// In the order of `extra_extensions`.
     pub extra: Vec<Option<Span>>,
     /// An extension that occurs twice, so that the sample cannot be used.
     pub duplicate: Option<String>,
 }
 
 impl Sample {
-    /// An empty sample that also collects members with these extensions, given in lower case.
+    /// An empty sample that also collects members with these extensions, in lower case.
     pub fn with_extra(extensions: &[String]) -> Self {
         Self { extra_extensions: extensions.to_vec(), ..Self::default() }
     }
@@ -112,7 +110,7 @@ impl Sample {
         &self.key
     }
 
-    /// Adds a member. Returns `false` if it belongs to the next sample, so this one is complete.
+    /// Returns `false` if the member belongs to the next sample, so this one is complete.
     pub fn push(&mut self, member: &Member<'_>) -> bool {
         let Some((key, extension)) = key_of(member.name) else {
             return true;

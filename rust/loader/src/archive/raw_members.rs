@@ -13,7 +13,7 @@ pub struct RawMembers {
 }
 
 impl RawMembers {
-    /// The member with the extension at this place of the list; `None` if the sample does not have it.
+    /// By its extension's place in the list.
     pub fn member(&self, place: usize) -> Option<&[u8]> {
         let place = self.places.get(place)?.clone()?;
         self.bytes.get(place)
@@ -28,7 +28,6 @@ impl RawMembers {
         self.places.clear();
     }
 
-    /// Appends the member with the next extension.
     pub(crate) fn push(&mut self, member: Option<&[u8]>) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(member.unwrap_or_default());

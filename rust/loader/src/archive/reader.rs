@@ -30,7 +30,7 @@ pub struct WantedMembers {
     pub json: bool,
 }
 
-/// The members of a sample that exist and are wanted.
+/// Those that exist and are wanted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Members<'reader> {
     pub image: &'reader [u8],
@@ -60,7 +60,7 @@ impl ShardFile {
     }
 }
 
-/// Local shards that the readers of a run have open, one file per shard: a file per thread would be thousands.
+/// Local shards that the readers of a run have open, one file per shard: one per thread would be thousands.
 #[derive(Debug, Default)]
 pub struct OpenFiles(Mutex<HashMap<u32, Weak<File>>>);
 
@@ -100,8 +100,7 @@ impl Reader {
         }
     }
 
-    /// Reads the members of a sample: the image, the [`WantedMembers`], and the extra members into `raw_members`. Together they may
-    /// have `max_bytes`.
+    /// Reads the image, the [`WantedMembers`], and the extra members into `raw_members`. Together they may have `max_bytes`.
     pub fn read(
         &mut self,
         index: &Index,

@@ -9,7 +9,7 @@ use crate::shards::{BLOCK, Location, Regions};
 
 #[derive(Debug)]
 pub struct Scan {
-    /// The samples. If the shard is damaged, the last region is the damage: reading it returns the error.
+    /// If the shard is damaged, the last region is the damage: reading it returns the error.
     pub regions: Regions,
     pub damage: Option<Damage>,
 }
@@ -56,7 +56,7 @@ pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
             }
         }
     }
-    // The damage gets a region of its own: at least the damaged header.
+    // The damage gets a region of its own: at least the header.
     let end = reader.position() + if damage.is_some() { BLOCK } else { 0 };
     starts.push(block_of(end)?);
     Ok(Scan { regions: Regions::new(starts), damage })

@@ -9,16 +9,15 @@ pub use prolip_image::MAX_PIXELS;
 use prolip_image::{Fit, Form};
 use serde::Deserialize;
 
-/// Largest shuffle window: its permutation is stored as 32-bit indices.
+/// Its permutation is stored as 32-bit indices.
 pub(crate) const MAX_WINDOW: usize = 1 << 31;
 
-/// Longest sequence of patches: their coordinates are 16-bit numbers.
+/// In patches, whose coordinates are 16-bit numbers.
 pub(crate) const MAX_SEQ_LEN: u32 = 32_768;
 
 /// The key of a caption that comes from the member `.txt`, not from the JSON.
 pub const TXT: &str = "txt";
 
-/// Random augmentation of a training image.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
@@ -40,7 +39,7 @@ pub struct CaptionSource {
     pub list_weights_key: Option<String>,
 }
 
-/// One caption slot. Every sample has one caption per slot.
+/// Every sample has one caption per slot.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptionConfig {
@@ -149,7 +148,7 @@ pub enum LastBatch {
     Keep,
 }
 
-/// All settings of a loader except its rank.
+/// Everything but the rank.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderConfig {

@@ -223,13 +223,12 @@ fn share(field: &str, value: f64) -> Result<(), ConfigError> {
     check(holds, field, value, "must be between 0 and 1")
 }
 
-/// Whether something can be drawn by these weights.
 fn are_weights<T: Copy + Into<f64> + std::iter::Sum>(weights: &[T]) -> bool {
     let sum: f64 = weights.iter().copied().sum::<T>().into();
     weights.iter().all(|&weight| weight.into() >= 0.0) && sum > 0.0 && sum.is_finite()
 }
 
-/// Whether the key is a dotted path without empty parts.
+/// Dotted, without empty parts.
 fn is_path(key: &str) -> bool {
     key.split('.').all(|part| !part.is_empty())
 }

@@ -1,5 +1,5 @@
-//! Reads lists of strings and booleans strictly. Otherwise a string would be read as the list of its characters, and any value as a
-//! boolean.
+//! Reads lists of strings and booleans strictly. Otherwise a string would pass for the list of its characters, and any value for
+//! a boolean.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub(super) fn boolean<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Err
     from.deserialize_any(Boolean)
 }
 
-/// Height and width; one number stands for both.
+/// Height and width, or one number for both.
 pub(super) fn sides<'de, D: Deserializer<'de>>(from: D) -> Result<[u32; 2], D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "must be a side, or height and width")]

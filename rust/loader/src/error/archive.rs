@@ -14,7 +14,7 @@ pub enum TarError {
     Compressed(&'static str),
     #[error("the archive is truncated: {what} reaches beyond the file's {size} bytes")]
     Truncated { what: String, size: u64 },
-    /// The file ends after a member, without the block of zeros that ends an archive.
+    /// After a member, without the block of zeros that ends an archive.
     #[error(
         "there is nothing at byte {0}, not even the zeros that end an archive: the file may be cut there \
          (store.require_archive_end = false accepts such files)"

@@ -71,7 +71,7 @@ pub enum Error {
         )
     )]
     Changed { shard: String, index: Option<PathBuf>, what: String },
-    /// It is not the shard that samples were chosen from.
+    /// Not the shard that samples were chosen from.
     #[error("{what}")]
     Chosen { shard: String, what: String },
     #[error(
@@ -95,7 +95,6 @@ impl Error {
         Self::Panicked { stage, message: text.unwrap_or_else(|| "no message".to_owned()) }
     }
 
-    /// The shard that it is about, if it is one.
     pub fn shard(&self) -> Option<&str> {
         match self {
             Self::Open { shard, .. }
@@ -111,7 +110,6 @@ impl Error {
         }
     }
 
-    /// The key of the sample that it is about, if it is one.
     pub fn key(&self) -> Option<&str> {
         match self {
             Self::Tokenize { key, .. } => Some(key),
@@ -119,7 +117,6 @@ impl Error {
         }
     }
 
-    /// The shard and what is wrong with it.
     pub(crate) fn sentence(&self) -> String {
         let shard = self.shard().map_or_else(String::new, |shard| format!("{shard}: "));
         format!("{shard}{self}")

@@ -12,7 +12,6 @@ pub enum JsonError {
     Syntax(#[from] jiter::JiterError),
 }
 
-/// Why a tokenizer cannot be built, or why a batch of captions cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizeError {
     #[error(transparent)]

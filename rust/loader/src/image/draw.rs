@@ -11,7 +11,7 @@ pub fn draw(config: &AugmentConfig, width: u32, height: u32, rng: &mut SampleRng
     AugmentDraw { crop, jitter, gray: rng.chance(config.gray_prob) }
 }
 
-/// As [`draw`], with the ratio of the crop in multiples of the image's own (timm's `RandomResizedCropToSequence`).
+/// As [`draw`], with the crop's ratio in multiples of the image's own (timm's `RandomResizedCropToSequence`).
 pub fn draw_native(
     config: &AugmentConfig,
     width: u32,
@@ -41,8 +41,8 @@ fn draw_jitter(
 
 const ATTEMPTS: usize = 10;
 
-/// Draws a crop: uniform area and log-uniform aspect ratio within the configured limits, at a uniform position. After ten
-/// draws that don't fit, returns the largest centred crop within the limits of the ratio.
+/// Uniform area and log-uniform aspect ratio within the configured limits, at a uniform position. After ten draws that don't fit,
+/// the largest centred crop within the limits of the ratio.
 fn draw_crop(config: &AugmentConfig, width: u32, height: u32, rng: &mut SampleRng) -> CropBox {
     let area = f64::from(width) * f64::from(height);
     let (low, high) = config.crop_ratio;
@@ -64,7 +64,7 @@ fn draw_crop(config: &AugmentConfig, width: u32, height: u32, rng: &mut SampleRn
     } else if ratio > high {
         crop_width = (f64::from(height) * high).round_ties_even() as u32;
     }
-    // Otherwise the crop of an image one pixel wide would round to nothing.
+    // The crop of an image one pixel wide would round to nothing.
     crop_width = crop_width.clamp(1, width.max(1));
     crop_height = crop_height.clamp(1, height.max(1));
     CropBox {

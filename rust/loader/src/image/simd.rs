@@ -14,7 +14,7 @@ pub fn check_level() -> Result<&'static str, ConfigError> {
     }
 }
 
-/// The names that `PROLIP_SIMD` may have on this processor, slowest first.
+/// Values of `PROLIP_SIMD` for this processor, slowest first.
 pub fn level_names() -> Vec<&'static str> {
     simd::runnable().map(simd::Level::name).collect()
 }

@@ -1,4 +1,4 @@
-//! The batches of one rank in order, and the windows of samples that they will need.
+//! The batches of one rank in order, and the windows of samples that they need.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use super::streamed_epoch::StreamedEpoch;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;
 
-/// After this many epochs in a row without a sample, a run over shards of unknown lengths ends.
+/// A run over shards of unknown lengths ends after this many epochs in a row without a sample.
 const EMPTY_EPOCHS: u32 = 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,17 +21,16 @@ pub struct BatchPlan {
     /// Positions of its samples in the rank's part. A padded part continues from its beginning past its end.
     pub positions: Range<u64>,
     pub samples: Vec<SampleId>,
-    /// Sequence length of its images; 0 for square ones.
+    /// 0 for square images.
     pub seq_len: u32,
     /// The shards of its samples' windows: they must be available, and substitutes are drawn from them.
     pub shards: Arc<[NeededShard]>,
-    /// Where a run resumes after this batch.
     pub cursor: Cursor,
     rank: u64,
 }
 
 impl BatchPlan {
-    /// Patches per image, with padding; a square image counts as one.
+    /// With padding; a square image counts as one.
     pub fn row_patches(&self) -> usize {
         self.seq_len.max(1) as usize
     }
@@ -51,7 +50,6 @@ struct Place {
     earlier_legs: Vec<Leg>,
     /// Samples read so far: in the present leg if all lengths are known, otherwise in the epoch.
     position: u64,
-    /// The position at which the present leg began.
     leg_start: u64,
     rank_epoch: Option<RankEpoch>,
     empty_epochs: u32,
@@ -98,7 +96,7 @@ impl Place {
             }
             if self.position == 0 && self.earlier_legs.is_empty() {
                 self.empty_epochs += 1;
-                // An empty part of known length stays empty; parts of unknown length differ between epochs.
+                // An empty part of known length stays empty; one of unknown length differs between epochs.
                 if !self.settings.streamed || self.empty_epochs == EMPTY_EPOCHS {
                     return Ok(false);
                 }
@@ -125,7 +123,7 @@ impl BatchPlans {
         }
     }
 
-    /// Where the next batch begins: its epoch, and the position in it.
+    /// The epoch, and the position in it.
     pub(crate) fn place(&self) -> (u64, u64) {
         (self.0.epoch, self.0.position)
     }
@@ -179,7 +177,6 @@ impl BatchPlans {
 #[derive(Debug)]
 pub struct UpcomingWindows(Place);
 
-/// A window that a run will read.
 #[derive(Debug)]
 pub struct UpcomingWindow {
     pub epoch: u64,
@@ -205,7 +202,7 @@ impl UpcomingWindows {
     }
 }
 
-/// The shards of both lists without repeats, in order of first use.
+/// Without repeats, in order of first use.
 fn union(first: &[NeededShard], second: &[NeededShard]) -> Arc<[NeededShard]> {
     let known: HashSet<u32> = first.iter().map(|needed| needed.shard).collect();
     let new = second.iter().filter(|needed| !known.contains(&needed.shard));

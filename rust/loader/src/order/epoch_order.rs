@@ -23,7 +23,7 @@ pub struct Window {
     pub rank: u64,
     pub positions: Range<u64>,
     pub samples: Vec<SampleId>,
-    /// The shards that its samples are in. Empty for windows of earlier legs.
+    /// Those of its samples. Empty for windows of earlier legs.
     pub shards: Arc<[NeededShard]>,
 }
 
@@ -46,7 +46,7 @@ pub struct EpochOrder {
     epoch: u64,
     window: u64,
     list: ShardList,
-    /// The legs in order, the present one last.
+    /// The present one last.
     levels: Vec<Level>,
 }
 
@@ -181,7 +181,7 @@ pub fn bounds(window: u64, mut cut: SampleRng, position: u64) -> (Range<u64>, u6
 fn distinct_shards(samples: &[SampleId], counts: &[u32]) -> Arc<[NeededShard]> {
     let (mut known, mut shards, mut last) = (HashSet::new(), Vec::new(), None);
     for &SampleId { shard, .. } in samples {
-        // Usually the same shard as the sample before.
+        // Usually the shard of the sample before.
         if last != Some(shard) && known.insert(shard) {
             let samples = counts[shard as usize];
             shards.push(NeededShard { shard, samples });

@@ -3,13 +3,11 @@
 //! An epoch is a list of samples ([`shard_list`]): all shards in shuffled order, or shards drawn with replacement
 //! ([`shard_sampler`]). Each rank reads one contiguous part of the list ([`partition`]), and shuffles it in windows
 //! ([`epoch_order`]). The permutation of a window depends only on (seed, epoch, leg, rank, window), so only the windows around a
-//! batch are computed. A [`Cursor`] says where a run stands: the epoch and its legs.
+//! batch are computed. If some lengths are unknown at the beginning, a rank learns those of its own shards as it reads them
+//! ([`streamed_epoch`]).
 //!
-//! If some shard lengths are unknown at the beginning, a rank reads its own shards one after the other and learns
-//! their lengths on the way ([`streamed_epoch`]).
-//!
-//! A leg is the part of a run with one number of ranks and one batch size. When either changes within an epoch, the
-//! samples that all parts have left form a new list, and the new ranks divide it in the same way.
+//! A leg is the part of a run with one number of ranks and one batch size. When either changes within an epoch, what all parts
+//! have left is a new list, which the new ranks divide in the same way. A [`Cursor`] has the epoch and its legs.
 //!
 //! For native images the batch size is one sample. Each step draws a sequence length and takes as many samples as the budget of
 //! patches allows ([`steps`]).

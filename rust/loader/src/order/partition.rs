@@ -1,11 +1,10 @@
-//! Divides a list of samples among ranks and into steps. Only lengths are needed.
+//! Divides a list of samples among ranks and into steps, by its length.
 
 use std::ops::Range;
 
 use crate::config::LastBatch;
 
-/// How a list of samples is divided among ranks. Rank r reads positions ⌊total·r/ranks⌋ to ⌊total·(r+1)/ranks⌋, so
-/// the parts differ by at most one sample.
+/// Rank r reads positions ⌊total·r/ranks⌋ to ⌊total·(r+1)/ranks⌋, so parts differ by at most one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
     pub total: u64,
@@ -65,7 +64,7 @@ impl Partition {
     }
 }
 
-/// The samples that the parts have left, one part after the other in rank order.
+/// The samples that the parts have left, in rank order.
 #[derive(Debug, Clone, Copy)]
 pub struct Remainder {
     partition: Partition,
@@ -77,15 +76,14 @@ impl Remainder {
         self.start(self.partition.world_size)
     }
 
-    /// Position of the first sample that a rank left.
+    /// The first sample that a rank left.
     fn start(&self, rank: u64) -> u64 {
         self.used.map_or(0, |used| self.partition.cut(rank) - rank * used)
     }
 
-    /// The rank that left the sample at a position, and the places in that rank's part from this sample to the end.
+    /// The rank that left the sample at a position, and that rank's part from this sample to the end.
     pub fn locate(&self, position: u64) -> (u64, Range<u64>) {
-        // Finds the last rank that begins at or before the position. A rank that left nothing begins where the next
-        // one does.
+        // The last rank that begins at or before the position. One that left nothing begins where the next one does.
         let (mut rank, mut beyond) = (0, self.partition.world_size);
         while beyond - rank > 1 {
             let middle = rank + (beyond - rank) / 2;

@@ -11,11 +11,10 @@ use crate::config::LastBatch;
 #[derive(Debug)]
 pub enum RankEpoch {
     Known(KnownEpoch),
-    /// Shard lengths become known on the way.
+    /// Lengths become known on the way.
     Streamed(StreamedEpoch),
 }
 
-/// A rank's part of a list whose length is known.
 #[derive(Debug)]
 pub struct KnownEpoch {
     order: EpochOrder,

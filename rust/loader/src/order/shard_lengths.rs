@@ -19,7 +19,7 @@ pub trait ShardLengths {
     /// The length of a shard that was [`UNKNOWN_LENGTH`]; `None` until the shard has been downloaded.
     fn lookup(&self, shard: u32) -> Option<Result<u32, Error>>;
 
-    /// The length of a shard; `None` until it is known.
+    /// `None` until it is known.
     fn samples(&self, shard: u32) -> Option<Result<u32, Error>> {
         match self.counts()[shard as usize] {
             UNKNOWN_LENGTH => self.lookup(shard),
@@ -42,6 +42,5 @@ impl ShardLengths for Vec<u32> {
 pub enum Blocked {
     /// The length of this shard is not known yet.
     Waiting(u32),
-    /// The length of a shard cannot be read.
     Failed(Error),
 }

@@ -37,7 +37,7 @@ impl ShardSampler {
         shards[rng.below(u32::try_from(shards.len()).unwrap_or(u32::MAX)) as usize]
     }
 
-    /// Mean number of samples in a drawn shard. `counts` are the lengths of the shards.
+    /// In a drawn shard. `counts` are the lengths of the shards.
     pub fn mean_samples(&self, counts: &[u32]) -> f64 {
         let of_source = |source: &WeightedShards| -> f64 {
             let samples = source.shards.iter().map(|&shard| counts[shard as usize]);

@@ -18,11 +18,11 @@ pub struct OrderSettings {
     pub rank: u64,
     pub world_size: u64,
     pub last_batch: LastBatch,
-    /// Number of epochs; `None` for no end.
+    /// `None` for no end.
     pub num_epochs: Option<u64>,
     pub streamed: bool,
     pub num_samples: Option<u64>,
-    /// Draws shards with replacement; `None` if an epoch reads each shard once.
+    /// `None` if an epoch reads each shard once.
     pub sampler: Option<Arc<ShardSampler>>,
 }
 
@@ -31,8 +31,8 @@ impl OrderSettings {
         Partition { total, world_size: self.world_size, batch_size: self.batch_size }
     }
 
-    /// The sequence length of the next step, 0 for square images, and the samples of a rank. It depends only on the number of
-    /// samples that all ranks have read in this epoch, so any number of ranks takes the same steps.
+    /// The sequence length of the next step, 0 for square images, and the samples of a rank. Both depend only on how many samples
+    /// all ranks have read in this epoch, so any number of ranks takes the same steps.
     pub fn step(&self, samples_read: u64) -> (u32, u64) {
         let Some(native) = &self.native else { return (0, self.batch_size) };
         let (lengths, probs) = (&native.seq_lens, &native.seq_len_probs);

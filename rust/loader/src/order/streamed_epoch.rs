@@ -21,7 +21,7 @@ const EMPTY_DRAWS: usize = 64;
 
 #[derive(Debug)]
 enum Pieces {
-    /// A part of the list: from a fraction of the first shard to a fraction of the last.
+    /// From a fraction of the first shard to a fraction of the last.
     Part {
         shards: Vec<u32>,
         first: u64,
@@ -43,9 +43,9 @@ pub struct StreamedEpoch {
     /// Empty pieces at the end of `known`, and how many are allowed.
     empty: usize,
     max_empty: usize,
-    /// This rank's share of the epoch in samples. No window crosses its end.
+    /// In samples. No window crosses its end.
     share: u64,
-    /// Samples that the rank reads; `None` if it reads whatever its shards hold.
+    /// Samples to read; `None` for whatever the rank's shards hold.
     limit: Option<u64>,
     /// Where the shards turned out to end.
     end: Option<u64>,
@@ -97,7 +97,7 @@ impl StreamedEpoch {
         self.end.is_some() || needed.is_some_and(|needed| total >= needed)
     }
 
-    /// The shard of a piece; `None` after the last.
+    /// `None` after the last.
     pub fn shard(&self, piece: usize) -> Option<u32> {
         match &self.pieces {
             Pieces::Part { shards, once, .. } if *once => shards.get(piece).copied(),

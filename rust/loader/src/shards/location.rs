@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Location {
     File(PathBuf),
-    /// `http://`, `https://`, `s3://`, `gs://`, `az://` or `hf://`. Other schemes are refused when it is used.
+    /// `http://`, `https://`, `s3://`, `gs://`, `az://` or `hf://`. Others are refused when it is used.
     Url(String),
-    /// The shell command of `pipe:COMMAND`, whose output is the shard.
+    /// Of `pipe:COMMAND`: its output is the shard.
     Pipe(String),
 }
 
@@ -31,7 +31,7 @@ impl Location {
         if is_url { Self::Url(name.to_owned()) } else { Self::File(name.into()) }
     }
 
-    /// From the end of the name. `None` for a plain shard and for a command.
+    /// By the end of the name. `None` for a plain shard and for a command.
     pub fn compression(&self) -> Option<Compression> {
         let name = match self {
             Self::File(path) => path.to_str()?,
@@ -54,7 +54,7 @@ impl Location {
         }
     }
 
-    /// The location as stored and shown: without passwords and signatures.
+    /// As stored and shown: without passwords and signatures.
     pub fn without_secrets(&self) -> String {
         match self {
             Self::Url(url) => shown(url),
@@ -62,7 +62,7 @@ impl Location {
         }
     }
 
-    /// The path of a plain local file. `None` for everything that must be fetched or unpacked.
+    /// `None` for what must be fetched or unpacked.
     pub fn plain_file(&self) -> Option<&Path> {
         match self {
             Self::File(path) if self.compression().is_none() => Some(path),
@@ -82,7 +82,7 @@ pub(crate) fn before_query(url: &str) -> &str {
     &url[..url.find(['?', '#']).unwrap_or(url.len())]
 }
 
-/// An address for messages: without user and password, and without query and fragment, which may be a signature.
+/// For messages: without user and password, and without query and fragment, which may be a signature.
 pub fn shown(url: &str) -> String {
     let plain = before_query(url);
     let more = if plain == url { "" } else { "?…" };
@@ -94,7 +94,7 @@ pub fn shown(url: &str) -> String {
     format!("{scheme}://{}{more}", &rest[host_start..])
 }
 
-/// The text, with every address in it as [`shown`].
+/// Every address in the text becomes [`shown`].
 pub(crate) fn without_secrets(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

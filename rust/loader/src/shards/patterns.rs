@@ -9,13 +9,12 @@ use crate::config::OnMissingShard;
 use crate::error::ConfigError;
 
 const FIELD: &str = "shards";
-/// Of one pattern: more shards than any data set has, and few enough for memory.
+/// Of one pattern: more than any data set has, and few enough for memory.
 const MAX_NAMES: usize = 10_000_000;
 
-/// Expands the patterns in order. Names from a glob are sorted.
-///
-/// A pattern is a path, a brace pattern (`{000..012}`, `{a,b}`, nested), a glob, both, an address, `pipe:COMMAND`, or a
-/// list. A list is `@FILE` or a path that ends in `.txt`: a text file with one pattern per line, relative to its folder.
+/// Expands the patterns in order. Names from a glob are sorted. A pattern is a path, a brace pattern (`{000..012}`, `{a,b}`,
+/// nested), a glob, both, an address, `pipe:COMMAND`, or a list: `@FILE`, or a path that ends in `.txt`. A list is a text file
+/// with one pattern per line, relative to its folder.
 pub fn expand(patterns: &[String], missing: OnMissingShard) -> Result<Vec<Location>, ConfigError> {
     let mut shards = Vec::new();
     for pattern in patterns {
@@ -79,7 +78,7 @@ fn expand_pattern(
         } else if name.contains(['*', '?', '[']) {
             expand_glob(&path, pattern, shards)?;
         } else if missing == OnMissingShard::Skip {
-            // It is left out later, when it cannot be opened.
+            // Left out later, when it cannot be opened.
             shards.push(Location::File(path));
         } else {
             let shown = path.display();
@@ -185,7 +184,7 @@ fn matching_brace(pattern: &str, open: usize) -> Option<usize> {
     None
 }
 
-/// Splits at the commas outside inner braces.
+/// At the commas outside inner braces.
 fn split_alternatives(inside: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut start) = (Vec::new(), 0usize, 0);
     for (index, byte) in inside.bytes().enumerate() {
@@ -210,7 +209,7 @@ struct Range {
     width: usize,
 }
 
-/// Expands `a..b` or `a..b..step`. If `a` or `b` has a leading zero, all numbers are padded to the wider of the two.
+/// `a..b` or `a..b..step`. If `a` or `b` has a leading zero, all numbers are padded to the wider of the two.
 fn parse_range(inside: &str) -> Option<Range> {
     let mut parts = inside.split("..");
     let (first, last, step) = (parts.next()?, parts.next()?, parts.next());

@@ -1,6 +1,6 @@
-//! Where the samples of a shard are. Only their offsets are stored, four bytes per sample, so that a billion samples fit in memory.
-//! A region starts at the header of the sample's first member and ends where the next one starts. Key and members are read again,
-//! from the region's headers, with the sample.
+//! Where the samples of a shard are. Only offsets are stored, four bytes per sample, so that a billion samples fit in memory. A
+//! region goes from the header of the sample's first member to the next region. Key and members are read again from it, with the
+//! sample.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 /// Bytes of a tar block. Headers and data start at multiples of it.
 pub const BLOCK: u64 = 512;
-/// The number of samples of a shard that has not been fetched.
+/// Of a shard that has not been fetched.
 pub const UNKNOWN_LENGTH: u32 = u32::MAX;
 
-/// The start of each sample and the end of the last one, in blocks of 512 bytes.
+/// Where each sample starts and the last one ends, in blocks of 512 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Regions {
     places: Box<[u32]>,
-    /// Rows of the samples that are read; `None` for all.
+    /// Those that are read; `None` for all.
     rows: Option<Arc<[u32]>>,
 }
 
@@ -24,12 +24,12 @@ pub struct Regions {
 pub struct Chosen {
     /// The shard's [`Fingerprint`] when they were chosen; empty if unknown.
     pub stamp: String,
-    /// Their places in the shard, ascending. A sample that an epoch reads several times is there as often.
+    /// Ascending. A sample that an epoch reads several times is there as often.
     pub rows: Arc<[u32]>,
 }
 
 impl Chosen {
-    /// Says if the shard is not the one that they were chosen from.
+    /// An error if the shard is not the one that they were chosen from.
     pub fn check(&self, now: Fingerprint) -> Result<(), String> {
         let (stamp, last, found) =
             (&self.stamp, self.rows.last().map_or(0, |&row| row), now.to_string());
@@ -62,7 +62,7 @@ impl Regions {
         Self { places: places.into(), rows: None }
     }
 
-    /// The regions of the chosen samples alone; of all, if nothing was chosen.
+    /// Of the chosen samples alone; of all, if nothing was chosen.
     pub fn of(self, chosen: Option<&Chosen>) -> Self {
         Self { rows: chosen.map(|chosen| Arc::clone(&chosen.rows)), ..self }
     }
@@ -86,7 +86,7 @@ impl Regions {
         Some(u64::from(*start) * BLOCK..u64::from(*end) * BLOCK)
     }
 
-    /// The number of samples and a checksum of where they are: the same for every copy of a shard, packed or not.
+    /// The same for every copy of a shard, packed or not.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut bytes = Vec::new();
         self.encode(&mut bytes);
@@ -98,7 +98,7 @@ impl Regions {
         self.places.last().map_or(0, |&end| u64::from(end) * BLOCK)
     }
 
-    /// Appends the encoded regions: the differences of the numbers as varints.
+    /// The differences of the numbers as varints.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut before = 0;
         for &place in &self.places {
@@ -109,7 +109,7 @@ impl Regions {
 
     /// `None` if [`Self::encode`] did not write these bytes.
     pub fn decode(bytes: &[u8], count: u32) -> Option<Self> {
-        // Each number takes at least one byte, so a wrong count allocates at most four times the bytes present.
+        // Each number takes at least one byte, so a wrong count allocates at most four times the input.
         if count as usize >= bytes.len() {
             return None;
         }
@@ -132,7 +132,7 @@ impl Regions {
     }
 }
 
-/// Appends a number with seven bits per byte, lowest first.
+/// With seven bits per byte, lowest first.
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);

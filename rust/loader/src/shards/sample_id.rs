@@ -9,7 +9,7 @@ pub struct SampleId {
 }
 
 impl SampleId {
-    /// The number that keys the sample's random draws.
+    /// Keys the sample's random draws.
     pub fn key(self) -> u64 {
         u64::from(self.shard) << 32 | u64::from(self.sample)
     }

@@ -20,13 +20,13 @@ pub struct Stamp {
 pub enum Version {
     #[default]
     Unknown,
-    /// Modification time of a file, in nanoseconds since 1970.
+    /// Of a file, in nanoseconds since 1970.
     Modified(i64),
     ETag(Box<str>),
 }
 
 impl Stamp {
-    /// The stamp of a local file. For a remote shard, an empty stamp.
+    /// Empty for a remote shard.
     pub fn of(location: &Location) -> Result<Self, Error> {
         let Location::File(path) = location else {
             return Ok(Self::default());
@@ -36,7 +36,7 @@ impl Stamp {
         Ok(Self::of_file(&metadata))
     }
 
-    /// Opens a file, and takes its stamp before anything is read, so that a change during reading is noticed.
+    /// The stamp is taken before anything is read, so that a change during reading is noticed.
     pub(crate) fn open(path: &Path) -> io::Result<(File, Self)> {
         let file = File::open(path)?;
         let stamp = Self::of_file(&file.metadata()?);
@@ -64,7 +64,7 @@ impl Stamp {
     }
 }
 
-/// Nanoseconds since 1970; before it, negative.
+/// Since 1970; before it, negative.
 fn nanoseconds(time: SystemTime) -> i64 {
     let limited = |nanoseconds| i64::try_from(nanoseconds).unwrap_or(i64::MAX);
     match time.duration_since(SystemTime::UNIX_EPOCH) {
@@ -77,7 +77,7 @@ fn nanoseconds(time: SystemTime) -> i64 {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     pub etag: Option<String>,
-    /// The server's `Last-Modified`, as text.
+    /// As the server's text.
     pub modified: Option<String>,
     pub size: Option<u64>,
 }

@@ -8,10 +8,10 @@ use crate::rng::SampleRng;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Padding {
     pub id: i32,
-    /// Whether padding comes before the text instead of after it.
+    /// Padding comes before the text.
     pub left: bool,
-    /// Whether text may contain the padding id, as with CLIP's `!`. Then only the run at the padded end is padding. Otherwise
-    /// the id is padding everywhere, as in the official code.
+    /// Text may contain the padding id, as with CLIP's `!`. Then only the run at the padded end is padding; otherwise the id is,
+    /// everywhere, as in the official code.
     pub in_text: bool,
 }
 
@@ -39,9 +39,8 @@ pub fn mask_text(ids: &mut [i32], padding: Padding, config: &MaskConfig, rng: &m
     }
 }
 
-/// Replaces a token by `mask_id` if its draw, a number in [0, 1), is below `prob`. Padding is left alone.
-///
-/// `draw` is called with the index of each token, from first to last, but not for padding.
+/// Replaces each token by `mask_id` if its draw, a number in [0, 1), is below `prob`. `draw` gets the index of each token, from
+/// first to last. Padding is left alone.
 pub fn mask_tokens(
     ids: &mut [i32],
     padding: Padding,
@@ -56,9 +55,8 @@ pub fn mask_tokens(
     }
 }
 
-/// Removes each token with probability `prob`. The others move together, and padding fills the rest.
-///
-/// If all tokens would be removed, one stays, drawn uniformly: a row of padding alone says nothing.
+/// Removes each token with probability `prob`. The others move together, and padding fills the rest. One token always stays,
+/// drawn uniformly: a row of padding alone says nothing.
 pub fn remove_tokens(ids: &mut [i32], padding: Padding, prob: f64, rng: &mut SampleRng) {
     let (mut tokens, mut kept) = (0u32, 0);
     let mut survivor = padding.id;
@@ -68,7 +66,7 @@ pub fn remove_tokens(ids: &mut [i32], padding: Padding, prob: f64, rng: &mut Sam
             continue;
         }
         tokens += 1;
-        // The token that stays if all others go. The n-th token replaces the earlier choice with probability 1/n.
+        // The one that stays if all others go. The n-th token replaces the earlier choice with probability 1/n.
         if rng.below(tokens) == 0 {
             survivor = id;
         }
@@ -87,7 +85,7 @@ pub fn remove_tokens(ids: &mut [i32], padding: Padding, prob: f64, rng: &mut Sam
     }
 }
 
-/// Draws `out.len()` of `num_patches` indices, in ascending order. Every set is equally likely.
+/// Draws `out.len()` of `num_patches` indices, ascending. Every set is equally likely.
 pub fn draw_patches(num_patches: usize, out: &mut [i64], rng: &mut SampleRng) {
     // Selection sampling: take an index with probability (indices still needed) / (indices left).
     let mut place = 0;

@@ -15,7 +15,6 @@ use crate::os::{read_exact_at, usual_permissions};
 use crate::remote::Fetcher;
 use crate::shards::{Fingerprint, Location, Regions};
 
-/// An open index file whose table has been read.
 #[derive(Debug)]
 pub struct IndexFile {
     path: PathBuf,
@@ -188,7 +187,7 @@ pub fn write_index(
     Ok(summary)
 }
 
-/// Reads the headers of all shards again, and returns one sentence per difference.
+/// Reads the headers again, and returns one sentence per difference.
 pub fn check_index(
     shards: &[Location],
     index: &Path,

@@ -15,7 +15,7 @@ use crate::shards::{Stamp, Version, put_varint};
 pub const HEAD: usize = 44;
 const MAGIC: &[u8; 8] = b"PROLIPIX";
 const VERSION: u32 = 1;
-/// Maximum length of a location or an ETag in bytes.
+/// Length of a location or an ETag in bytes.
 const MAX_TEXT: u64 = 1 << 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Head {
 }
 
 impl Entry {
-    /// Appends the entry. Its offset is not stored: it follows from the entries before.
+    /// Its offset is not stored: it follows from the entries before.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_text(out, &self.location);
         put_varint(out, u64::from(self.count));
@@ -96,8 +96,8 @@ impl Entry {
     }
 }
 
-/// Parses a table; returns its entries and where the regions of the last one end. The bytes are untrusted: no claimed size
-/// allocates more than the input.
+/// Returns the entries of a table and where the regions of the last one end. The bytes are untrusted: no claimed size allocates
+/// more than the input.
 pub fn parse_table(bytes: &[u8]) -> Result<(Vec<Entry>, u64), IndexError> {
     let mut rest = Bytes(bytes);
     let mut entries = Vec::new();

@@ -24,7 +24,7 @@ use crate::shards::{Chosen, Fingerprint, Location, Regions, Stamp, UNKNOWN_LENGT
 #[derive(Debug)]
 pub struct Shard {
     pub location: Location,
-    /// Identifies the version of the shard that was indexed; `None` if it was not indexed.
+    /// Of the shard that was indexed; `None` if it was not.
     pub stamp: Option<Stamp>,
     place: RegionsAt,
     /// Unknown until its headers have been read.
@@ -40,7 +40,7 @@ impl Shard {
         self.chosen.as_ref().map_or(Ok(()), |chosen| chosen.check(now))
     }
 
-    /// Number of samples that are read, or [`UNKNOWN_LENGTH`].
+    /// Samples that are read, or [`UNKNOWN_LENGTH`].
     fn len(&self) -> u32 {
         let all = self.fingerprint.get().map_or(UNKNOWN_LENGTH, |now| now.samples);
         self.chosen.as_ref().map_or(all, |chosen| chosen.rows.len() as u32)
@@ -58,7 +58,6 @@ enum RegionsAt {
 /// Stamp and fingerprint of a shard, if known, its regions, and a sentence about damage.
 type Examined = (Option<(Stamp, Fingerprint)>, RegionsAt, Option<String>);
 
-/// All samples of a list of shards.
 #[derive(Debug, Default)]
 pub struct Index {
     shards: Vec<Shard>,
@@ -73,7 +72,6 @@ pub struct OpenOptions<'loader> {
     pub missing: OnMissingShard,
     /// At least 1.
     pub threads: usize,
-    /// How remote and compressed shards are read.
     pub store: &'loader StoreConfig,
     pub cancelled: &'loader AtomicBool,
     /// What is read of each shard; empty for everything.
@@ -81,7 +79,7 @@ pub struct OpenOptions<'loader> {
 }
 
 impl Index {
-    /// Reads the headers of all local shards. Other shards have unknown lengths until they are downloaded.
+    /// Reads the headers of local shards. Others have unknown lengths until they are downloaded.
     pub fn scan(shards: &[Location], options: OpenOptions<'_>) -> Result<Self, Error> {
         let scanner = Scanner::new(options.store, options.cancelled);
         Self::open(shards, options, |number| {
@@ -130,7 +128,7 @@ impl Index {
         Ok(index)
     }
 
-    /// Examines every shard in parallel. One that cannot be used is an error or is skipped.
+    /// In parallel. A shard that cannot be used is an error or is skipped.
     fn open(
         shards: &[Location],
         options: OpenOptions<'_>,
@@ -170,7 +168,7 @@ impl Index {
         Ok(index)
     }
 
-    /// Number of samples in the shards of known length.
+    /// In the shards of known length.
     pub fn num_samples(&self) -> u64 {
         let known = self.counts.iter().filter(|&&count| count != UNKNOWN_LENGTH);
         known.map(|&count| u64::from(count)).sum()
@@ -189,12 +187,11 @@ impl Index {
         &self.shards
     }
 
-    /// One sentence per skipped shard and per damaged shard.
+    /// One sentence per skipped or damaged shard.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Where the samples that are read of a shard are.
     pub fn regions(&self, shard: u32) -> Result<Arc<Regions>, IndexError> {
         let shard = &self.shards[shard as usize];
         match (&shard.place, &self.file) {

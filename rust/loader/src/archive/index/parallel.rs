@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use crate::error::Error;
 
 struct Results<T, S> {
-    /// Results that wait for an earlier one.
     early: BTreeMap<usize, T>,
     taken: usize,
     take: S,

@@ -11,7 +11,7 @@ use crate::error::{Error, FetchError};
 use crate::remote::Fetcher;
 use crate::shards::{Location, Stamp};
 
-/// Reads headers. A shard that is not a plain local file is downloaded first, one per thread.
+/// A shard that is not a plain local file is downloaded first, one per thread.
 #[derive(Debug)]
 pub(super) struct Scanner<'opening> {
     config: &'opening StoreConfig,

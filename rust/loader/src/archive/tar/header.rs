@@ -13,7 +13,7 @@ pub(super) struct Header<'block> {
 }
 
 impl<'block> Header<'block> {
-    /// Checks a block. `first` says whether it is the first block of the archive.
+    /// `first` says whether it is the first block of the archive.
     pub fn new(block: &'block [u8; BLOCK as usize], first: bool) -> Result<Self, TarError> {
         check_sum(block, first).map_err(|error| match error {
             TarError::Checksum { .. } | TarError::Header(_) if first => {
@@ -24,7 +24,7 @@ impl<'block> Header<'block> {
         Ok(Self { block, kind: block[156], size: number(&block[124..136])? })
     }
 
-    /// Whether this is a regular or contiguous file. In very old archives a slash at the end of the name marks a directory.
+    /// A regular or contiguous file. In very old archives a slash at the end of the name marks a directory.
     pub fn is_member(&self) -> bool {
         match self.kind {
             0 => !text(&self.block[..100]).ends_with('/'),
@@ -33,8 +33,7 @@ impl<'block> Header<'block> {
         }
     }
 
-    /// Whether data follow the header. Links, devices and directories have none, whatever their size field says, as
-    /// in tarfile.
+    /// Links, devices and directories have none, whatever their size field says, as in tarfile.
     pub fn has_data(&self) -> bool {
         match self.kind {
             0 => self.is_member(),
@@ -57,7 +56,6 @@ impl<'block> Header<'block> {
     }
 }
 
-/// What PAX records say about the next member.
 #[derive(Debug, Default)]
 pub(super) struct Records<'bytes> {
     pub path: Option<Cow<'bytes, str>>,
@@ -103,7 +101,7 @@ fn check_sum(block: &[u8; BLOCK as usize], first: bool) -> Result<(), TarError> 
         }
     }
     let expected = number(&block[148..156])?;
-    // The checksum field itself counts as spaces.
+    // The checksum itself counts as spaces.
     let rest = block[..148].iter().chain(&block[156..]);
     let found = 256 + rest.map(|&byte| u64::from(byte)).sum::<u64>();
     if expected == found {
@@ -112,11 +110,11 @@ fn check_sum(block: &[u8; BLOCK as usize], first: bool) -> Result<(), TarError> 
     Err(TarError::Checksum { found, expected })
 }
 
-/// Parses a number: octal, or base 256 if the first bit is set.
+/// Octal, or base 256 if the first bit is set.
 fn number(field: &[u8]) -> Result<u64, TarError> {
     const DAMAGED: TarError = TarError::Header("a number is not one");
     if field.first().is_some_and(|first| first & 0x80 != 0) {
-        // The first byte is only the marker. A number of more than 64 bits, or a negative one, cannot be a size.
+        // The first byte is only the marker. A size is not negative and has at most 64 bits.
         if field[0] != 0x80 {
             return Err(DAMAGED);
         }
@@ -135,7 +133,7 @@ fn parse<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The text up to the first zero. Bytes that are not UTF-8 are escaped as `\xe9`, so different names stay different.
+/// Up to the first zero. Bytes that are not UTF-8 are escaped as `\xe9`, so different names stay different.
 pub(super) fn text(field: &[u8]) -> Cow<'_, str> {
     let bytes = before_zero(field);
     if let Ok(text) = std::str::from_utf8(bytes) {

@@ -1,8 +1,7 @@
 //! Finds the members of a tar archive. Only headers are read.
 //!
-//! Supported: ustar, GNU long names, PAX `path` and `size`, sizes in base 256. Everything but regular files is
-//! skipped. An archive ends at a block of zeros; anything after it is ignored. [`TarReader::has_end`] says whether there was
-//! such a block.
+//! Supported: ustar, GNU long names, PAX `path` and `size`, sizes in base 256. Everything but regular files is skipped. An
+//! archive ends at a block of zeros ([`TarReader::has_end`]); anything after it is ignored.
 
 mod header;
 mod source;
@@ -13,24 +12,23 @@ pub use source::{FileSource, Part, Source};
 use crate::error::TarError;
 use crate::shards::BLOCK;
 
-/// Of a long name or PAX records in bytes. Names are short, and a damaged size must not allocate much.
+/// Of a long name or PAX records, in bytes. A damaged size must not allocate much.
 const MAX_EXTENSION: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member<'name> {
     pub name: &'name str,
-    /// Offset of its first header. With a long name, this is the header of the long name.
+    /// Offset of its first header, which may be that of its long name.
     pub header: u64,
     pub offset: u64,
     pub size: u64,
 }
 
-/// What is wrong with an archive, and where.
 #[derive(Debug)]
 pub struct Damage {
     /// Offset of the first header of the member that cannot be read.
     pub header: u64,
-    /// Offset of the damaged header: the same, or a later one if the member has a long name.
+    /// Offset of the damaged header: the same, or a later one after a long name.
     pub at: u64,
     pub error: TarError,
 }
@@ -63,9 +61,9 @@ enum Step {
         offset: u64,
         size: u64,
     },
-    /// An extension header, which applies to the next header.
+    /// It applies to the next header.
     Extension,
-    /// Not a regular file. It is skipped with its extensions.
+    /// Not a regular file: skipped with its extensions.
     Skipped,
 }
 
@@ -75,12 +73,12 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
         Self { source, scratch, next: start, has_end: false }
     }
 
-    /// Offset of the next header; after the last member, where the archive ends.
+    /// Offset of the next header, or of the archive's end.
     pub fn position(&self) -> u64 {
         self.next
     }
 
-    /// Whether a block of zeros has been read. After the last member, `false` means that the source just ends there.
+    /// Whether a block of zeros was read. After the last member, `false` means that the source just ends there.
     pub fn has_end(&self) -> bool {
         self.has_end
     }
@@ -180,7 +178,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
         Ok(())
     }
 
-    /// Skips `size` bytes of data to the next header. `what` names the data in the error; it is empty for a member.
+    /// To the next header. `what` names the data in the error; it is empty for a member.
     fn skip_data(&mut self, data: u64, size: u64, what: &str) -> Result<(), TarError> {
         // The padding after the last member may be missing, as tarfile allows.
         let next = data.checked_add(size).and_then(|end| {

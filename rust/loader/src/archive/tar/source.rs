@@ -5,27 +5,26 @@ use std::io;
 
 use crate::os::read_exact_at;
 
-/// Bytes read from a file at once: enough for several small members, and not much waste between large ones.
+/// Enough for several small members, and not much waste between large ones.
 const WINDOW: usize = 16 * 1024;
 
-/// The bytes of an archive by offset. A reader asks for headers and extensions in rising order.
+/// A reader asks for headers and extensions in rising order.
 pub trait Source {
-    /// Fills `into` with the bytes at `offset`. Returns fewer only at the end of the archive.
+    /// Fills `into` from `offset` on. Returns fewer bytes only at the end of the archive.
     fn read_at(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Offset after the last byte that can be read.
     fn end(&self) -> u64;
 
     /// Of the whole archive, in bytes.
     fn size(&self) -> u64;
 }
 
-/// A file. Headers are read through a buffer.
+/// Headers are read through a buffer.
 #[derive(Debug)]
 pub struct FileSource<'file> {
     file: &'file File,
     size: u64,
-    /// Offset after the last byte that the reader may use.
+    /// Offset after the last byte that may be used.
     end: u64,
     window: Vec<u8>,
     start: u64,
@@ -37,7 +36,6 @@ impl<'file> FileSource<'file> {
         Ok(Self { file, size, end: size, window: Vec::new(), start: 0 })
     }
 
-    /// The file up to `end`.
     pub fn until(file: &'file File, end: u64) -> io::Result<Self> {
         let whole = Self::new(file)?;
         Ok(Self { end: whole.size.min(end), ..whole })
@@ -85,7 +83,7 @@ impl Source for FileSource<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'bytes> {
     pub bytes: &'bytes [u8],
-    /// Offset of the first byte in the archive.
+    /// Its offset in the archive.
     pub start: u64,
     /// Of the whole archive, in bytes.
     pub size: u64,

@@ -14,7 +14,7 @@ use crate::error::JsonError;
 pub struct JsonText<'t>(Cow<'t, str>);
 
 impl<'t> JsonText<'t> {
-    /// Checks the bytes. White space around the value and a byte order mark are allowed.
+    /// White space around the value and a byte order mark are allowed.
     pub fn parse(bytes: &'t [u8]) -> Result<Self, JsonError> {
         let text = std::str::from_utf8(bytes)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -31,7 +31,7 @@ impl<'t> JsonText<'t> {
     }
 }
 
-/// A JSON value: a part of a checked text.
+/// A part of a checked text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Json<'t> {
     text: &'t str,
@@ -144,7 +144,6 @@ fn replace_lone_surrogates(text: &str) -> String {
     repaired
 }
 
-/// The UTF-16 unit of the `\uXXXX` at the start of `text`.
 fn utf16_unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()

@@ -7,18 +7,18 @@ use ahash::RandomState;
 
 use super::TokenizeError;
 
-/// Merges in CLIP's vocabulary of 49,408. The published file contains more, which CLIP does not use.
+/// In CLIP's vocabulary of 49,408. The published file has more, which CLIP does not use.
 const MAX_MERGES: usize = 49_152 - 256 - 2;
 
-/// The ids start with those of single bytes, and of bytes at the end of a word. The merges follow.
+/// The ids of single bytes come first, then those of bytes at the end of a word, then the merges.
 const BYTE_IDS: usize = 256;
 
-/// Marks the last symbol of a word in the vocabulary's text.
+/// Marks the end of a word in the vocabulary's text.
 const WORD_END: &str = "</w>";
 
 const NONE: u32 = u32::MAX;
 
-/// A vocabulary: which pairs of neighbouring symbols merge, and in which order.
+/// Which pairs of neighbouring symbols merge, and in which order.
 #[derive(Debug)]
 pub(super) struct Bpe {
     byte_ids: [u32; 256],
@@ -33,7 +33,7 @@ pub(super) struct BpeScratch {
     queue: BinaryHeap<Reverse<(u32, u32)>>,
 }
 
-/// A node of the doubly linked list of a word's symbols.
+/// A node of a doubly linked list.
 #[derive(Debug, Clone, Copy)]
 struct Symbol {
     id: u32,
@@ -59,8 +59,8 @@ impl Bpe {
             Self { byte_ids, ranks: HashMap::default(), vocab_size: 2 * BYTE_IDS + merges.len() };
         for (rank, merge) in merges.iter().enumerate() {
             let id = (2 * BYTE_IDS + rank) as u32;
-            // A merge may only use earlier symbols. So merging one pair at a time, leftmost first, equals merging all equal pairs at
-            // once.
+            // A merge may only use earlier symbols, so merging one pair at a time, leftmost first, equals merging all equal pairs
+            // at once.
             match (ids.get(merge.first), ids.get(merge.second)) {
                 (Some(&first), Some(&second)) if first < id && second < id => {
                     bpe.ranks.insert((first, second), rank as u32)
@@ -73,7 +73,7 @@ impl Bpe {
         Ok(bpe)
     }
 
-    /// Number of ids of bytes and merges. The special tokens follow.
+    /// Of bytes and merges. The special tokens follow.
     pub(super) fn vocab_size(&self) -> usize {
         self.vocab_size
     }
@@ -133,7 +133,7 @@ impl Bpe {
     ) {
         let gone = symbols[at as usize].after;
         let after = symbols[gone as usize].after;
-        // The removed symbol keeps no neighbour, so queued pairs at it are ignored.
+        // It keeps no neighbour, so queued pairs at it are ignored.
         symbols[gone as usize].after = NONE;
         symbols[at as usize].id = 2 * BYTE_IDS as u32 + rank;
         symbols[at as usize].after = after;
@@ -149,7 +149,7 @@ fn wrong(line: usize, rule: &str) -> TokenizeError {
     TokenizeError::File { file: format!("clip merges, line {line}"), rule: rule.to_owned() }
 }
 
-/// The merges of CLIP's vocabulary, most frequent first.
+/// Most frequent first.
 fn read_merges(text: &str) -> Result<Vec<Merge<'_>>, TokenizeError> {
     text.lines()
         .enumerate()
@@ -186,9 +186,8 @@ fn symbol_ids(
     Ok(ids)
 }
 
-/// The id of each byte, and the letters that represent the bytes in the vocabulary's text, in the order of ids.
-///
-/// Printable Latin-1 bytes represent themselves and come first. The others are represented by the characters from U+0100 on.
+/// The id of each byte, and the letters that represent the bytes in the vocabulary's text, in the order of ids. Printable Latin-1
+/// bytes represent themselves and come first; the others are characters from U+0100 on.
 fn byte_symbols() -> ([u32; 256], Vec<char>) {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let bytes =

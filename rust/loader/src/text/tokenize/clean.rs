@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::TokenizeError;
 
-/// The kinds of cleaning, with open_clip's names. All of them apply ftfy's fixes and unescape HTML entities twice.
+/// With open_clip's names. All apply ftfy's fixes and unescape HTML entities twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clean {
     Lower,
@@ -14,10 +14,10 @@ pub enum Clean {
     Canonicalize,
 }
 
-/// Cleans captions as open_clip does, with all steps of one [`Clean`], lower case included: Python's differs from Rust's in the Greek
-/// final sigma. The implementation comes from outside because the reference is a Python library.
+/// Cleans captions with all steps of one [`Clean`], lower case included: Python's differs from Rust's in the Greek final sigma.
+/// The implementation comes from outside because the reference is a Python library.
 pub trait CleanText: Send + Sync {
-    /// In place. Called once per batch, with the captions that need it.
+    /// In place, once per batch, those captions that need it.
     fn clean(&self, captions: &mut [String]) -> Result<(), TokenizeError>;
 }
 
@@ -34,7 +34,7 @@ impl fmt::Debug for Cleaning {
 }
 
 impl Cleaning {
-    /// Calls `each` with the index and the cleaned text of every caption, in order. `plain` is a reused buffer.
+    /// Calls `each` with every caption's index and cleaned text, in order. `plain` is a reused buffer.
     pub(super) fn for_each(
         &self,
         captions: &[&str],
@@ -61,13 +61,11 @@ impl Cleaning {
     }
 }
 
-/// Whether a caption is plain enough to be cleaned here: ftfy and HTML unescaping would not change it.
-///
-/// Printable ASCII, tab, line feed and carriage return, unless a `&` could start an HTML entity. It can't before a space or at the
-/// end.
+/// Whether a caption can be cleaned here: ftfy and HTML unescaping would not change it. That is printable ASCII, tab, line feed
+/// and carriage return, unless a `&` could start an HTML entity. It can't before a space or at the end.
 pub fn is_clean(caption: &str) -> bool {
     let bytes = caption.as_bytes();
-    // One pass without branches, which compiles to SIMD. `&` is searched only if that passes.
+    // Without branches, so it compiles to SIMD. `&` is searched only if that passes.
     let plain = bytes.iter().fold(true, |plain, &byte| plain & PLAIN[usize::from(byte)]);
     plain
         && bytes
@@ -109,7 +107,7 @@ fn clean_ascii(caption: &str, how: Clean, into: &mut String) {
     }
 }
 
-/// Whether the only white space is single spaces between words.
+/// Whether all white space is single spaces between words.
 fn is_collapsed(bytes: &[u8]) -> bool {
     // Without branches, as above.
     let gaps = bytes.iter().fold(false, |gaps, &byte| gaps | (byte < b' '));

@@ -18,14 +18,14 @@ pub(super) const PADDING: Padding = Padding { id: 0, left: false, in_text: true 
 /// Longer words are not cached: they are rare and slow to compare.
 const MAX_CACHED_BYTES: usize = 48;
 
-/// A cache of this many words is emptied, so that random text cannot fill the memory.
+/// A fuller cache is emptied, so that random text cannot fill the memory.
 const MAX_CACHED_WORDS: usize = 1 << 16;
 
 pub(super) struct ClipTokenizer {
     bpe: Bpe,
     cleaning: Cleaning,
     context_length: usize,
-    /// One scratch per thread that encodes at the same time, taken and returned once per batch.
+    /// One per thread that encodes, taken and returned once per batch.
     scratches: Mutex<Vec<Scratch>>,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Debug for ClipTokenizer {
 #[derive(Debug, Default)]
 struct Scratch {
     bpe: BpeScratch,
-    /// The cached ids of a word are `ids[begin..end]`.
+    /// Each word's ids are `ids[begin..end]`.
     words: HashMap<Box<[u8]>, (u32, u32), RandomState>,
     ids: Vec<i32>,
     plain: String,
@@ -61,12 +61,12 @@ impl ClipTokenizer {
         self.bpe.vocab_size() + SPECIALS.len()
     }
 
-    /// The id of the special token at the start (0) or end (1) of a row.
+    /// At the start (0) or end (1) of a row.
     fn special_id(&self, which: usize) -> i32 {
         (self.bpe.vocab_size() + which) as i32
     }
 
-    /// Encodes captions into rows that are already padded.
+    /// The rows are already padded.
     pub(super) fn encode_batch(
         &self,
         captions: &[&str],
@@ -86,7 +86,7 @@ impl ClipTokenizer {
         outcome
     }
 
-    /// A caption that is too long is truncated, and the end token replaces its last id.
+    /// The end token replaces the last id of a truncated caption.
     fn encode_row(&self, text: &str, row: &mut [i32], scratch: &mut Scratch) {
         let room = row.len() - SPECIALS.len();
         row[0] = self.special_id(0);
@@ -130,7 +130,7 @@ impl ClipTokenizer {
             Some(which) => scratch.ids.push(self.special_id(which)),
             None => self.bpe.encode(bytes, &mut scratch.bpe, &mut scratch.ids),
         }
-        // The cache has at most 2^16 words of 48 ids, so both indices fit.
+        // At most 2^16 words of 48 ids, so both indices fit.
         scratch.words.insert(bytes.into(), (begin as u32, scratch.ids.len() as u32));
         &scratch.ids[begin..]
     }

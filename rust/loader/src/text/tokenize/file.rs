@@ -13,7 +13,7 @@ use crate::error::check;
 use crate::text::json::JsonText;
 use crate::text::mask::Padding;
 
-/// Names of padding tokens, for a file without a `padding` section.
+/// For a file without a `padding` section.
 const PAD_TOKENS: [&str; 2] = ["<pad>", "[PAD]"];
 
 pub(super) struct FileTokenizer {
@@ -74,7 +74,6 @@ impl FileTokenizer {
         self.vocab_size
     }
 
-    /// Encodes captions into rows that are already padded.
     pub(super) fn encode_batch(
         &self,
         captions: &[&str],
@@ -129,7 +128,7 @@ fn parse_error(path: &Path, error: impl fmt::Display) -> TokenizeError {
     TokenizeError::file(path, format!("not a Hugging Face tokenizer.json: {error}"))
 }
 
-/// Settings of `tokenizer_config.json`. As in `transformers`, they override the file beside it.
+/// From `tokenizer_config.json`. As in `transformers`, they override the file beside it.
 #[derive(Default)]
 struct Beside {
     pad_token: Option<String>,
@@ -138,7 +137,7 @@ struct Beside {
 }
 
 impl Beside {
-    /// No settings if there is no such file.
+    /// None if there is no such file.
     fn read(tokenizer: &Path) -> Result<Self, TokenizeError> {
         let path = tokenizer.with_file_name("tokenizer_config.json");
         let bytes = match std::fs::read(&path) {
@@ -151,7 +150,7 @@ impl Beside {
         let json = JsonText::parse(&bytes).map_err(|error| parse_error(&path, error))?;
         let json = json.value();
         let is_left = |key: &str| Some(json.get(key)?.as_str()? == "left");
-        // Either an object with the token and its flags, or the token alone.
+        // An object with the token and its flags, or the token alone.
         let pad = json.get("pad_token");
         let pad_token = pad.and_then(|token| token.get("content").unwrap_or(token).as_str());
         Ok(Self {
@@ -161,7 +160,7 @@ impl Beside {
         })
     }
 
-    /// How rows are padded. `pad_id` overrides all files.
+    /// `pad_id` overrides all files.
     fn padding(
         &self,
         path: &Path,
@@ -188,7 +187,7 @@ impl Beside {
                 .get_padding()
                 .is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left))
         });
-        // An added token never occurs in text. A token of the model's vocabulary may.
+        // An added token never occurs in text; one of the model's vocabulary may.
         let in_text =
             !inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&pad_id);
         Ok(Padding { id: pad_id as i32, left, in_text })

@@ -32,11 +32,10 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// A Hugging Face `tokenizer.json`, with its normaliser, special tokens, and sides of truncation and padding.
-    ///
-    /// Truncation never removes special tokens. The padding id is `pad_id`, else that of the `tokenizer_config.json` beside
-    /// the file, else that of the file's `padding` section, else the id of `<pad>` or `[PAD]`. If `cleaning` is given,
-    /// captions are cleaned first, as by open_clip's `HFTokenizer`.
+    /// A Hugging Face `tokenizer.json`, with its normaliser, special tokens, and sides of truncation and padding. Truncation
+    /// never removes special tokens. The padding id is the first of: `pad_id`, that of the `tokenizer_config.json` beside the
+    /// file, that of the file's `padding` section, the id of `<pad>` or `[PAD]`. Given `cleaning`, captions are cleaned first, as
+    /// by open_clip's `HFTokenizer`.
     pub fn from_file(
         path: &Path,
         context_length: usize,
@@ -60,7 +59,7 @@ impl Tokenizer {
         Ok(Self { kind: Kind::Clip(Box::new(clip)), context_length })
     }
 
-    /// Writes one row of `context_length` ids per caption. Every element of `out` is overwritten.
+    /// Writes a row of `context_length` ids per caption, over everything in `out`.
     pub fn encode_batch(&self, captions: &[&str], out: &mut [i32]) -> Result<(), TokenizeError> {
         assert_eq!(out.len(), captions.len() * self.context_length, "one row of ids a caption");
         out.fill(self.pad_id());
@@ -70,7 +69,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether captions are cleaned, including white space around them.
+    /// White space around them included.
     pub fn cleans(&self) -> bool {
         match &self.kind {
             Kind::Clip(_) => true,

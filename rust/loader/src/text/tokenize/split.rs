@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-/// The special tokens, in the order of their ids.
+/// In the order of their ids.
 pub(super) const SPECIALS: [&str; 2] = ["<start_of_text>", "<end_of_text>"];
 
-/// Also matches the letter s if case is ignored. It has no lower-case form of its own.
+/// It also matches s if case is ignored, and has no lower-case form of its own.
 const LONG_S: &str = "ſ";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ fn class_beyond_ascii(letter: char) -> Class {
         GeneralCategoryGroup::Number => Class::Number,
         _ if letter.is_whitespace() => Class::Gap,
         // The only mark that folds to a letter. Ignoring case, Python's `regex` counts it neither as a letter nor as a
-        // non-letter, so it is in no word and separates words.
+        // non-letter, so it separates words.
         _ if letter == '\u{345}' => Class::Gap,
         _ => Class::Other,
     }
