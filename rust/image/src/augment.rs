@@ -6,7 +6,6 @@ use crate::{
     CropBox, Filter, Rgb8, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, gray,
 };
 
-/// The factors of a colour jitter and their order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JitterDraw {
     /// 1 changes nothing. `None` if it is not configured.
@@ -15,7 +14,7 @@ pub struct JitterDraw {
     pub saturation: Option<f32>,
     /// Hue shift in turns, from -0.5 to 0.5.
     pub hue: Option<f32>,
-    /// The order: 0 brightness, 1 contrast, 2 saturation, 3 hue.
+    /// 0 brightness, 1 contrast, 2 saturation, 3 hue.
     pub order: [u8; 4],
 }
 

@@ -1,6 +1,5 @@
 //! Chooses the kernels of the vector instructions that are used.
 
-/// Calls a kernel of the fastest set for this processor.
 macro_rules! by_simd {
     ($kernel:ident($($argument:expr),*)) => {{
         #[cfg(target_arch = "aarch64")]

@@ -4,10 +4,9 @@ use crate::Filter;
 
 /// Fractional bits of a weight: 32 bits, minus 8 for the sample and 2 for overshoot, as in Pillow.
 pub(super) const PRECISION_BITS: u32 = 32 - 8 - 2;
-/// Half a unit of the result: the initial value of every sum, for rounding.
+/// Half a unit of the result: every sum starts with it, for rounding.
 pub(super) const ROUNDING: i32 = 1 << (PRECISION_BITS - 1);
 
-/// The input positions and weights of each output position.
 #[derive(Debug, Default)]
 pub(super) struct Coefficients {
     /// First input position of each output.
@@ -15,7 +14,6 @@ pub(super) struct Coefficients {
     pub(super) counts: Vec<u32>,
     /// `stride` of them for each output, zero past its count.
     pub(super) weights: Vec<i32>,
-    /// Buffer for the weights of one output position.
     pub(super) stride: usize,
     raw: Vec<f64>,
 }
@@ -27,8 +25,8 @@ impl Coefficients {
         (filter.support() * scale.max(1.0)).ceil() as usize * 2 + 1
     }
 
-    /// Computes the weights of outputs `from..from + count` when `input` positions are resized to `output`. The arithmetic has
-    /// Pillow's order and precision, so the integers are equal.
+    /// For outputs `from..from + count` when `input` positions are resized to `output`. The arithmetic has Pillow's order and
+    /// precision, so the integers are equal.
     pub(super) fn compute(
         &mut self,
         filter: Filter,
@@ -87,7 +85,7 @@ impl Coefficients {
         }
     }
 
-    /// The range of input positions: first, and one after the last.
+    /// The first input position, and one after the last.
     pub(super) fn input_range(&self) -> (usize, usize) {
         let first = self.starts.first().copied().unwrap_or(0);
         let end = self

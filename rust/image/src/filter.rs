@@ -4,7 +4,6 @@ use std::f64::consts::PI;
 
 use serde::Deserialize;
 
-/// How much each input position within a filter's support counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
@@ -31,7 +30,7 @@ impl Filter {
         }
     }
 
-    /// The weight at a distance, in Pillow's order and precision.
+    /// In Pillow's order and precision.
     pub(crate) fn weight(self, x: f64) -> f64 {
         let distance = x.abs();
         match self {

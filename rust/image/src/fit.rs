@@ -5,21 +5,21 @@ use serde::Deserialize;
 use crate::resize::{Scratch, Target, resize};
 use crate::{CropBox, Filter, Rgb8};
 
-/// Which size an image gets before the crop.
+/// The size before the crop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// The smallest that covers the wanted size: torchvision's `Resize(side)`, and for other than squares open_clip's and timm's
-    /// `ResizeKeepRatio`.
+    /// The smallest that covers the wanted size: torchvision's `Resize(side)`, and for oblong sizes `ResizeKeepRatio` of
+    /// open_clip and timm.
     #[default]
     Shortest,
-    /// The wanted size, whatever the aspect ratio.
+    /// Whatever the aspect ratio.
     Squash,
     /// The largest within the wanted size: `ResizeKeepRatio(longest=1)`.
     Longest,
 }
 
-/// How half a pixel of the offset of the centre is rounded in the resized image; of padding before it, the other way.
+/// How half a pixel of the centre's offset is rounded in the resized image; of padding before it, the other way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Crop {
@@ -37,9 +37,9 @@ pub struct Fit {
     pub resize: Mode,
     pub filter: Filter,
     pub crop: Crop,
-    /// Height and width to resize to; those of the result if `None`.
+    /// Height and width before the crop; those of the result if `None`.
     pub resize_size: Option<[u32; 2]>,
-    /// Colour of what is padded.
+    /// Of the padding.
     pub fill: [u8; 3],
 }
 

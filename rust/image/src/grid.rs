@@ -4,7 +4,7 @@ const PRECISION: f64 = 1e-5;
 const MAX_RATIO: f64 = 100.0;
 
 /// Rows and columns of the largest grid of at most `max_patches` patches with the aspect ratio of an image, rounded up in both
-/// directions: the numbers of timm's `get_image_size_for_seq`, where that gives any.
+/// directions: timm's `get_image_size_for_seq`, where that gives any.
 pub fn grid_of(height: u32, width: u32, patch_size: u32, max_patches: u32) -> (u32, u32) {
     let grid = |ratio: f64| {
         let patches = |side: u32| (f64::from(side) * ratio / f64::from(patch_size)).ceil().max(1.0);

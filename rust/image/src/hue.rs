@@ -1,4 +1,4 @@
-//! Hue shift as torchvision does it on PIL images: convert to PIL's 8-bit HSV, add to the hue, convert back.
+//! Hue shift as torchvision does it on PIL images, in PIL's 8-bit HSV.
 
 use super::by_simd::by_simd;
 
@@ -8,7 +8,7 @@ pub fn adjust_hue(pixels: &mut [u8], shift: f32) {
     by_simd!(shift_hue(pixels, shift));
 }
 
-/// The shift in PIL's 255 steps per turn, truncated towards zero, to be added modulo 256.
+/// In PIL's 255 steps per turn, truncated towards zero, to be added modulo 256.
 pub(super) fn hue_steps(shift: f32) -> u8 {
     (f64::from(shift) * 255.0) as i32 as u8
 }

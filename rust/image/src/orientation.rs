@@ -5,14 +5,14 @@ use memchr::memmem;
 /// The tag of the orientation in a TIFF header, and the type of its value.
 const TAG_AND_SHORT: [u32; 2] = [0x112, 3];
 
-/// The EXIF orientation of a JPEG, PNG or WebP file, 1 to 8; 1 if it has none.
+/// Of a JPEG, PNG or WebP file, 1 to 8; 1 if it has none.
 pub(super) fn orientation(bytes: &[u8]) -> u32 {
     let name = match bytes {
         [0xFF, ..] => &b"Exif\0"[..],
         [b'R', ..] => b"EXIF",
         _ => b"eXIf",
     };
-    // Searched by its name, which every file with EXIF data has. In other places no TIFF header follows this name.
+    // By its name, which every file with EXIF data has. In other places no TIFF header follows this name.
     let orientation = memmem::find(bytes, name).and_then(|at| {
         let mut starts = at..at + 20;
         starts.find_map(|start| of_tiff(bytes.get(start..)?))

@@ -2,7 +2,7 @@
 
 use super::slope::Slope;
 
-/// PIL's `L` of an RGB pixel: ITU-R 601-2 weights in 16-bit fixed point, rounded.
+/// PIL's `L`: ITU-R 601-2 weights in 16-bit fixed point, rounded.
 pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
     ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16)
         as u8
@@ -19,9 +19,9 @@ pub(super) fn luma_sum(pixels: &[u8]) -> u64 {
     pixels.chunks_exact(3).map(|pixel| u64::from(luma(pixel[0], pixel[1], pixel[2]))).sum()
 }
 
-/// PIL's `Image.blend` of two samples: `from` at factor 0, `to` at factor 1, extrapolated beyond.
+/// PIL's `Image.blend`: `from` at factor 0, `to` at factor 1, extrapolated beyond.
 pub(super) fn blend(from: u8, to: u8, factor: f32) -> u8 {
-    // The cast truncates towards zero and saturates, as PIL's clipping does.
+    // Truncates towards zero and saturates, as PIL's clipping does.
     (f32::from(from) + factor * (f32::from(to) - f32::from(from))) as u8
 }
 
@@ -31,7 +31,7 @@ fn blend_whole(from: u8, to: u8, slope: Slope) -> u8 {
     (from + slope.times(to - from)).clamp(0, 255) as u8
 }
 
-/// The portable kernel of [`blend_with_constant`](super::colour). Compiled for other processor features where it is used.
+/// Compiled for other processor features where it is used.
 #[inline(always)]
 pub(super) fn blend_with_constant(pixels: &mut [u8], constant: u8, slope: Slope) {
     for sample in pixels {
@@ -48,7 +48,7 @@ pub(super) fn saturate(pixels: &mut [u8], slope: Slope) {
     }
 }
 
-/// Saturation in single precision, for factors that have no [`Slope`].
+/// In single precision, for factors that have no [`Slope`].
 pub(super) fn saturate_by(pixels: &mut [u8], factor: f32) {
     for pixel in pixels.chunks_exact_mut(3) {
         let level = luma(pixel[0], pixel[1], pixel[2]);

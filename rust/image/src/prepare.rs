@@ -1,4 +1,4 @@
-//! The one way from encoded images to the values that a model takes, for the batches of a loader and for lists.
+//! The one way from encoded images to the values of a model, for a loader's batches and for lists.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,17 +10,16 @@ use crate::{
     apply_in_patches, grid_of,
 };
 
-/// What images become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Images of this height and width.
+    /// Height and width.
     Fixed([u32; 2]),
     /// Patches of this side, at the image's own aspect ratio.
     Native(u32),
 }
 
 impl Form {
-    /// Bytes of the pixels of an image, or of a patch.
+    /// Of an image or a patch.
     pub fn bytes(self) -> usize {
         let [height, width] = match self {
             Self::Fixed(sides) => sides,
@@ -30,26 +29,24 @@ impl Form {
     }
 }
 
-/// How images become values.
 #[derive(Debug)]
 pub struct Preparation {
     pub form: Form,
     pub fit: Fit,
-    /// Whether images are turned as EXIF says. `None`: those at native aspect are.
+    /// As EXIF says. `None`: only images at native aspect.
     pub turned: Option<bool>,
-    /// The values; bytes if `None`.
+    /// Bytes if `None`.
     pub table: Option<ValueTable>,
-    /// Whether values from the table lie in planes of red, green and blue, not side by side.
+    /// From the table: in planes of red, green and blue, not side by side.
     pub planes: bool,
 }
 
 impl Preparation {
-    /// Bytes of a value.
     pub fn value_bytes(&self) -> usize {
         self.table.as_ref().map_or(1, ValueTable::width)
     }
 
-    /// Bytes of a prepared image, or of a patch.
+    /// Of a prepared image, or of a patch.
     pub fn cell_bytes(&self) -> usize {
         self.form.bytes() * self.value_bytes()
     }
@@ -66,7 +63,7 @@ pub struct Preparer {
     image: Rgb8,
     draw: Option<AugmentDraw>,
     scratch: Scratch,
-    /// An image before its values are replaced.
+    /// Before its values are replaced.
     bytes: Vec<u8>,
 }
 
@@ -82,8 +79,8 @@ impl Preparer {
         }
     }
 
-    /// Decodes an image; returns its width and height after the turn. `draw` gives its augmentation, if any, beforehand: only
-    /// pixels with an influence are decoded.
+    /// Returns the width and height after the turn. `draw` gives the augmentation, if any, beforehand: only pixels with an
+    /// influence are decoded.
     pub fn decode(
         &mut self,
         bytes: &[u8],
@@ -109,7 +106,7 @@ impl Preparer {
         Ok([image.width(), image.height()])
     }
 
-    /// Writes the decoded image. Returns the rows and columns of its patches; `out` is 0 behind them.
+    /// Returns the rows and columns of patches; `out` is 0 behind them.
     pub fn write(&mut self, how: &Preparation, out: &mut [u8]) -> [u32; 2] {
         let Self { image, draw, scratch, bytes, .. } = self;
         let cut = draw.unwrap_or(AugmentDraw::of(CropBox::whole(image.width(), image.height())));
@@ -179,7 +176,6 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
-/// An image of a list.
 #[derive(Debug, Clone, Copy)]
 pub enum Source<'a> {
     Bytes(&'a [u8]),
@@ -192,7 +188,6 @@ pub enum Source<'a> {
     },
 }
 
-/// A prepared image of a list.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Prepared {
     /// Width and height of the source, after its turn.
@@ -201,14 +196,14 @@ pub struct Prepared {
     pub grid: [u32; 2],
 }
 
-/// The caller's thread keeps its memory: fresh memory would take as long as resizing. Not that of larger images.
+/// A thread keeps its memory up to this: fresh memory would take as long as resizing.
 const MAX_KEPT_PIXELS: u32 = 1 << 23;
 
 thread_local! {
     static KEPT: RefCell<Preparer> = RefCell::new(Preparer::new(MAX_PIXELS));
 }
 
-/// Prepares a list of images by threads. Each gets an equal part of `out`.
+/// By threads, each with an equal part of `out`.
 pub fn prepare(
     sources: &[Source<'_>],
     how: &Preparation,

@@ -1,5 +1,5 @@
-//! Resizing with antialiasing in Pillow's fixed-point arithmetic: one pass along the rows and one along the columns,
-//! each rounded and clamped to 8 bits. Every output pixel equals Pillow's.
+//! Resizing with antialiasing in Pillow's fixed-point arithmetic: a pass along the rows and one along the columns, each rounded
+//! and clamped to 8 bits. Every pixel equals Pillow's.
 
 use prolip_jpeg::simd::{Level, level, runnable};
 
@@ -18,7 +18,6 @@ use crate::rgb::{CropBox, Rgb8};
 /// bytes for each.
 const MAX_WEIGHTS: usize = 1 << 18;
 
-/// Reused buffers.
 #[derive(Debug, Default)]
 pub struct Scratch {
     columns: Coefficients,
@@ -39,8 +38,7 @@ pub(super) struct Target {
     pub(super) filter: Filter,
 }
 
-/// Resizes a crop to `width` x `height`, as PIL's `image.crop(box).resize(size, filter)` does: pixels outside the crop have no
-/// influence. Writes `width * height * 3` bytes.
+/// As PIL's `image.crop(box).resize(size, filter)`: pixels outside the crop have no influence. Writes `width * height * 3` bytes.
 pub fn resize_box(
     image: &Rgb8,
     crop: CropBox,
@@ -118,7 +116,7 @@ fn resize_at_once(
     }
 }
 
-/// The kernels for this processor and these sizes. Rows shorter than a vector need slower kernels.
+/// Rows shorter than a vector need slower kernels.
 pub(super) fn level_for(crop: CropBox, target: Target) -> Level {
     let (width, outputs) = (crop.width, target.window.width);
     let fits = |level: Level| match level {
@@ -210,8 +208,8 @@ fn along_row(row: &[u8], columns: &Coefficients, out: &mut [u8]) {
     for (index, out) in out.chunks_exact_mut(3).enumerate() {
         let (start, weights) = columns.taps(index);
         let samples = &row[start * 3..][..weights.len() * 3];
-        // Processes four samples at a time to fill a vector. The fourth belongs to the next pixel, and its sum is dropped.
-        // After the last pixel there is none.
+        // Four samples at a time fill a vector. The fourth belongs to the next pixel, and its sum is dropped. After the last
+        // pixel there is none.
         let mut sums = [ROUNDING; 4];
         for (four, &weight) in samples.windows(4).step_by(3).zip(weights) {
             for (sum, &sample) in sums.iter_mut().zip(four) {

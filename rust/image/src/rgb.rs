@@ -5,12 +5,12 @@ pub use prolip_jpeg::CropBox;
 use crate::error::DecodeError;
 use prolip_jpeg::buffer::first_bytes;
 
-/// Packed 8-bit RGB pixels, rows from top to bottom. The buffer is reused, so decoding into the same value does not allocate.
+/// Packed pixels, rows from top to bottom. The buffer is reused, so decoding into the same value does not allocate.
 #[derive(Debug, Clone, Default)]
 pub struct Rgb8 {
     width: u32,
     height: u32,
-    // At least width * height * 3 bytes. Longer if an earlier image was larger, within the limits of `first_bytes`.
+    // At least width * height * 3 bytes; more after a larger image, within the limits of `first_bytes`.
     pub(super) buffer: Vec<u8>,
 }
 
@@ -39,7 +39,7 @@ impl Rgb8 {
         self.buffer
     }
 
-    /// Turns the image as its EXIF orientation says, 1 to 8.
+    /// By its EXIF orientation, 1 to 8.
     pub(super) fn turn(&mut self, orientation: u32) {
         let (width, height) = (self.width as usize, self.height as usize);
         let is_transposed = orientation > 4;
@@ -58,13 +58,13 @@ impl Rgb8 {
         }
     }
 
-    /// As [`Self::reshape`], but returns `length` bytes, of which those after the pixels are not part of the image.
+    /// As [`Self::reshape`], but returns `length` bytes; those after the pixels are not part of the image.
     pub(super) fn reshape_loosely(&mut self, width: u32, height: u32, length: usize) -> &mut [u8] {
         (self.width, self.height) = (width, height);
         first_bytes(&mut self.buffer, length)
     }
 
-    /// Sets a new size and returns the pixels. Their content is unspecified.
+    /// Returns the pixels, whose content is unspecified.
     pub(super) fn reshape(&mut self, width: u32, height: u32) -> &mut [u8] {
         (self.width, self.height) = (width, height);
         first_bytes(&mut self.buffer, width as usize * height as usize * 3)

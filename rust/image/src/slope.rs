@@ -3,7 +3,7 @@
 /// Fractional bits of [`Slope::units`].
 pub(super) const SLOPE_BITS: i32 = 6;
 
-/// A factor in fixed point: `units / 2^6 + rest / 2^22`. Its products with differences of samples fit in 16 bits.
+/// `units / 2^6 + rest / 2^22`. Products with differences of samples fit in 16 bits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slope {
     pub(super) units: i16,
@@ -24,7 +24,7 @@ impl Slope {
             .find(|slope| slope.is_exact(factor))
     }
 
-    /// The product with a difference of samples, rounded down.
+    /// With a difference of samples, rounded down.
     #[inline(always)]
     pub(super) fn times(self, difference: i16) -> i16 {
         let rest = (i32::from(difference) * i32::from(self.rest)) >> 16;

@@ -27,7 +27,7 @@ impl ValueTable {
         }
     }
 
-    /// As [`Self::translate`], with all values of red before those of green and blue.
+    /// As [`Self::translate`], with all red values before green and blue.
     pub fn translate_to_planes(&self, pixels: &[u8], out: &mut [u8]) {
         match self.width() {
             2 => to_planes::<2>(&self.0, pixels, out),
@@ -36,7 +36,7 @@ impl ValueTable {
     }
 }
 
-// The width is a constant, and so is the table's length, so that no entry is copied in a loop or checked.
+// The width and the table's length are constants, so that no entry is copied in a loop or checked.
 fn translate<const WIDTH: usize>(table: &[u8], pixels: &[u8], out: &mut [u8]) {
     let (table, values) = (table.as_chunks::<WIDTH>().0, out.as_chunks_mut::<WIDTH>().0);
     let Some(table) = table.first_chunk::<ENTRIES>() else { return };

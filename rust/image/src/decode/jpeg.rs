@@ -1,4 +1,4 @@
-//! Decodes JPEG with libjpeg-turbo (TurboJPEG). Only this module calls it.
+//! JPEG by libjpeg-turbo (TurboJPEG). Only this module calls it.
 
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -8,13 +8,12 @@ use turbojpeg_sys as tj;
 
 use super::{DecodeError, Rgb8, check_size};
 
-/// The end of the image.
 const END: u8 = 0xD9;
 
-/// Maximum of scans x pixels: every scan of a progressive image touches every pixel, and may take a hundred bytes of the file.
-/// 90 million pixels may have 23 scans, which take three seconds. Encoders write about ten; PIL has no limit.
+/// Scans x pixels: every scan of a progressive image touches every pixel, and may take a hundred bytes of the file. 90 million
+/// pixels may have 23 scans, which take three seconds. Encoders write about ten; PIL has no limit.
 const MAX_WORK: u64 = 1 << 31;
-/// Fixed cost of a scan, in pixels.
+/// In pixels.
 const SCAN_COST: u64 = 1 << 20;
 
 /// Checks the number of scans without decoding them.
@@ -27,7 +26,7 @@ pub(super) fn check_scans(bytes: &[u8], width: u32, height: u32) -> Result<(), D
 }
 
 fn max_scans(width: u32, height: u32) -> u64 {
-    // Also with a higher limit of pixels ordinary files pass: none has more than 18 scans.
+    // Whatever the limit of pixels, ordinary files pass: none has more than 18 scans.
     (MAX_WORK / (u64::from(width) * u64::from(height) + SCAN_COST)).max(18)
 }
 
@@ -50,13 +49,13 @@ impl Decompressor {
         // SAFETY: no preconditions; null is the only failure.
         let handle = unsafe { tj::tj3Init(tj::TJINIT_TJINIT_DECOMPRESS as i32) };
         let this = NonNull::new(handle.cast()).map(Self).ok_or(DecodeError::OutOfMemory)?;
-        // ICC profiles are not used. Without this, each one would be copied.
+        // ICC profiles are not used. By default each would be copied.
         // SAFETY: the handle is valid; the parameter and its value are documented ones.
         unsafe { tj::tj3Set(this.0.as_ptr(), tj::TJPARAM_TJPARAM_SAVEMARKERS as i32, 0) };
         Ok(this)
     }
 
-    /// Decodes with PIL's defaults: the accurate integer DCT and smooth chroma upsampling.
+    /// With PIL's defaults: the accurate integer DCT and smooth chroma upsampling.
     pub(super) fn decode(
         &mut self,
         bytes: &[u8],
@@ -134,7 +133,7 @@ impl Decompressor {
         // valid until its next call on this thread, and it is copied before that.
         let message =
             unsafe { CStr::from_ptr(tj::tj3GetErrorStr(self.0.as_ptr())) }.to_string_lossy();
-        // The error code reports a failure after a warning as a warning too, so check the text.
+        // The error code makes a failure after a warning a warning too, so check the text.
         if !WARNINGS.iter().any(|start| message.starts_with(start)) {
             return Err(DecodeError::Jpeg(message.into_owned()));
         }
@@ -147,7 +146,7 @@ impl Decompressor {
 
 const PREMATURE_END: &str = "Premature end of JPEG file";
 
-/// How libjpeg's warnings start. After a warning all rows are decoded, though some may be wrong.
+/// How libjpeg's warnings start. All rows are decoded then, though some may be wrong.
 const WARNINGS: [&str; 8] = [
     "Corrupt JPEG data",
     PREMATURE_END,
@@ -159,8 +158,8 @@ const WARNINGS: [&str; 8] = [
     "Application transferred too many scanlines",
 ];
 
-/// The markers up to the end of the image, searched as libjpeg does: over segments by their length, and over entropy-coded data up
-/// to the next marker. Stuffed zeros and fill bytes are among them.
+/// Up to the end of the image, searched as libjpeg does: over segments by their length, and over entropy-coded data up to the
+/// next marker. Stuffed zeros and fill bytes are among them.
 fn markers(bytes: &[u8]) -> impl Iterator<Item = u8> {
     let mut at = 2;
     std::iter::from_fn(move || {
@@ -178,8 +177,7 @@ fn markers(bytes: &[u8]) -> impl Iterator<Item = u8> {
     })
 }
 
-/// Converts CMYK to RGB with PIL's integer arithmetic. As in PIL, CMYK in a JPEG counts as inverted, whatever the Adobe marker
-/// says.
+/// With PIL's integer arithmetic. As in PIL, CMYK in a JPEG counts as inverted, whatever the Adobe marker says.
 fn inverted_cmyk_to_rgb(cmyk: &[u8], rgb: &mut [u8]) {
     for (ink, out) in cmyk.chunks_exact(4).zip(rgb.chunks_exact_mut(3)) {
         let white = i32::from(ink[3]);

@@ -1,8 +1,8 @@
 //! Decodes images to packed RGB, with the pixels of PIL's `Image.open(…).convert("RGB")`.
 //!
-//! `prolip-jpeg` decodes ordinary JPEG files, libjpeg-turbo other ones, libwebp WebP, and the crate `png` PNG. The first bytes
-//! tell the format. As in PIL, colour profiles and gamma are ignored, and so is the orientation unless the caller asks for it.
-//! What PIL rejects, such as a truncated file, is an error.
+//! `prolip-jpeg` decodes ordinary JPEG files, libjpeg-turbo other ones, libwebp WebP, and the crate `png` PNG, as the first bytes
+//! tell. As in PIL, colour profiles and gamma are ignored, and so is the orientation unless the caller asks for it. What PIL
+//! rejects, such as a truncated file, is an error.
 
 mod jpeg;
 mod png;
@@ -23,23 +23,22 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder that rejects images of more than `max_pixels` pixels.
+    /// Rejects images of more than `max_pixels` pixels.
     pub fn new(max_pixels: u64) -> Self {
         Self { max_pixels, jpeg: Some(JpegDecoder::default()) }
     }
 
-    /// Uses libjpeg-turbo for every JPEG: the baseline of benchmarks. The pixels are the same.
+    /// libjpeg-turbo for every JPEG: the baseline of benchmarks. The pixels are the same.
     pub fn of_libraries(max_pixels: u64) -> Self {
         Self { jpeg: None, ..Self::new(max_pixels) }
     }
 
-    /// Decodes `bytes` into `into` and reuses its buffer. After an error, the content of `into` is unspecified.
+    /// Reuses the buffer of `into`, whose content is unspecified after an error.
     pub fn decode(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
         self.decode_part(bytes, into, CropBox::whole).map(|_| ())
     }
 
-    /// As [`Self::decode`], but only for the part that `choose` returns for the width and height. Pixels outside it are
-    /// unspecified.
+    /// As [`Self::decode`], but only the part that `choose` returns for the width and height. Other pixels are unspecified.
     pub fn decode_part(
         &mut self,
         bytes: &[u8],
@@ -79,7 +78,7 @@ impl Decoder {
         Ok(choose(into.width(), into.height()))
     }
 
-    /// The header, if `prolip-jpeg` can decode this file and is the faster.
+    /// If `prolip-jpeg` can decode this file and is the faster.
     fn plain_header(&self, bytes: &[u8]) -> Result<Option<JpegHeader>, DecodeError> {
         // Without vector instructions libjpeg-turbo, which has its own, takes half the time.
         let own = self.jpeg.is_some() && level() != Level::Portable;
@@ -95,7 +94,7 @@ impl Decoder {
 
     fn decode_whole(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
         if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-            // A new handle for each image: a handle keeps its tables, and would use them for a file without any.
+            // A handle keeps its tables, and would use them for a file without any.
             jpeg::Decompressor::new()?.decode(bytes, self.max_pixels, into)
         } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
             png::decode(bytes, self.max_pixels, into)

@@ -1,4 +1,4 @@
-//! Decodes PNG with the `png` crate, and converts every sample type to RGB as PIL does.
+//! PNG by the crate `png`, with every sample type converted to RGB as PIL does.
 
 use std::io::Cursor;
 
@@ -18,7 +18,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(
         let Some(size) = reader.output_buffer_size() else {
             return Err(DecodeError::TooLarge { width, height, max_pixels });
         };
-        // Samples of less than a byte are OR-ed into the buffer.
+        // Samples of less than a byte are OR-ed into it.
         let mut samples = vec![0; size];
         let line = reader.next_frame(&mut samples)?.line_size;
         for (samples, out) in samples.chunks_exact(line.max(1)).zip(rows) {
@@ -54,7 +54,7 @@ fn read_header(bytes: &[u8], max_pixels: u64) -> Result<Reader<Cursor<&[u8]>>, D
     let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
     let (width, height) = decoder.read_header_info()?.size();
     check_size(width, height, max_pixels)?;
-    // At most 8 bytes per pixel for samples. The rest is for chunks.
+    // At most 8 bytes per pixel. The rest is for chunks.
     decoder.set_limits(Limits {
         bytes: usize::try_from(max_pixels.saturating_mul(8))
             .unwrap_or(usize::MAX)
@@ -63,7 +63,7 @@ fn read_header(bytes: &[u8], max_pixels: u64) -> Result<Reader<Cursor<&[u8]>>, D
     Ok(decoder.read_info()?)
 }
 
-/// Whether the CRCs of the chunks before the samples are right. A truncated chunk is not checked.
+/// Of the chunks before the samples. A truncated one is not checked.
 fn checksums_are_right(bytes: &[u8]) -> bool {
     let mut rest = bytes.get(8..).unwrap_or_default();
     while let Some((length, chunk)) = rest.split_first_chunk() {
@@ -85,8 +85,8 @@ fn checksums_are_right(bytes: &[u8]) -> bool {
     true
 }
 
-/// Converts a row of samples to RGB. Alpha is dropped, not blended. 16-bit grey without alpha is
-/// clipped at 255, as in PIL's conversion from `I;16`; other 16-bit samples keep their high byte.
+/// Alpha is dropped, not blended. 16-bit grey without alpha is clipped at 255, as in PIL's conversion from `I;16`; other 16-bit
+/// samples keep their high byte.
 fn expand_row(samples: &[u8], out: &mut [u8], color: ColorType, depth: BitDepth, palette: &[u8]) {
     let out = out.chunks_exact_mut(3);
     match (color, depth) {
@@ -100,7 +100,7 @@ fn expand_row(samples: &[u8], out: &mut [u8], color: ColorType, depth: BitDepth,
         }
         (ColorType::Grayscale, _) => {
             let bits = depth as usize;
-            // The factor maps the brightest sample (1, 3 or 15) to 255.
+            // It maps the brightest sample (1, 3 or 15) to 255.
             let factor = (255 / ((1u16 << bits) - 1)) as u8;
             for (x, out) in out.enumerate() {
                 out.fill(packed_sample(samples, x, bits) * factor);

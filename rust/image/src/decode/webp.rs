@@ -1,4 +1,4 @@
-//! Decodes WebP with libwebp. Only this module calls it.
+//! WebP by libwebp. Only this module calls it.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -46,7 +46,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(
     if end.is_null() { Err(DecodeError::Webp("damaged or truncated data")) } else { Ok(()) }
 }
 
-/// Whether the file's chunks are complete and consistent. PIL checks this, because it reads still images as animations.
+/// Whether the chunks are complete and consistent. PIL checks this, because it reads still images as animations.
 fn is_sound(bytes: &[u8]) -> bool {
     let data = webp::WebPData { bytes: bytes.as_ptr(), size: bytes.len() };
     let version = webp::WEBP_DEMUX_ABI_VERSION as i32;

@@ -6,7 +6,6 @@ use super::super::portable;
 use super::super::slope::{SLOPE_BITS, Slope};
 use super::{colour::colour, hue::hue, operations, planes::planes, resize::resize};
 
-/// A vector of bytes or integers.
 type V = __m256i;
 type F = __m256;
 /// Four sums of products in each part.

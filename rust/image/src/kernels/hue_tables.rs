@@ -30,7 +30,7 @@ pub(super) const NEXT_SIXTH: [u8; 16] =
     [255, 255, 43, 255, 255, 85, 255, 255, 128, 255, 170, 255, 255, 213, 255, 255];
 /// Multiples of 85, modulo 256.
 pub(super) const TIMES_85: [u8; 16] = [0, 85, 170, 255, 84, 169, 254, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-/// For each channel and each sixth of a turn, whether the channel has the value: -1 or 0.
+/// For each channel and sixth, whether the channel has the value: -1 or 0.
 pub(super) const HAS_VALUE: [[u8; 16]; 3] =
     [sixths([1, 0, 0, 0, 0, 1, 1]), sixths([0, 1, 1, 0, 0, 0, 0]), sixths([0, 0, 0, 1, 1, 0, 0])];
 pub(super) const HAS_MIDDLE: [[u8; 16]; 3] =

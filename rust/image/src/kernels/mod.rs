@@ -1,10 +1,10 @@
 //! One source for the kernels of all instruction sets; the resize with AVX-512 has its own.
 //!
 //! Each instruction set has a file of operations with the same names ([`avx2`], [`avx512`], [`neon`]). The kernels are macros
-//! over these operations, because a function must name the processor features that it is compiled for. A vector consists of
-//! parts of 16 bytes: one for NEON, two for AVX2, four for AVX-512. Operations that reorder bytes do so within each part.
+//! over them, because a function must name the processor features that it is compiled for. A vector consists of parts of 16
+//! bytes: one for NEON, two for AVX2, four for AVX-512. Operations that reorder bytes do so within each part.
 //!
-//! Only the load and store functions of the operations access memory. Each checks its bounds.
+//! Only the load and store functions access memory. Each checks its bounds.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;

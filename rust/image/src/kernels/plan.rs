@@ -2,8 +2,8 @@
 //!
 //! A weight has 22 fractional bits. In w = low + 65536 high, the lower part fits in 16 signed bits and the upper part in 8. So
 //! the sum over taps of sample * w is two sums of products: of 32 bits, and for the upper parts of 16 bits for up to [`CHUNK`]
-//! taps, because the weights of an output sum to 1 and few are negative. Everything is exact modulo 2^32, and the whole sum fits
-//! in 32 bits.
+//! taps, because the weights of an output sum to 1 and few are negative. All is exact modulo 2^32, and the whole sum fits in 32
+//! bits.
 
 use super::super::coefficients::Coefficients;
 
@@ -13,7 +13,7 @@ pub(super) const SAMPLES: usize = 4;
 pub(super) const GROUPS: usize = 4;
 /// Taps of a whole step of the pass along the rows. Half a step has two.
 const TAPS: usize = 4;
-/// Maximum number of taps whose upper sums fit in 16 bits.
+/// Taps whose upper sums fit in 16 bits.
 const CHUNK: usize = 64;
 /// Steps of the pass along the rows, and pairs of rows, with that many taps.
 pub(super) const STEPS_IN_CHUNK: usize = CHUNK / TAPS;
@@ -24,13 +24,13 @@ pub(super) type Part = [u8; 16];
 /// The weights of four taps of one group of samples; in half a step of two taps, which take the even places.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
-    /// Offset in the row of the 16 bytes with the taps of all samples.
+    /// Offset in the row of the 16 bytes with all taps.
     pub(super) offset: usize,
-    /// Where the four taps of each sample are in the 16 bytes. In half a step the odd ones are absent.
+    /// Where each sample's four taps are in them. In half a step the odd ones are absent.
     pub(super) places: Part,
-    /// The lower parts of the first and third weight of each sample.
+    /// Lower parts of the first and third weight of each sample.
     pub(super) even: Part,
-    /// The lower parts of the second and fourth weight.
+    /// Of the second and fourth.
     pub(super) odd: Part,
     pub(super) upper: Part,
 }
@@ -57,7 +57,7 @@ pub(in super::super) struct Buffers {
 struct Lane<'a> {
     /// The place in the row of the next tap.
     next: usize,
-    /// The weights of the taps from there on.
+    /// Of the taps from there on.
     weights: &'a [i32],
 }
 
@@ -89,7 +89,7 @@ impl Plan {
         })
     }
 
-    /// Adds the steps of a group of samples. In each step, a sample takes the next taps that are in its 16 bytes.
+    /// In each step, a sample takes the next taps that are in its 16 bytes.
     fn push_group(&mut self, lanes: &mut [Lane<'_>; SAMPLES], row_bytes: usize) {
         for step in 0..self.steps_per_group {
             let is_whole = step < self.whole_steps;
@@ -155,7 +155,7 @@ fn bytes(values: [u32; SAMPLES]) -> Part {
     part
 }
 
-/// The upper part of a weight. The lower part is signed.
+/// The lower part is signed.
 fn upper(weight: i32) -> i32 {
     (weight + 0x8000) >> 16
 }

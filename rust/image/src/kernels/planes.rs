@@ -1,8 +1,8 @@
-//! Separates and joins the channels of pixels by moving bytes, for instruction sets without an instruction for it.
+//! Separates and joins channels by moving bytes, for instruction sets without an instruction for it.
 
 const NONE: u8 = 128;
 
-/// For each channel and each third of 48 bytes: where the samples of the channel are in the third.
+/// Where the samples of each channel are in each third of 48 bytes.
 pub(super) const SEPARATE: [[[u8; 16]; 3]; 3] = {
     let mut places = [[[NONE; 16]; 3]; 3];
     let mut at = 0;
@@ -24,7 +24,6 @@ pub(super) const JOIN: [[[u8; 16]; 3]; 3] = {
     places
 };
 
-/// Defines `separate` and `join`.
 macro_rules! planes {
     ($features:literal) => {
         /// Packed pixels to red, green and blue.

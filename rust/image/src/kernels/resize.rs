@@ -1,8 +1,8 @@
 //! Pillow's fixed-point resampling, exactly, with products of 8-bit and 16-bit numbers.
 //!
-//! The pass along the rows computes four neighbouring samples of a few rows at a time. The pass along the columns reads pairs
-//! of rows whose samples are stored in turns. Few pairs exist at a time: as soon as the rows of an output
-//! row exist, that row is computed. So the rows between the passes stay in the fastest cache.
+//! The pass along the rows computes four neighbouring samples of a few rows at a time. The pass along the columns reads pairs of
+//! rows whose samples are stored in turns. An output row is computed as soon as its rows exist, so few pairs exist at a time, in
+//! the fastest cache.
 
 /// Defines `resize` for the operations in scope.
 macro_rules! resize {

@@ -70,7 +70,7 @@ fn repeat(part: &[u8; 16]) -> V {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
-    // Part i of each vector has a third of the pixels from 16 i on.
+    // Part i of a vector has a third of the pixels from 16 i on.
     let thirds = pixels.as_chunks::<16>().0;
     let load = |third: usize| {
         // SAFETY: each array is 16 bytes long, and the loads need no alignment.

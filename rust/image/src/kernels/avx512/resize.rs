@@ -1,11 +1,10 @@
 //! Pillow's fixed-point resampling, exactly, with byte products.
 //!
-//! A weight has 22 fractional bits. With three signed digits in base 256, w = d0 + 256 d1 + 65536 d2, the sum over taps of
-//! sample * w is three sums of byte products, which `vpdpbusd` computes for four taps and sixteen lanes at a time. Everything
-//! is exact modulo 2^32, and the sum fits in 32 bits.
+//! A weight has 22 fractional bits. With signed digits in base 256, w = d0 + 256 d1 + 65536 d2, the sum over taps of sample * w
+//! is three sums of byte products, which `vpdpbusd` computes for four taps and sixteen lanes at a time. All is exact modulo 2^32,
+//! and the sum fits in 32 bits.
 //!
-//! The pass along the rows processes four rows at once. For each sample position it stores the bytes of the four rows side by
-//! side, as the pass along the columns needs them.
+//! The pass along the rows stores the bytes of four rows side by side, as the pass along the columns needs them.
 
 use std::arch::x86_64::*;
 
@@ -15,7 +14,7 @@ use crate::crop_rows::CropRows;
 use crate::passes::Passes;
 
 const LANES: usize = 16;
-/// Possible numbers of samples, largest first. All but the first are whole pixels.
+/// Numbers of samples, largest first. All but the first are whole pixels.
 const GROUPS: [usize; 5] = [LANES, 12, 9, 6, 3];
 const QUAD: usize = 4;
 /// Signed base-256 digits of a weight.
@@ -26,7 +25,7 @@ const DIGITS: usize = 3;
 struct Step {
     /// Offset in the row of the 64 bytes with the taps.
     offset: usize,
-    /// Where in these bytes the four taps of each sample are.
+    /// Where in them the four taps of each sample are.
     places: __m512i,
     digits: [__m512i; DIGITS],
 }
@@ -78,7 +77,7 @@ fn plan<'a>(
         for step in 0..steps_per_group {
             let wanted = start(first) + step * 12;
             // The last groups of a row start earlier, so they don't read past its end. Taps behind it have no weight, so any
-            // bytes will do for them.
+            // bytes will do.
             let offset = wanted.min(row_bytes - 64);
             let mut places = [0; LANES];
             let mut values = [[0; LANES]; DIGITS];
@@ -108,7 +107,7 @@ fn plan<'a>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
 fn digits(weights: __m128i) -> __m128i {
-    // Adding 128 to each byte carries if the digit would exceed 127. Flipping its high bit subtracts the 128 again.
+    // Adding 128 to a byte carries if the digit would exceed 127. Flipping its high bit subtracts the 128 again.
     let half = _mm_set1_epi32(0x0080_8080);
     _mm_xor_si128(_mm_add_epi32(weights, half), half)
 }
@@ -125,7 +124,7 @@ fn start_sums() -> [__m512i; DIGITS] {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn join(sums: [__m512i; DIGITS]) -> __m512i {
-    // No closures here and in the next function: whether one is inlined depends on the rest of the crate, and a call per vector
+    // No closures here and in the next function: the rest of the crate decides whether one is inlined, and a call per vector
     // makes the resize half as fast.
     let [lowest, middle, highest] = sums;
     let upper = _mm512_add_epi32(_mm512_slli_epi32::<8>(highest), middle);
@@ -141,7 +140,7 @@ fn pack(sums: [[__m512i; DIGITS]; QUAD]) -> __m512i {
     _mm512_packus_epi16(_mm512_packs_epi32(join(a), join(b)), _mm512_packs_epi32(join(c), join(d)))
 }
 
-/// The order of 32-bit integers that gathers the four parts of each vector after `pack`.
+/// Gathers the four parts of each vector after `pack`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn gather_order() -> __m512i {
