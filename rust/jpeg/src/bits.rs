@@ -5,23 +5,23 @@ use std::slice::Iter;
 use super::huffman::{BEYOND, END, PairTable, Table};
 use super::tables::NATURAL;
 
-/// A bit reader over data without byte stuffing, high bits first. The bytes are in reverse order.
+/// Reads data without byte stuffing, high bits first. The bytes are in reverse order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bits<'a> {
     /// The bytes that are not loaded yet.
     rest: &'a [u8],
     length: usize,
-    /// The next bits, starting at the highest. Bits beyond `count` are zeros, or the start of the next byte.
+    /// The next bits, from the highest on. Those beyond `count` are zeros, or the start of the next byte.
     buffer: u64,
-    /// Between steps at least those of a look-up, at most 63.
+    /// Between steps at least the bits of a look-up, at most 63.
     count: u32,
 }
 
-/// Zeros that must follow the data: those that are loaded in advance, and a whole load after them.
+/// Zeros that must follow the data: those loaded in advance, and a whole load after them.
 pub(super) const PADDING: usize = 16;
 
 impl<'a> Bits<'a> {
-    /// A reader of `bytes`, except the [`PADDING`] at the start of the slice, which is the end of the data.
+    /// Reads `bytes`, except the [`PADDING`] at the start of the slice, which is the end of the data.
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
         let buffer = u64::from_le_bytes(*bytes.last_chunk::<8>()?);
         Some(Self { rest: &bytes[..bytes.len() - 7], length: bytes.len(), buffer, count: 56 })
@@ -71,7 +71,6 @@ pub(super) struct Place<'a> {
     pub(super) first: usize,
 }
 
-/// Blocks that are read one after the other.
 pub(super) struct Blocks<'a, 'b> {
     pub(super) bits: &'b mut Bits<'a>,
     pub(super) places: Iter<'b, Place<'b>>,
@@ -84,7 +83,7 @@ impl Blocks<'_, '_> {
     #[inline(always)]
     pub(super) fn read<const KEEP: bool>(&mut self) -> Option<()> {
         let whole = Band { first: 1, last: 63, low: 0 };
-        // The bits stay in registers between blocks: going through memory would take longer than a code.
+        // The bits stay in registers between blocks: memory would take longer than a code.
         let mut bits = *self.bits;
         for place in self.places.by_ref() {
             let out = self.strip.get_mut(place.first..)?.first_chunk_mut()?;
@@ -119,8 +118,8 @@ pub(super) struct Band {
     pub(super) low: u32,
 }
 
-/// Reads the codes of a band. If it is needed, writes the coefficients to `out`, which must contain zeros there, and sets their
-/// bits in `nonzero`. Returns for how many blocks after this one the band has ended.
+/// Reads the codes of a band. If needed, writes the coefficients to `out`, which must contain zeros there, and sets their bits in
+/// `nonzero`. Returns for how many blocks after this one the band has ended.
 #[inline(always)]
 fn read_codes<const KEEP: bool>(
     bits: &mut Bits<'_>,
@@ -131,7 +130,7 @@ fn read_codes<const KEEP: bool>(
 ) -> Option<u32> {
     let mut put = |k: usize, number: i16| {
         if KEEP {
-            // Zero if all bits of the number lie beyond 16.
+            // Zero if all bits lie beyond 16.
             let coefficient = number << band.low;
             out[usize::from(IN_GROUP[k & 63])] = coefficient;
             *nonzero |= u64::from(coefficient != 0) << (k & 63);
@@ -149,7 +148,7 @@ fn read_codes<const KEEP: bool>(
             let first = k + usize::from(pair.advance);
             let next = k + usize::from(pair.both);
             if next < last {
-                // If there is no second step, both coefficients are written to the same place.
+                // Without a second step, both go to the same place.
                 put(next, pair.second);
                 put(first, pair.number(bits.buffer));
                 bits.skip(pair.total);
@@ -157,7 +156,7 @@ fn read_codes<const KEEP: bool>(
                 continue;
             }
             if next >= END as usize && first < last {
-                // If there is no first step, this writes a zero to the next place, which is zero already: no branch to predict.
+                // Without a first step, this writes a zero to the next place, which is zero already: no branch to predict.
                 let number = pair.number(bits.buffer);
                 let (coefficient, ended) = if pair.both == END { (0, number) } else { (number, 0) };
                 put(first, coefficient);
@@ -248,7 +247,7 @@ pub(super) fn refine_band(
         if !(-1..=1).contains(&number) {
             return None;
         }
-        // The code counts the coefficients that are zero. Bits of the others follow.
+        // The code counts zero coefficients. Bits of the others follow.
         let mut zeros = rest & !*nonzero;
         for _ in 1..advance {
             zeros &= zeros.wrapping_sub(1);

@@ -5,8 +5,8 @@ const KEPT: usize = 32 << 20;
 
 /// The first `length` bytes of a reused buffer. Their content is unspecified.
 ///
-/// A buffer larger than [`KEPT`] shrinks when less than a quarter of it is used: one huge image must not hold its memory for the
-/// rest of a run.
+/// A buffer larger than [`KEPT`] shrinks when less than a quarter is used: one huge image must not hold its memory for the rest
+/// of a run.
 pub fn first_bytes(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
     if buffer.capacity() > KEPT && buffer.capacity() / 4 > length {
         buffer.truncate(KEPT.max(length));

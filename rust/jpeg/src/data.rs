@@ -9,8 +9,8 @@ const CHUNK: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Data {
-    /// The data without byte stuffing, and padding after each part between restarts. All in reverse order, from the end of the
-    /// buffer on: then eight bytes that are loaded as a number have the first byte at the top, and need no swap.
+    /// Without byte stuffing, with padding after each part between restarts. All in reverse order, from the end of the buffer on:
+    /// then eight bytes that are loaded as a number have the first byte at the top, and need no swap.
     reversed: Vec<u8>,
     /// The end of each part, padding included.
     pub(super) parts: Vec<usize>,
@@ -18,7 +18,7 @@ pub(super) struct Data {
 
 impl Data {
     /// Copies the bytes without the zero after each 0xFF, up to the first marker that is not a restart. Returns that marker and
-    /// its position. `None` if restarts are fewer than expected or out of order, or the bytes end first.
+    /// its position. `None` if restarts are missing or out of order, or the bytes end first.
     #[inline(always)]
     pub(super) fn fill(&mut self, source: &[u8], parts: usize) -> Option<(u8, usize)> {
         self.parts.clear();
@@ -100,7 +100,7 @@ impl Data {
 fn plain_bytes(chunk: &[u8; CHUNK]) -> usize {
     const LOWEST: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHEST: u64 = LOWEST << 7;
-    // Moves the highest bits of all bytes side by side.
+    // Moves the bytes' highest bits side by side.
     const GATHER: u64 = 0x0002_0408_1020_4081;
     let mut found = 0;
     for (place, word) in chunk.as_chunks::<8>().0.iter().enumerate() {

@@ -36,7 +36,6 @@ impl Sampling {
     }
 }
 
-/// Everything needed to decode the data of a file.
 #[derive(Debug, Clone)]
 pub struct JpegHeader {
     pub width: u32,
@@ -44,7 +43,7 @@ pub struct JpegHeader {
     pub(super) sampling: Sampling,
     pub(super) components: [Component; 3],
     pub(super) tables: Tables,
-    /// Whether the file has several scans, each with some bits of some coefficients.
+    /// With several scans, each with some bits of some coefficients.
     pub progressive: bool,
     /// Start of the first scan's marker, and of its entropy-coded data.
     pub(super) first_scan: usize,
@@ -138,7 +137,7 @@ impl JpegHeader {
     fn find_sampling(&self, count: usize) -> Option<Sampling> {
         let [luma, blue, red] = self.components.map(|component| component.sampling);
         if count == 1 {
-            // In a scan with one component, a unit is one block, whatever the sampling factors are.
+            // With one component, a unit is one block, whatever the sampling factors are.
             return (luma >> 4 != 0 && luma & 15 != 0 && luma >> 4 <= 4 && luma & 15 <= 4)
                 .then_some(Sampling::Gray);
         }

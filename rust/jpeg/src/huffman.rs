@@ -21,7 +21,6 @@ pub(super) enum Symbols {
 }
 
 impl Symbols {
-    /// Whether an ordinary file can have the symbol.
     fn has(self, symbol: u8) -> bool {
         // Longest coefficients, in bits, of a file with 8-bit samples.
         match (self, symbol >> 4, symbol & 15) {
@@ -58,10 +57,10 @@ fn number(bits: u64, shift: u8, above: i16) -> i16 {
     ((bits >> (shift & 63)) as i16).wrapping_sub(above)
 }
 
-/// A decoding table: maps codes to steps.
+/// Maps codes to steps.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// What it was made of. `None` if it cannot be used.
+    /// `None` if it cannot be used.
     of: Option<(Codes, Symbols)>,
     steps: [Step; 1 << LOOK],
     /// The steps of the other codes, by the next `LONG` bits minus `first_long`.
@@ -76,7 +75,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Makes it a table of these codes. `None` if a code is impossible, or an ordinary file does not have it.
+    /// `None` if a code is impossible, or an ordinary file does not have it.
     pub(super) fn make(&mut self, codes: &Codes, symbols: Symbols) -> Option<()> {
         if self.of == Some((*codes, symbols)) {
             return Some(());
@@ -146,7 +145,7 @@ fn step_of(code: u32, length: u32, symbol: u8, negative: bool) -> Step {
     Step { total: length as u8 + size, advance: run + 1, above: above as i16 }
 }
 
-/// A table that maps the next bits to one step or to two.
+/// Maps the next bits to one step or two.
 #[derive(Debug)]
 pub(super) struct PairTable {
     pub(super) single: Table,
@@ -159,8 +158,8 @@ impl Default for PairTable {
     }
 }
 
-/// One step or two. End-of-block always takes the second slot. Loading each field by itself takes fewer instructions than shifts
-/// and masks of one word.
+/// The end of a block always takes the second slot. Loading each field by itself takes fewer instructions than shifts and masks
+/// of one word.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(8))]
 pub(super) struct Pair {

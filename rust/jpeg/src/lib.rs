@@ -1,8 +1,8 @@
 //! A fast decoder for ordinary JPEG files: sequential, 8 bits, luma with chroma in the usual samplings. Nearly all are.
 //!
-//! The pixels equal libjpeg-turbo's bit for bit. All entropy-coded bytes must be decoded, because the start of a row is
-//! unknown, but only the wanted part is converted to pixels. For damaged files and other kinds of files the result is `None`;
-//! use another library for them.
+//! The pixels equal libjpeg-turbo's bit for bit. All entropy-coded bytes must be decoded, because the start of a row is unknown,
+//! but only the wanted part is converted to pixels. For damaged and other files the result is `None`; use another library for
+//! them.
 //!
 //! ```
 //! use prolip_jpeg::{CropBox, JpegDecoder, JpegHeader};

@@ -6,8 +6,8 @@ use super::header::{JpegHeader, Sampling};
 use super::planes::{CHUNK, Newest, Source};
 use crate::crop_box::CropBox;
 
-// libjpeg's colour factors: 1.402 - 1 and 1.772 - 2 with 15 fractional bits, -0.34414 and 1 - 0.71414 with 16. libjpeg has 16
-// for all, which makes no difference for numbers of 8 bits.
+// libjpeg's colour factors: 1.402 - 1 and 1.772 - 2 with 15 fractional bits, -0.34414 and 1 - 0.71414 with 16. libjpeg has 16 for
+// all, which makes no difference for 8-bit numbers.
 pub(super) const RED: i16 = rounded(26_345);
 pub(super) const BLUE: i16 = rounded(-14_942);
 pub(super) const GREEN: i32 = super::kernels::pair(-22_554, 18_734);

@@ -1,5 +1,5 @@
-//! Decodes the file to planes of samples: luma, and chroma at its own resolution. The planes hold only the newest rows, so that
-//! these stay in the fastest caches.
+//! Decodes to planes of samples: luma, and chroma at its own resolution. They hold only the newest rows, which stay in the
+//! fastest caches.
 
 use std::ops::Range;
 
@@ -10,12 +10,11 @@ use super::scan::{self, Group, Layout};
 use crate::buffer::first_bytes;
 use crate::crop_box::CropBox;
 
-/// Samples that the kernels process at once. They may read this many from any sample on, even from the last of a plane.
+/// Samples that the kernels process at once. They may read as many from any sample on, even the last of a plane.
 pub(super) const CHUNK: usize = 32;
 
 const SIDE: usize = 8;
 
-/// A file, and the wanted part of its image.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub(super) header: &'a JpegHeader,
@@ -76,7 +75,7 @@ impl<'a> Newest<'a> {
 
 fn ready(layout: &Layout, part: CropBox, row: usize, is_last: bool) -> Range<usize> {
     let (_, down) = layout.sampling.luma_blocks();
-    // Smooth upsampling needs the next row of chroma for the last row of pixels.
+    // For the last row of pixels, smooth upsampling needs the next row of chroma.
     let missing = down - 1;
     let (start, end) = (part.y as usize, (part.y + part.height) as usize);
     let before = (row * down * SIDE).saturating_sub(missing);
@@ -132,7 +131,7 @@ pub(super) fn decode(
     usual.then_some(())
 }
 
-/// Reads a file with one scan strip by strip. Returns whether all coefficients are in the usual range.
+/// Strip by strip. Returns whether all coefficients are in the usual range.
 #[inline(always)]
 fn of_one_scan(
     memory: &mut Memory,
@@ -179,7 +178,7 @@ fn of_one_scan(
     Some(usual)
 }
 
-/// Reads a file with many scans, then converts the coefficients that are wanted. Returns the same.
+/// Reads all scans, then converts the wanted coefficients. Returns the same.
 #[inline(always)]
 fn of_all_scans(
     memory: &mut Memory,

@@ -1,4 +1,4 @@
-//! Progressive files: decodes all scans to the coefficients of the whole image.
+//! Progressive files: all scans to the coefficients of the whole image.
 
 use super::bits::{Band, Bits, PADDING, read_band, read_dc, refine_band, refine_dc};
 use super::data::Data;
@@ -24,7 +24,7 @@ pub(super) struct Coefficients {
     /// For each block, one bit per coefficient in file order: whether it is not zero.
     nonzero: Vec<u64>,
     across: usize,
-    /// The lowest bit that is known of each coefficient, in file order.
+    /// The lowest known bit of each coefficient, in file order.
     known: Vec<u8>,
     /// The quantization table at the plane's first scan.
     pub(super) steps: Option<[i16; 64]>,
@@ -154,7 +154,7 @@ impl Memory {
                 plane.steps = Some(*tables.quantization(all[component].quantization)?);
             }
         }
-        // Alone, a plane has no more blocks than its samples fill, row by row. Several planes have whole units.
+        // Alone, a plane has only the blocks that its samples fill, row by row. Several planes have whole units.
         let size = match planes[..] {
             [(component, ..)] => layout.own_blocks(header, component),
             _ => layout.units,

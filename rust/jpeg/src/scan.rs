@@ -1,4 +1,4 @@
-//! Decodes the entropy-coded data to coefficients, one row of units at a time.
+//! Entropy-coded data to coefficients, one row of units at a time.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::huffman::{PairTable, Symbols, Table, TableSet};
 /// The coefficients of four neighbouring blocks of a plane. Row k of all four starts at `32 k`.
 pub(super) type Group = [i16; 256];
 
-/// Groups of each chroma plane in a strip. So few that a strip's coefficients and the tables fit in the L1 cache. Not fewer, because
+/// Groups of a chroma plane in a strip. So few that a strip's coefficients and the tables fit in the L1 cache; not fewer, because
 /// a vector load stalls on data that 2-byte stores have just written.
 const WIDTH: usize = 2;
 /// Units whose coefficients are stored at a time.
@@ -76,10 +76,8 @@ impl Layout {
     }
 }
 
-/// Reads all data. Passes the coefficients of each strip within the `wanted` rows and strips to `take`, which leaves zeros.
-/// `read` reads blocks, and keeps their coefficients or not.
-///
-/// `None` if anything is wrong, up to the last bit before the end-of-image marker.
+/// Passes the coefficients of each strip within the `wanted` rows and strips to `take`, which leaves zeros. `read` reads blocks,
+/// and keeps their coefficients or not. `None` if anything is wrong, up to the last bit before the end-of-image marker.
 #[inline(always)]
 pub(super) fn read_all(
     memory: &mut Memory,
@@ -131,7 +129,7 @@ pub(super) fn read_all(
                 let groups = &mut coefficients[..layout.groups()];
                 take(&layout, (row, strip), groups);
                 if strip + 1 == wanted.1.end {
-                    // `take` has made pixels of the row, and needed the cache for them.
+                    // `take` needed the cache for the row's pixels.
                     tables[..2].iter().for_each(|(_, table)| table.fetch());
                 }
             }

@@ -1,4 +1,4 @@
-//! Which vector instructions the kernels use: the best that the processor has, or those that `PROLIP_SIMD` names.
+//! Which vector instructions the kernels use: the best of the processor, or those that `PROLIP_SIMD` names.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 /// The environment variable that selects a level. It is read once.
 pub const VARIABLE: &str = "PROLIP_SIMD";
 
-/// Kernels of all levels give the same bytes. A later level is faster, and includes the instructions of the earlier ones.
+/// All give the same bytes. A later level is faster, and includes the instructions of the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// What every processor of the architecture has.
@@ -64,7 +64,7 @@ pub fn level() -> Level {
 /// The level of the process: that of `PROLIP_SIMD`, or the fastest of this processor.
 ///
 /// # Errors
-/// `PROLIP_SIMD` names none of this processor. The error lists those that it can run.
+/// `PROLIP_SIMD` names none that this processor can run. The error lists those.
 pub fn check() -> Result<Level, String> {
     static CHOSEN: OnceLock<Result<Level, String>> = OnceLock::new();
     let choose = || {

@@ -1,6 +1,5 @@
 //! The tables in a file: quantization and Huffman codes.
 
-/// A Huffman table as stored in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Codes {
     /// Number of codes of 1, 2, … 16 bits.
@@ -9,7 +8,6 @@ pub(super) struct Codes {
     pub(super) symbols: [u8; 256],
 }
 
-/// The tables that are valid at some position in a file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tables {
     quantization: [Option<[i16; 64]>; 4],

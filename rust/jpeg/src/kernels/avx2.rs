@@ -24,7 +24,6 @@ super::kernels!(
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
 );
 
-/// Each number of 32 bits, shifted right.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn shift32(value: __m256i, bits: i32) -> __m256i {
@@ -90,7 +89,7 @@ fn store_rows(pairs: [__m256i; 4], out: &mut [u8], stride: usize) {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_pixels(red: __m256i, green: __m256i, blue: __m256i, out: &mut [u8; 96]) {
-    // Each lane has the 48 bytes of 16 pixels. A shuffle moves each byte to its final position in one of the three vectors.
+    // A lane has the 48 bytes of 16 pixels. A shuffle moves each to its final position in one of the three vectors.
     let red = _mm256_shuffle_epi8(red, repeat_bytes(&PLACES[0]));
     let green = _mm256_shuffle_epi8(green, repeat_bytes(&PLACES[1]));
     let blue = _mm256_shuffle_epi8(blue, repeat_bytes(&PLACES[2]));

@@ -1,10 +1,10 @@
 //! The inverse DCT of libjpeg-turbo's vector code, for vectors of any width.
 //!
 //! Each 128-bit lane contains a row of one block. All sums wrap and saturate as in libjpeg-turbo, so the samples are equal even
-//! for coefficients that no encoder writes. One exception: libjpeg-turbo's shortcut for blocks without AC terms is not used
-//! here, and it differs beyond [`USUAL`].
+//! for coefficients that no encoder writes, with one exception: libjpeg-turbo's shortcut for blocks without AC terms differs
+//! beyond [`USUAL`], and is not used here.
 
-/// If the coefficients of the first row are below this in magnitude, the shortcut gives the same samples.
+/// If the coefficients of the first row are smaller in magnitude, the shortcut gives the same samples.
 pub(super) const USUAL: i16 = 8192;
 
 // Cosine terms with 13 fractional bits.
@@ -83,7 +83,7 @@ macro_rules! idct {
                 with(ONE, -F0_541),
                 with(ONE, -F0_541 - F0_765),
             ];
-            // The terms of `one_pass`, with the factors of each input added up.
+            // As in `one_pass`, with the factors of each input added up.
             let odd = [
                 madd(odd, set32(pair(F1_175, F1_175 - F0_390 + F1_501 - F0_899))),
                 madd(odd, set32(pair(F1_175 - F1_961 + F3_072 - F2_562, F1_175))),

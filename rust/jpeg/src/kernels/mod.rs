@@ -27,7 +27,7 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
     }
 }
 
-/// Defines `decode` for a vector type of `bytes` bytes, from operations whose names say what they do in each lane of 128 bits. The
+/// Defines `decode` for vectors of `bytes` bytes, from operations whose names say what they do in each lane of 128 bits. The
 /// attributes name the instructions that they need.
 macro_rules! kernels {
     ($vector:ty, $bytes:literal, $(#[$instructions:meta])*) => {
@@ -60,7 +60,7 @@ macro_rules! kernels {
             })
         }
 
-        /// Reads blocks. It is not inlined, and gets a single reference: variables of the caller would take registers.
+        /// Not inlined, and with a single reference: variables of the caller would take registers.
         #[inline(never)]
         $(#[$instructions])*
         fn read<const KEEP: bool>(blocks: &mut Blocks<'_, '_>) -> Option<()> {
@@ -164,12 +164,12 @@ use kernels;
 /// The end of the last of eight rows of `bytes` bytes, whose starts are `stride` bytes apart.
 #[cfg(target_arch = "x86_64")]
 fn end_of_rows(stride: usize, bytes: usize) -> usize {
-    // No slice is that long, so a stride that overflows fails where the slice is taken.
+    // No slice is that long, so an overflow fails where the slice is taken.
     stride.saturating_mul(7).saturating_add(bytes)
 }
 
-/// For each channel, the pixel of each byte in three vectors of RGB of 16 pixels, modulo the length of a vector: no two of
-/// a channel's bytes are in the same place.
+/// For each channel, the pixel of each byte in three vectors of RGB of 16 pixels, modulo the length of a vector: no two bytes of
+/// a channel are in the same place.
 #[cfg(target_arch = "x86_64")]
 const PLACES: [[u8; 16]; 3] = bytes_of_rgb().0;
 #[cfg(target_arch = "x86_64")]
