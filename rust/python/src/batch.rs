@@ -1,7 +1,7 @@
 //! `Batch`: NumPy arrays that share the loader's memory.
 //!
-//! The only unsafe code of the binding. The arrays' base object owns the memory. When Python has dropped the batch and every view,
-//! the base is dropped and the memory returns to the loader's pool.
+//! The only unsafe code of the binding. The arrays' base object owns the memory. When Python has dropped the batch and every
+//! view, the memory returns to the loader's pool.
 
 use std::ptr::NonNull;
 
@@ -13,7 +13,6 @@ use prolip_loader::pipeline::{self, Dataset, Lease};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-/// An array inside the memory of a batch.
 struct Part<T, D> {
     start: NonNull<T>,
     shape: D,

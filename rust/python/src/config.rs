@@ -1,4 +1,4 @@
-//! Reads Python's configuration and cursors into the loader's types with serde. The field names are the same.
+//! Reads Python's configuration and cursors into the loader's types of the same field names.
 
 use prolip_loader::config::{LoaderConfig, NativeConfig, StoreConfig};
 use prolip_loader::error::ConfigError;
@@ -35,12 +35,11 @@ pub fn native_rows(dataclass: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
     Ok(native.seq_lens.iter().map(|&length| native.rows(length)).collect())
 }
 
-/// A dataclass as nested dicts, lists and plain values.
 pub fn as_dict<'py>(dataclass: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     dataclass.py().import("dataclasses")?.call_method1("asdict", (dataclass,))
 }
 
-/// Reads a value of the loader's type. An error names the dotted field below `name`, its value and the rule.
+/// An error names the dotted field below `name`, its value and the rule.
 pub fn read<T: DeserializeOwned>(name: &str, value: &Bound<'_, PyAny>) -> PyResult<T> {
     serde_path_to_error::deserialize(&mut Depythonizer::from_object(value)).map_err(|error| {
         let field = match (name, error.path().to_string().as_str()) {
@@ -61,7 +60,6 @@ pub fn read<T: DeserializeOwned>(name: &str, value: &Bound<'_, PyAny>) -> PyResu
     })
 }
 
-/// The `repr` of the value at a path below `root`.
 fn shown(root: &Bound<'_, PyAny>, path: &Path) -> PyResult<String> {
     let mut value = root.clone();
     for segment in path.iter() {

@@ -52,7 +52,6 @@ pub fn decode_error(error: DecodeError) -> PyErr {
     DataError::new_err(error.to_string())
 }
 
-/// A tokenizer that cannot be built, or captions that it cannot encode.
 pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
     raised_by_cleaner(py, error).unwrap_or_else(|| match error {
         TokenizeError::Config(error) => config_error(error.clone()),

@@ -1,4 +1,4 @@
-//! `prolip._core`: the loader for Python. This crate only converts; the work is done in `prolip-loader`.
+//! `prolip._core`: converts between Python and `prolip-loader`, which does the work.
 
 mod batch;
 mod bench;
@@ -60,7 +60,7 @@ mod _core {
         // An extension module is not a package: without this line `import prolip._core.testing` would fail.
         let modules = module.py().import("sys")?.getattr("modules")?;
         modules.set_item("prolip._core.testing", module.getattr("testing")?)?;
-        // Threads that call the tokenizer's cleaning function need an interpreter, so they must end before it does.
+        // Threads that call the tokenizer's cleaning function must end before the interpreter does.
         let close_all = wrap_pyfunction!(crate::loader::close_all, module)?;
         module.py().import("atexit")?.call_method1("register", (close_all,))?;
         Ok(())

@@ -19,10 +19,10 @@ use crate::stats::LoaderStats;
 use crate::tokenizer::Tokenizer;
 use crate::wait::{SIGNAL_POLL, interruptible};
 
-/// Runs that may still have threads, for `close_all`.
+/// Those that may still have threads, for `close_all`.
 static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
 
-/// Reads a `prolip.data.Cursor`, and checks that a run over the loader's data can resume there.
+/// Also checks that a run over the loader's data can resume there.
 fn cursor(dataset: &Dataset, dataclass: &Bound<'_, PyAny>) -> PyResult<Cursor> {
     let cursor = read("resume", &as_dict(dataclass)?)?;
     dataset.check_cursor(&cursor).map_err(config_error)?;
@@ -63,13 +63,13 @@ impl Run {
         Ok(run)
     }
 
-    /// The pipeline, if this process started it.
+    /// If this process started it.
     fn pipeline(&self) -> PyResult<&Pipeline> {
         check_process(self.process)?;
         self.pipeline.as_ref().ok_or_else(|| PyRuntimeError::new_err("the loader is closed"))
     }
 
-    /// Joins the threads with the GIL released: one of them may need the interpreter before it can end.
+    /// With the GIL released: a thread may need the interpreter before it can end.
     fn close(&self, py: Python<'_>) {
         if self.process != std::process::id() || self.closed.swap(true, Ordering::Relaxed) {
             return;
@@ -83,7 +83,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if self.process != std::process::id() {
-            // A forked child has none of the threads, so there is nothing to join, and locks may be held forever.
+            // A forked child has no threads to join, and locks may be held forever.
             std::mem::forget(self.pipeline.take());
         }
     }
@@ -225,7 +225,7 @@ impl BatchIterator {
 
 impl Drop for BatchIterator {
     fn drop(&mut self) {
-        // Without an interpreter there is nothing to join: `close_all` ran before it ended.
+        // Without an interpreter, `close_all` has run already.
         Python::try_attach(|py| self.run.close(py));
     }
 }

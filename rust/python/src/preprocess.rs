@@ -16,7 +16,6 @@ use pyo3::pybacked::PyBackedBytes;
 use crate::config::read;
 use crate::error::{config_error, decode_error};
 
-/// An image as Python has it.
 #[derive(FromPyObject)]
 pub enum Image<'py> {
     Pixels(PyReadonlyArray3<'py, u8>, u32),

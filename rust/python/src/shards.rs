@@ -1,4 +1,4 @@
-//! Functions on shards without a loader: expand patterns, identify versions, find samples, copy one shard, write and check index files.
+//! Functions on shards without a loader.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,6 @@ use crate::config::store_config;
 use crate::error::config_error;
 use crate::wait::interruptible;
 
-/// The shards that patterns and lists stand for.
 pub fn located(shards: &[String], missing: OnMissingShard) -> PyResult<Vec<Location>> {
     expand(shards, missing).map_err(config_error)
 }

@@ -1,5 +1,4 @@
-//! `prolip._core.testing`: single kernels of the loader, for tests that compare them with Pillow, torchvision and the
-//! reference implementation. Nothing else calls them.
+//! `prolip._core.testing`: single kernels, for tests that compare them with Pillow, torchvision and the reference implementation.
 
 use numpy::{
     PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3,
@@ -83,7 +82,6 @@ pub fn mask_tokens<'py>(
     PyArray1::from_vec(py, masked).reshape([num_masked, length])
 }
 
-/// A changed copy of an image.
 fn changed<'py>(
     py: Python<'py>,
     image: &PyReadonlyArray3<'py, u8>,

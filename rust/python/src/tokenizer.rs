@@ -92,7 +92,7 @@ impl Tokenizer {
     }
 }
 
-/// How captions are cleaned: plain ASCII in Rust, other text by the Python function `clean`.
+/// Plain ASCII in Rust, other text by the Python function `clean`.
 fn cleaning(clean: Py<PyAny>, how: &str) -> PyResult<Cleaning> {
     let how = match how {
         "lower" => Clean::Lower,

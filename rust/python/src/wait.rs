@@ -23,7 +23,7 @@ pub fn interruptible<T: Send>(
         let (sender, receiver) = sync_channel(1);
         std::thread::scope(|scope| {
             let worker = scope.spawn(move || {
-                // A send fails only after a signal, when nobody wants the result any more.
+                // A send fails only after a signal, when nobody wants the result.
                 drop(sender.send(work(cancelled)));
             });
             loop {
