@@ -16,7 +16,7 @@
 //! A room uses only rooms on lower floors (`tests/house.rs`).
 //!
 //! The batches of a run depend only on the configuration, the shards and the cursor, never on threads or time: every random draw
-//! comes from [`rng::SampleRng`]. Each stage counts its time ([`pipeline::LoaderStats`]) and its bad samples
+//! comes from [`rng::SampleRng`]. Each stage counts its time ([`pipeline::LoaderStats`]), and each batch its bad samples
 //! ([`pipeline::BadSamples`]).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]

@@ -1,6 +1,6 @@
 //! The kernels, once for vectors of any width: coefficients to samples, and samples to pixels.
 //!
-//! `kernels!` defines them for the vector type and the operations in scope, which each module defines. All give the same bytes.
+//! `kernels!` defines them for each module's vector type and operations. All give the same bytes.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

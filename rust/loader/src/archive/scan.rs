@@ -56,7 +56,7 @@ pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
             }
         }
     }
-    // The damage gets a region of its own: at least the header.
+    // The damage gets a region of its own: at least the damaged header.
     let end = reader.position() + if damage.is_some() { BLOCK } else { 0 };
     starts.push(block_of(end)?);
     Ok(Scan { regions: Regions::new(starts), damage })

@@ -14,8 +14,8 @@ pub enum Clean {
     Canonicalize,
 }
 
-/// Cleans captions with all steps of one [`Clean`], lower case included: Python's differs from Rust's in the Greek final sigma.
-/// The implementation comes from outside because the reference is a Python library.
+/// Cleans captions as open_clip does, with all steps of one [`Clean`], lower case included: Python's differs from Rust's in the
+/// Greek final sigma. The implementation comes from outside because the reference is a Python library.
 pub trait CleanText: Send + Sync {
     /// In place, once per batch, those captions that need it.
     fn clean(&self, captions: &mut [String]) -> Result<(), TokenizeError>;
