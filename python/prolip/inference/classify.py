@@ -23,25 +23,22 @@ class Classification(NamedTuple):
     """Images classified by labels."""
 
     labels: list[str]
-    """N labels: the most probable one of each image."""
+    """N: each image's most probable label."""
     probabilities: Tensor
-    """[N, C]; each row sums to 1: how probable a label is if exactly one is right."""
+    """[N, C], rows summing to 1: of a label, if exactly one is right."""
     uncertainty: Tensor
     """[N], total variance of the images."""
     match: Tensor | None
-    """[N, C]: how probable it is that image and label match, each pair on its own. None for a model without a bias,
-    such as CLIP."""
+    """[N, C]: probability that image and label match, each pair on its own. None without a bias, as in CLIP."""
     label_uncertainty: Tensor
     """[C], total variance of the labels, averaged over the templates."""
     label_sets: list[list[str]] | None = None
-    """N sets, the most probable label first: each contains the right label with the probability `guarantee`, if that
-    was given."""
+    """N sets, the most probable label first. Each has the right label with the probability `guarantee`, if given."""
     answers: list[str | None] | None = None
-    """N labels, or None for "don't know". At most the share `max_error`, if given, is wrong, in 19 of 20
-    calibrations."""
+    """N labels, None for "don't know". At most the share `max_error`, if given, is wrong, in 19 of 20 calibrations."""
     usual: Tensor | None = None
-    """f64 [N], in (0, 1]: the share of calibration images that lie at least as far from the known ones. A small one is
-    out of distribution, which no guarantee covers. None without `guarantee` and `max_error`."""
+    """f64 [N], in (0, 1]: share of calibration images at least as far from the known ones. A small one is out of
+    distribution, which no guarantee covers. None without `guarantee` and `max_error`."""
 
 
 class Decide(NamedTuple):
@@ -50,9 +47,9 @@ class Decide(NamedTuple):
     guarantee: float | None = None
     """Probability that a label set contains the right label; None for no sets."""
     per_label: bool = False
-    """Whether the guarantee must hold for the images of each label."""
+    """Whether the guarantee must hold for each label's images."""
     max_error: float | None = None
-    """Maximum share of wrong answers among those given; None for no answers."""
+    """Maximum share of wrong ones among the answers; None for no answers."""
 
     @property
     def asked(self) -> bool:
@@ -65,14 +62,13 @@ class Similarity(NamedTuple):
 
     logit_scale: float
     logit_bias: float | None
-    """None for a model without one."""
 
 
 NOTHING = Decide()
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Refuse labels of a classifier that are empty or a string, occur twice, or are no strings."""
+    """Refuse labels that are empty, a string, repeated, or no strings."""
     if isinstance(labels, str):
         raise UserError("labels", "must be a list", f"{labels!r}")
     if len(labels) == 0:  # also of an array
@@ -86,9 +82,9 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
-    """The classifier of weighted prompts: sum of weight * mean, not normalised; sum of weight^2 * variance.
+    """Sum of weight * mean, not normalised, and of weight^2 * variance, in float32 at least.
 
-    In float32 at least. This is how re-weighted prompts are used (BPRW, docs/specification.md, section 5).
+    For re-weighted prompts (BPRW, docs/specification.md, section 5).
 
     Args:
         prompts: [C, K, D], unit means.
@@ -105,8 +101,8 @@ def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
 def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarity: Similarity) -> Evidence:
     """The scores of embedded images for embedded labels.
 
-    A pair's logit is that of training: `scale * (mean . mean - (total_var + total_var) / 2) + bias`. For the softmax
-    over labels, bias and the image's variance are left out: they cancel there.
+    A pair's logit is that of training: `scale * (mean . mean - (total_var + total_var) / 2) + bias`. In the softmax
+    over labels, bias and the image's variance cancel and are left out.
 
     Args:
         images: [N, D], unit means.
@@ -135,17 +131,14 @@ def classification(
 ) -> Classification:
     """Classify embedded images.
 
-    The probabilities are the softmax over labels, even for a model that was trained with a sigmoid. If pairs are
-    independent and exactly one matches, P(c) ∝ exp(logit_c). `prior` is for labels that are not equally frequent.
+    The probabilities are the softmax over labels, even after training with a sigmoid: if pairs are independent and
+    exactly one matches, P(c) ∝ exp(logit_c).
 
     Args:
-        images: [N, D], unit means.
-        prompts: [C, K, D], unit means.
+        images, prompts, weights, similarity: see `weigh`.
         labels: C labels.
-        weights: [C, K], see `weighted_classifier`; None for the uniform ensemble.
-        similarity: the model's.
         prior: C shares or counts; None for labels that are equally frequent.
-        decide: what to decide; checked by `check_decision`.
+        decide: checked by `check_decision`.
         calibration: the model's, for these labels. Decisions use its prior.
 
     Raises:
@@ -167,7 +160,7 @@ def classification(
 
 
 def check_limits(decide: Decide) -> None:
-    """Check that a guarantee or limit is between 0 and 1, and that the guarantee that shall hold per label is given."""
+    """Check that guarantee and limit are between 0 and 1, and that `per_label` has a guarantee."""
     if decide.per_label and decide.guarantee is None:
         raise UserError("per_label", "needs guarantee")
     for name in ("guarantee", "max_error"):
@@ -186,7 +179,7 @@ def require_calibration(calibration: Calibration | None) -> Calibration:
 def check_subject(calibration: Calibration, labels: Sequence[str], templates: Sequence[str]) -> None:
     """Check that a calibration is for these labels, in this order, and for these templates.
 
-    Labels may be spelled otherwise (`class_places`). Their prompts are those of the calibration's spelling.
+    Labels may be spelled otherwise (`class_places`); prompts use the calibration's spelling.
     """
     names, known = calibration.labels, calibration.subject.templates
     if class_places(labels, names) != list(range(len(names))):
@@ -203,11 +196,11 @@ def check_decision(
     prompt_weights: Tensor | None,
     prior: Sequence[float] | Tensor | None,
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """Check that a model's calibration allows the decision, and return its labels, as it spells them, and templates.
+    """Check that the calibration allows the decision; returns its labels, as it spells them, and templates.
 
     Raises:
-        UserError: as for `check_limits`; or the model has no calibration, it is for other labels or prompts, or weights
-            or a prior are given.
+        UserError: as for `check_limits`; there is no calibration, or one for other labels or prompts; or weights or a
+            prior are given.
     """
     check_limits(decide)
     calibration = require_calibration(calibration)

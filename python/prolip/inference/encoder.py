@@ -54,9 +54,9 @@ from prolip.models.config import Precision
 from prolip.models.precision import autocast
 
 MAX_BAD_FRACTION = 0.01
-"""Maximum share of unreadable images; a set with more counts as damaged."""
+"""Share of unreadable images above which a set counts as damaged."""
 View = Callable[[Tensor | Patches], Gaussian]
-"""Turns normalised images on the network's device, f32 [B, 3, H, W] or patches, into Gaussians [B, D]."""
+"""From normalised images on the network's device, f32 [B, 3, H, W] or patches, to Gaussians [B, D]."""
 Item = TypeVar("Item")
 Decoded = TypeVar("Decoded")
 
@@ -95,11 +95,11 @@ class Encoded(NamedTuple):
     places: list[int]
     """Places in the source, from 0."""
     sizes: list[Sequence[int]]
-    """Width and height of the images in their files; 0 if unknown."""
+    """Width and height in the images' files; 0 if unknown."""
     members: Members
     """B per extension."""
     bad: Sequence[Bad] = ()
-    """Samples that the pool left out. Those that the loader left out are in its statistics."""
+    """Left out by the pool. Those that the loader left out are in its statistics."""
     images: Mapping[str, Gaussian] = MappingProxyType({})
     """[B, D] by view; empty if B is 0."""
     text: Gaussian | None = None
@@ -137,7 +137,7 @@ class Encoder:
     encode_pixels: View = field(repr=False)
     """With means of unit norm, and gradients."""
     encode_tokens: Callable[[Tensor], Gaussian] = field(repr=False)
-    """Turns ids [B, L] on `device` into Gaussians [B, D]: means of unit norm, with gradients."""
+    """From ids [B, L] on `device` to Gaussians [B, D]: means of unit norm, with gradients."""
     preprocess: Preprocess
     tokenizer: Tokenizer | Callable[[list[str]], Tensor] | UserError = field(repr=False)
     """One of ours, one of open_clip, or why there is none."""
@@ -150,7 +150,7 @@ class Encoder:
     keep: tuple[str, ...] = ()
     """Extensions of members to keep."""
     batch_size: int = 128
-    """Maximum number of samples per forward pass."""
+    """Maximum samples per forward pass."""
     threads: int = 0
     """Threads that decode; 0 for this process's share of the cores."""
     on_progress: Callable[[int], object] | None = None
@@ -206,7 +206,7 @@ class Encoder:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Evaluation mode in the network's precision, without gradients; the training mode is restored at the end.
+        """Evaluation mode in the network's precision, without gradients; afterwards the mode of before.
 
         Not torch's inference mode, whose tensors cannot be used to train a probe.
         """
@@ -283,7 +283,7 @@ class Encoder:
         return self._encoded(map(self._join, decoded_ahead(batches, self._prepare, self.threads)))
 
     def of_captions(self, captions: Sequence[str], first: int = 0) -> Iterator[Encoded]:
-        """The rows of captions. Their keys are their places, counted from `first`."""
+        """The rows of captions, whose keys are their places, counted from `first`."""
         numbered = in_batches(enumerate(captions, first), self.batch_size)
         return self._encoded(
             _Prepared(
@@ -315,7 +315,7 @@ class Encoder:
                 bad += rows.bad
                 yield rows
             stats = loader.stats()
-        # The loader counts a truncated shard as one bad sample, however many samples are lost.
+        # To the loader a truncated shard is one bad sample, however many are lost.
         if "archive" in stats.bad:
             raise DataError(f"a shard is damaged: {'; '.join(map(str, stats.bad_samples))}", shown)
         if len(bad) > max_bad_fraction * stats.samples:
@@ -343,7 +343,7 @@ class Encoder:
         return text.flatten()
 
     def of_images(self, images: Images, store: StoreConfig | None = None) -> Iterator[Encoded]:
-        """The rows of images of any kind, all of which must be readable.
+        """The rows of images of any kind.
 
         Raises:
             UserError: an image is not of a known kind, or there is no such file, folder or shard.
@@ -426,7 +426,7 @@ def as_captions(texts: str | Sequence[str]) -> list[str]:
 
 
 def joined(batches: Iterable[Encoded]) -> Encoded:
-    """All rows of some batches as one."""
+    """All rows as one."""
     every = [*batches]
     some = [rows for rows in every if rows.keys] or every[:1] or [Encoded([], [], [], {})]
     texts, ids = (
@@ -450,7 +450,7 @@ def joined(batches: Iterable[Encoded]) -> Encoded:
 
 
 def samples_of(images: Images) -> Iterator[Sample | str]:
-    """Yield the images one by one, and the names of shards. A folder's images are in the order of their paths."""
+    """Yield single images, a folder's in the order of their paths, and the names of shards."""
     several = [cast(AnyImage, images)] if _is_one(images) else images
     if not isinstance(several, Iterable) or hasattr(several, "read"):  # the items of an open file are lines
         raise UserError("images", f"{KINDS}, or a list of them", f"a {type(images).__name__}")
@@ -489,7 +489,7 @@ def _is_one(images: Images) -> bool:
 
 
 def is_many(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a folder, shards or an address, not of an image."""
+    """Whether it names a folder, shards or an address, not an image."""
     text = os.fspath(name)
     return bool(_SHARDS.search(text)) or "://" in text or os.path.isdir(text)
 
@@ -512,7 +512,7 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def decoded_ahead(
     batches: Iterable[Sequence[Item]], decode: Callable[[Item], Decoded], num_threads: int
 ) -> Iterator[list[tuple[Item, Decoded]]]:
-    """Batches of items, each with what `decode` returned for it in a thread, one batch ahead.
+    """Batches of items, each with what `decode` made of it in a thread, one batch ahead.
 
     `num_threads` 0 stands for the cores that this process may use.
     """

@@ -1,4 +1,4 @@
-"""`load`: resolve a model source to a model with its preprocessing and its tokenizer."""
+"""`load`: open a model from any source."""
 
 from __future__ import annotations
 
@@ -45,31 +45,31 @@ def load(
     calibration: str | Path | None = None,
     image_seq_len: int | None = None,
 ) -> Model:
-    """Open a model with its image preprocessing and its tokenizer.
+    """Open a model with its image preprocessing and tokenizer.
 
     Args:
         source: one of
 
             - the name of a released model (`prolip.list_models`),
             - "hf-hub:OWNER/NAME" or "hf-hub:OWNER/NAME@REVISION": a hub repository in the released layout, or SigLIP 2
-              with native aspect in the layout of transformers; this one has no variances,
+              with native aspect in the layout of transformers, which has no variances,
             - the folder of a run (its newest usable checkpoint), of a checkpoint, or of an exported or adapted model,
             - a `.pt`, `.bin` or `.safetensors` file, with `config`,
             - "open_clip:NAME/TAG", "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...": a model
-              that runs in open_clip; it has no variances.
-        tokenizer: "clip", or the path of a tokenizer.json. None for the tokenizer that the checkpoint or the exported
-            folder carries; else the tokenizer.json beside the weights; else the one that the configuration names on the
-            hub; else CLIP's if the vocabulary has its size. If none is found, only images can be encoded. Not used for
-            models of open_clip.
-        device: where the model runs, such as "cuda:1"; "auto" for a GPU if there is one, else the CPU. A GPU that
-            torch cannot use is an error.
-        precision: precision of the towers: "fp32", or "bf16" or "fp16" by autocast.
+              that runs in open_clip, without variances.
+        tokenizer: "clip", or the path of a tokenizer.json. None for the one that the checkpoint or the exported folder
+            carries; else the tokenizer.json beside the weights; else the one that the configuration names on the hub;
+            else CLIP's if the vocabulary has its size. Without any, only images can be encoded. Not used for models of
+            open_clip.
+        device: such as "cuda:1"; "auto" for a GPU if there is one, else the CPU. A GPU that torch cannot use is an
+            error.
+        precision: of the towers: "fp32", or "bf16" or "fp16" by autocast.
         config: the architecture, if the source has none, such as `prolip.models.ARCHITECTURES["ViT-B-16"]`.
         cache_dir: folder for downloads; None for huggingface_hub's. `HF_HUB_OFFLINE=1` reads from the cache only.
         calibration: the file that `prolip calibrate` wrote, for guarantees; None for calibration.safetensors and
-            search.safetensors in the source's folder or repository, if they are there and for this model.
-        image_seq_len: maximum number of patches of an image, for a model of images at their native aspect ratio; None
-            for the model's own.
+            search.safetensors in the source's folder or repository, if for this model.
+        image_seq_len: maximum patches of an image, for a model of images at their native aspect ratio; None for the
+            model's own.
 
     Raises:
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
@@ -125,7 +125,7 @@ def _open(
     precision: Precision,
     config: ModelConfig | None = None,
 ) -> Model:
-    """The model of a source, without its calibration; see `load`."""
+    """The model of a source, without its calibration."""
     if source.open_clip is not None:
         name, network = build_named(source.open_clip, source.cache_dir)
         cache_dir = None if source.cache_dir is None else str(source.cache_dir)
@@ -165,9 +165,9 @@ def adapted(frozen: Model, adapter: Adapter, name: str) -> Model:
     """The frozen model with the adapter's Gaussians, scale and bias, on the frozen model's device.
 
     Args:
-        frozen: any model; its variances, if any, are not used.
+        frozen: any model; variances are not used.
         adapter: what `prolip adapt` learned on embeddings of that model.
-        name: name in results.
+        name: in results.
     """
     encoder = dataclasses.replace(
         frozen.encoder,
@@ -196,11 +196,11 @@ def of_open_clip(
     """Wrap a model of open_clip, which has no variances, and move it to `device`.
 
     Args:
-        model: a model from `open_clip.create_model`.
-        tokenizer: a tokenizer from `open_clip.get_tokenizer`.
-        name: name in results.
+        model: from `open_clip.create_model`.
+        tokenizer: from `open_clip.get_tokenizer`.
+        name: in results.
         device: where it runs.
-        precision: precision of the towers.
+        precision: of the towers.
     """
     network: Any = model.to(device)
     encoder = Encoder(

@@ -53,13 +53,13 @@ class Model:
     encoder: Encoder = field(repr=False)
     """Turns samples of any source into Gaussians."""
     has_variances: bool
-    """Whether both towers have variances. Without them every Gaussian is a point, and uncertainty is not measured."""
+    """Whether both towers have them. Without variances every Gaussian is a point, and uncertainty is not measured."""
     keep_ratio: float | None = None
     """Share of patches that training kept of masked images; None if unknown."""
     calibration: Calibration | None = field(default=None, repr=False)
     """What `prolip calibrate` measured for this model; needed for guarantees."""
     search_calibration: SearchCalibration | None = field(default=None, repr=False)
-    """What `prolip calibrate search` measured; needed for promises of a search."""
+    """What `prolip calibrate search` measured; needed for a search's promises."""
 
     @property
     def network(self) -> nn.Module:
@@ -83,13 +83,13 @@ class Model:
 
     @property
     def encode_pixels(self) -> View:
-        """Turns normalised pixels [B, 3, H, W] on `device`, or patches if the model is native, into Gaussians [B, D]:
+        """From normalised pixels [B, 3, H, W] on `device`, or patches if the model is native, to Gaussians [B, D]:
         means of unit norm, with gradients."""
         return self.encoder.encode_pixels
 
     @property
     def encode_tokens(self) -> Callable[[Tensor], Gaussian]:
-        """Turns ids [B, L] on `device` into Gaussians [B, D]: means of unit norm, with gradients."""
+        """From ids [B, L] on `device` to Gaussians [B, D]: means of unit norm, with gradients."""
         return self.encoder.encode_tokens
 
     def encode_images(
@@ -107,12 +107,12 @@ class Model:
 
         Args:
             images: one image or several: paths, addresses (`s3://`, `gs://`, `az://`), encoded bytes, PIL images,
-                arrays u8 [H, W, 3] or [H, W], tensors u8 [3, H, W]; folders, searched in the order of their paths;
-                shards (paths, addresses or patterns); tensors f32 [3, H, W] from `preprocess`. Arrays [N, H, W, 3] and
-                tensors [N, 3, H, W] are several.
+                arrays u8 [H, W, 3] or [H, W], tensors u8 [3, H, W]; folders, in the order of their paths; shards
+                (paths, addresses or patterns); tensors f32 [3, H, W] from `preprocess`. Arrays [N, H, W, 3] and tensors
+                [N, 3, H, W] are several.
             batch_size: images per forward pass.
             num_threads: threads that decode; 0 for this process's share of the cores.
-            progress: whether to show a progress bar; None shows it on a terminal if it takes more than two seconds.
+            progress: whether to show a progress bar; None for a terminal and more than two seconds.
             store: how remote shards are read; None for the defaults.
 
         Raises:
@@ -134,7 +134,7 @@ class Model:
         Args:
             texts: one caption, or several.
             batch_size: captions per forward pass.
-            progress: whether to show a progress bar; None shows it on a terminal if it takes more than two seconds.
+            progress: see `encode_images`.
 
         Raises:
             UserError: there is no caption, one is not a string, or the model's tokenizer is unknown.
@@ -166,23 +166,19 @@ class Model:
         the calibration, with the same labels, and not out of distribution.
 
         Args:
-            images: see `encode_images`.
+            images, batch_size, num_threads, progress, store: see `encode_images`.
             labels: C labels. With `guarantee` or `max_error` those of the calibration, in its order, where spaces, "_"
                 and "-" are the same.
-            templates: K prompts with `{}` for the label, such as "a photo of a {}"; each label is their ensemble.
-                None for `DEFAULT_TEMPLATES`; with `guarantee` or `max_error`, for the prompts of the calibration.
+            templates: K prompts with `{}` for the label, such as "a photo of a {}"; each label is their ensemble. None
+                for `DEFAULT_TEMPLATES`; with `guarantee` or `max_error`, for those of the calibration.
             prompt_weights: [C, K], such as `reweight_prompts(...).weights` (BPRW); None for even weights.
-            prior: C shares or counts of the labels among your images; None if they are equally frequent. With
-                `guarantee` or `max_error` the calibration has its own.
+            prior: C shares or counts of the labels among your images; None if equally frequent. With `guarantee` or
+                `max_error` the calibration has its own.
             guarantee: probability that a label set contains the right label, such as 0.95.
-            per_label: whether the guarantee must hold for the images of each label as far as the calibration allows
+            per_label: whether the guarantee must hold for each label's images, as far as the calibration allows
                 (`prolip.calibration.class_thresholds`).
-            max_error: the maximum share of wrong answers, such as 0.05. Answers that are too uncertain become None.
-                The limit holds for 19 of 20 calibrations.
-            batch_size: images per forward pass.
-            num_threads: threads that decode.
-            progress: see `encode_images`.
-            store: see `encode_images`.
+            max_error: maximum share of wrong answers, such as 0.05, in 19 of 20 calibrations. Answers that are too
+                uncertain become None.
 
         Raises:
             UserError: as for `encode_images` and `encode_texts`; or a template, label, weight or prior is invalid, or
@@ -205,7 +201,7 @@ class Model:
         prior: Sequence[float] | Tensor | None = None,
         progress: bool | None = None,
     ) -> Callable[[Gaussian], Classification]:
-        """The function that classifies embedded images, [N, D], for any number of batches; see `classify`."""
+        """A function that classifies embedded images, [N, D], batch after batch; see `classify`."""
         check_labels(labels)
         known = labels
         if decide.asked:
@@ -224,13 +220,13 @@ class Model:
 
     @property
     def logit_scale(self) -> float:
-        """Factor of the similarity that the model learned, above 0."""
+        """Learned factor of the similarity, above 0."""
         network: Any = self.network
         return float(network.logit_scale.detach().exp())
 
     @property
     def logit_bias(self) -> float | None:
-        """Bias of the similarity that the model learned; None for a model without one, such as CLIP."""
+        """Learned bias of the similarity; None without one, as in CLIP."""
         bias = getattr(self.network, "logit_bias", None)
         return None if bias is None else float(bias.detach())
 
@@ -255,7 +251,7 @@ class Model:
         """The network of a ProLIP model.
 
         Raises:
-            UserError: it is a model of open_clip, or an adapted one.
+            UserError: it is of open_clip, or adapted.
         """
         if not isinstance(self.network, ProLIP):
             raise UserError(self.name, "must be a ProLIP network", "one of open_clip or an adapted one")
@@ -317,11 +313,11 @@ def of_prolip(
 
     Args:
         network: the network.
-        tokenizer: its tokenizer; or the error to raise as soon as captions are encoded.
-        name: name in results.
+        tokenizer: its own; or the error to raise as soon as captions are encoded.
+        name: in results.
         device: where it runs.
         keep_ratio: share of patches that training kept of masked images.
-        precision: precision of the towers.
+        precision: of the towers.
 
     Raises:
         UserError: as for `Encoder.of_prolip`.

@@ -63,7 +63,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
 def open_classifier(
     options: ClassifyOptions, labels: Sequence[str]
 ) -> tuple[Model, Sequence[str], Callable[[Gaussian], Classification]]:
-    """Open the model; returns it, the labels, by default those of its calibration, and its classifier of images."""
+    """Open the model; returns it, the labels, by default its calibration's, and its classifier of images."""
     decide = Decide(options.guarantee, options.per_label, options.max_error)
     check_limits(decide)  # and the rest, before a model is opened, which takes longer
     check(labels or decide.asked, "labels", "give at least one, or guarantee or max_error for those of the calibration")

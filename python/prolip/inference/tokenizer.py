@@ -1,4 +1,4 @@
-"""Which tokenizer a model was trained with: the one that is stored with it, that lies beside it, or that it names."""
+"""Which tokenizer a model was trained with: stored with it, beside it, or named by it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 CLIP_TOKENS = 49408
-"""Size of CLIP's vocabulary. A model with this many tokens and no tokenizer file is assumed to use CLIP's."""
+"""Size of CLIP's vocabulary. A model of this size without a tokenizer file is assumed to use it."""
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 """The file that describes a model in open_clip's layout."""
 _TOKENIZER_SETTINGS = "tokenizer_config.json"
-"""The file beside a tokenizer.json that names the padding token. `prolip.interop.transformers` also writes how captions
-are cleaned and the padding id."""
+"""Beside a tokenizer.json; names the padding token. `prolip.interop.transformers` adds the cleaning of captions and the
+padding id."""
 
 
 def check_tokenizer(tokenizer: str | Path | None) -> None:
-    """Check that a tokenizer that the user names exists, before its model is downloaded."""
+    """Check that the user's tokenizer exists, before its model is downloaded."""
     if tokenizer is not None and tokenizer != "clip" and not Path(tokenizer).is_file():
         raise UserError("tokenizer", "must be `clip` or the file of a tokenizer.json", tokenizer)
 
@@ -51,7 +51,7 @@ def find_tokenizer(source: Source, text: TextConfig, chosen: str | Path | None =
         return _file_or_clip(None if chosen == "clip" else Path(chosen), text)
     if (stored := stored_tokenizer(source)) is not None:
         return stored
-    # Released repositories hold no tokenizer. Not asking them also makes this work offline.
+    # Released repositories hold none; not asking them also works offline.
     if not source.is_released and (file := source.find(TOKENIZER_FILE)) is not None:
         source.find(_TOKENIZER_SETTINGS)  # downloads it beside the other
         return dataclasses.replace(_file_or_clip(file, text), **_saved_for_transformers(file))
@@ -95,7 +95,7 @@ def own_tokenizer(source: str, text: TextConfig) -> TokenizerConfig | None:
 
     Raises:
         UserError: the source is no model.
-        DownloadError: it is named, and cannot be downloaded.
+        DownloadError: the named tokenizer cannot be downloaded.
     """
     model = resolve(source)
     found = find_tokenizer(model, text) if model.open_clip is None else _of_open_clip(model.open_clip, text)
@@ -107,7 +107,7 @@ def own_tokenizer(source: str, text: TextConfig) -> TokenizerConfig | None:
 
 
 def _of_open_clip(named: str, text: TextConfig) -> TokenizerConfig | None:
-    """The tokenizer that open_clip's `get_tokenizer` makes of a model's configuration, if the loader has it."""
+    """As open_clip's `get_tokenizer` makes it of a model's configuration, if the loader has it."""
     folder = Path(named.removeprefix("local-dir:")) if named.startswith("local-dir:") else None
     config = open_clip_config(named).get("text_cfg", {})
     settings = config.get("tokenizer_kwargs", {})
@@ -133,7 +133,7 @@ def open_clip_config(named: str) -> dict[str, Any]:
 
 
 def _saved_for_transformers(file: Path) -> dict[str, Any]:
-    """`clean` and `pad_id` that a `ProLIPTokenizer` saved beside its tokenizer.json; nothing of another one."""
+    """`clean` and `pad_id` as a `ProLIPTokenizer` saved them beside its tokenizer.json; nothing of another one."""
     beside = file.with_name(_TOKENIZER_SETTINGS)
     saved = read_json(beside) if beside.is_file() else {}
     if not saved.keys() >= {"clean", "pad_id"}:

@@ -1,4 +1,4 @@
-"""Measures of embeddings: pure functions of Gaussians, on any device, wherever the embeddings come from."""
+"""Measures of embeddings: pure functions of Gaussians, on any device."""
 
 import lazy_loader
 

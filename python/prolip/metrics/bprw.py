@@ -1,7 +1,7 @@
 """Bayesian prompt re-weighting (BPRW): weight a class's prompts by how well they fit the class's images.
 
-A class is a mixture of its prompts' Gaussians. Its weights are the most probable ones under a Dirichlet prior, given
-images that vote: those nearest to the mean prompt, or labelled ones (docs/specification.md, section 5).
+A class is a mixture of its prompts' Gaussians, with the most probable weights under a Dirichlet prior, given images
+that vote: those nearest to the mean prompt, or labelled ones (docs/specification.md, section 5).
 
 C classes, K prompts per class, D dimensions, N images, V images that vote for a class, S observations per class.
 """
@@ -22,19 +22,19 @@ from prolip.metrics.zero_shot import Classifier
 
 _CLASSES_AT_ONCE = 256
 _CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**26
-"""Maximum number of prompt values per block; on a CPU a block fits into its cache."""
+"""Maximum prompt values per block; on a CPU a block fits into its cache."""
 _ABSENT = -1
 
 
 class PromptWeights(NamedTuple):
-    """Weights of prompts, and the classifier made with them."""
+    """Weights, and the classifier made with them."""
 
     weights: Tensor
     """[C, K], each row at least 0 and summing to 1."""
     classifier: Tensor
     """[C, D], the weighted sum of the prompts' means; not of unit norm."""
     variances: Tensor
-    """[C, D], sum of squared weight times variance: the variance of the weighted sum."""
+    """[C, D], sum of squared weight times variance."""
     rounds: Tensor
     """i64 [C], rounds until each class converged."""
 
@@ -62,8 +62,7 @@ def reweight_prompts(
     Args:
         prompts: [C, K, D], unit means.
         images: [N, D], unit means.
-        labels: i64 [N], the class of each image, negative without one: only labelled images vote. None for the nearest
-            images.
+        labels: i64 [N], classes, negative if unknown: only labelled images vote. None for the nearest images.
         on_progress: called with the number of classes finished since the last call.
 
     Raises:
@@ -183,20 +182,20 @@ def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
 
 
 class Observations(NamedTuple):
-    """Observations of each class: samples, or Gaussians."""
+    """Of each class: samples, or Gaussians."""
 
     mean: Tensor
-    """[C, S, D], samples, or means of Gaussians over which the log-likelihood is averaged."""
+    """[C, S, D], samples, or means of Gaussians, which the log-likelihood is averaged over."""
     var: Tensor | None
-    """[C, S, D], the variances of those Gaussians; None for samples."""
+    """[C, S, D], of those Gaussians; None for samples."""
     counts: Tensor
-    """[C, S], how many samples each observation counts as; 0 for padding."""
+    """[C, S], how many samples each counts as; 0 for padding."""
 
 
 def gather_observations(prompts: Gaussian, images: Gaussian, voters: Tensor, noise: Tensor | None) -> Observations:
     """Samples of the voting images, mean + exp(log_var / 2) * noise; without noise, the images' Gaussians.
 
-    Arguments are those of `reweight_from_voters`; of `prompts` only dtype and device are used.
+    Arguments as for `reweight_from_voters`; of `prompts` only dtype and device are used.
     """
     kind = prompts.mean
     present = (voters >= 0).to(kind)
@@ -209,7 +208,7 @@ def gather_observations(prompts: Gaussian, images: Gaussian, voters: Tensor, noi
 
 
 def component_vars(var: Tensor, config: BprwConfig) -> Tensor:
-    """Variances of the mixture's components: those of the prompts, scaled and floored, [C, K, D]; a UserError at 0."""
+    """Variances of the prompts, scaled and floored, [C, K, D]; a UserError at 0."""
     scaled = config.var_multiplier * var + config.var_floor
     if config.multiplier_form == "official":
         scaled = config.var_multiplier * scaled
@@ -220,8 +219,8 @@ def component_vars(var: Tensor, config: BprwConfig) -> Tensor:
 def log_likelihoods(seen: Observations, mean: Tensor, var: Tensor) -> Tensor:
     """ln N(observation; mean, var) of every observation under every prompt, [C, S, K], as two matrix products.
 
-    For an observation with variances this is the mean over its Gaussian: ln N(its mean) - sum(its var / var) / 2.
-    Coordinates are relative to the class's mean prompt: differences of large squares lose digits in float32.
+    For an observation with variances, the mean over its Gaussian: ln N(its mean) - sum(its var / var) / 2. Coordinates
+    are relative to the class's mean prompt: differences of large squares lose digits in float32.
     """
     centre = mean.mean(dim=1, keepdim=True)
     offset, precision = mean - centre, var.reciprocal()

@@ -1,6 +1,6 @@
 """Retrieval benchmarks on COCO Caption's test set: COCO 5K and 1K, CxC and ECCV Caption.
 
-Results equal those of the package `eccv-caption`. Q queries, C candidates, D dimensions.
+As in the package `eccv-caption`. Q queries, C candidates, D dimensions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from prolip.metrics.retrieval import RECALL_AT, first_ranks, precision_at_r
 from prolip.metrics.statistics import mean, mean_per_group, value_of
 
 NUM_FOLDS = 5
-"""COCO 1K averages over five folds of the test set, each searched separately."""
+"""COCO 1K averages over five folds, each searched separately."""
 
 
 class Pairs(NamedTuple):
@@ -30,13 +30,13 @@ class CocoTruth(NamedTuple):
     """Correct pairs of each benchmark."""
 
     coco: Pairs
-    """Each image and its own five captions."""
+    """Each image and its five captions."""
     cxc: Pairs
     """CrissCrossed Captions: more pairs that people judged similar."""
     eccv: Pairs
-    """ECCV Caption: some of the queries, with all their correct answers."""
+    """ECCV Caption: some queries, with all correct answers."""
     caption_order: Sequence[int]
-    """Caption ids in the order in which COCO 1K splits them into folds."""
+    """Caption ids in the order of COCO 1K's folds."""
 
 
 class Shares(NamedTuple):
@@ -45,9 +45,9 @@ class Shares(NamedTuple):
     shares: Tensor
     """f64 [Q], each in [0, 1]."""
     folds: Tensor | None
-    """i64 [Q], the fold of each query, if the measure is the mean over folds (COCO 1K); else None."""
+    """i64 [Q], folds whose means are averaged (COCO 1K); else None."""
     uncertainty: Tensor | None = None
-    """[Q], the query's total variance; None with folds."""
+    """[Q], total variance; None with folds."""
 
 
 def evaluate_coco(
@@ -82,7 +82,7 @@ def coco_shares(
     Args:
         images: [Q, D], unit means.
         captions: [C, D], unit means.
-        truth: the correct pairs (`prolip.evaluation.load_truth`).
+        truth: of `prolip.evaluation.load_truth`.
 
     Raises:
         UserError: an id occurs twice, or a query of `truth` is missing.
@@ -99,7 +99,7 @@ def coco_shares(
             ranks = first_ranks(asked, candidates.gaussian, correct, score)
             measures |= {f"{name}_{way}_R@{k}": Shares((ranks < k).double(), None, asked.total_var) for k in RECALL_AT}
             if name == "eccv":
-                # A few correct answers are not in the test set, but count towards R.
+                # A few correct answers are outside the test set, but count towards R.
                 num_correct = torch.tensor([len(set(rights)) for rights in wanted.values()], device=ranks.device)
                 found = precision_at_r(asked, candidates.gaussian, correct, score, num_correct=num_correct)
                 measures |= {
@@ -136,7 +136,7 @@ class _Side:
 
 
 def _correct(wanted: Mapping[int, Sequence[int]], candidates: _Side) -> Tensor:
-    """Which candidates are correct for which query, bool [Q, C]; answers outside the candidates are ignored."""
+    """bool [Q, C]; answers outside the candidates are ignored."""
     pairs = [
         (row, candidates.places[right])
         for row, rights in enumerate(wanted.values())

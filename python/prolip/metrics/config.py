@@ -11,7 +11,7 @@ import tyro
 from prolip.errors import UserError, check, check_choice, check_seed
 
 DEFAULT_TEMPLATES = "{}", "a photo of a {}."
-"""Prompts of a label where none are given. Models trained on short captions know the first, CLIP models the second."""
+"""Models trained on short captions know the first, CLIP models the second."""
 Score = Literal["csd", "mean"]
 Prior = Literal["uniform", "inverse_var", "inverse_var_squared", "inverse_var_fifth"]
 Observed = Literal["draws", "expected"]

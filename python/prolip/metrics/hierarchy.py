@@ -1,8 +1,8 @@
 """Walks through a hierarchy of items up to its root.
 
-The walk is HierarCaps's (docs/specification.md, section 9). It starts at the item nearest to the query, moves straight
-to the root, and visits the nearest item at each step. HierarCaps's queries are images and its items captions; in
-HierarImgs it is the other way round.
+HierarCaps's walk (docs/specification.md, section 9) starts at the item nearest to the query, moves straight to the
+root, and visits the nearest item at each step. HierarCaps's queries are images and its items captions; in HierarImgs it
+is the other way round.
 
 N queries, L levels from general to specific, T = N * L items, D dimensions, S steps.
 """
@@ -19,7 +19,7 @@ from prolip.metrics.config import InclusionForm, TraversalConfig
 from prolip.metrics.statistics import auroc, average_precision, value_of
 
 MAX_SCORES = 2**22
-"""Maximum number of scores in memory."""
+"""Maximum scores in memory."""
 
 
 class Traversal(NamedTuple):
@@ -30,17 +30,17 @@ class Traversal(NamedTuple):
     recall: Tensor
     """Share of the query's items that were visited."""
     any_found: Tensor
-    """1 where at least one item of the query was visited."""
+    """1 if at least one item of the query was visited."""
 
 
 def string_ids(rows: Sequence[Sequence[str]]) -> Tensor:
-    """Numbers for strings, equal for equal strings, i64 [N, L]."""
+    """Equal for equal strings, i64 [N, L]."""
     ids: dict[str, int] = {}
     return torch.tensor([[ids.setdefault(text, len(ids)) for text in row] for row in rows])
 
 
 def mean_root(items: Gaussian) -> Tensor:
-    """Normalised mean of all items' means, [D]: a root for images, which have no empty caption."""
+    """Normalised mean of all means, [D]: a root for images, which have no empty caption."""
     return F.normalize(items.flatten().mean.mean(dim=0), dim=0)
 
 
@@ -61,10 +61,10 @@ def traverse(
     *,
     including: Tensor | None = None,
 ) -> Traversal:
-    """Walk from the item nearest to each query to the root, and score the items visited on the way.
+    """Walk from the item nearest to each query to the root, and score the visited items.
 
-    A step's position is normalise(start - (start - root) * k / S). Normalising changes no ranking, so the scores at a
-    step are the same blend of those at the start and at the root, and no position is formed.
+    A step's position is normalise(start - (start - root) * k / S). Normalising changes no ranking, so a step's scores
+    are the same blend of those at start and root, and no position is formed.
 
     Args:
         queries: [N, D], unit means.
@@ -81,7 +81,7 @@ def traverse(
     for first in range(0, len(queries.mean), step):
         rows = slice(first, first + step)
         block = queries.rows(rows)
-        ends = root[None]  # one root for all walks
+        ends = root[None]  # for all walks
         if including is not None and config.root != "text":
             top = flat.mean[including[rows]] * config.root_weight
             ends = F.normalize(top if config.root == "inclusion" else top + root, dim=-1)
@@ -93,7 +93,7 @@ def traverse(
 def items_on_walk(queries: Tensor, items: Tensor, ends: Tensor, config: TraversalConfig) -> Tensor:
     """The item, [T, D], at each step from the one nearest to a query, [N, D], to its end, i64 [N, S].
 
-    `ends` are [N, D], or [1, D] for all; the walk stops before them.
+    `ends` are [N, D], or [1, D] for all; walks stop before them.
     """
     start = items[dot_products(queries, items).argmax(dim=1)]
     return visited_items(dot_products(start, items), dot_products(ends, items), config)
@@ -102,10 +102,10 @@ def items_on_walk(queries: Tensor, items: Tensor, ends: Tensor, config: Traversa
 def entailment(items: Gaussian, item_ids: Tensor) -> dict[tuple[str, str, str], float]:
     """AUC (`auroc`) and `average_precision` of entailed pairs, in [0, 1], by figure, other pairs and score.
 
-    After ARGENT's probabilistic entailment protocol (PEP, arXiv:2603.23311). Its abstract names the two figures; pairs
-    and scores are ours. Of two levels of a hierarchy, the specific item entails the general one. Other pairs are these
-    reversed, or the specific item with the general one of the hierarchy half the table away. Pairs of equal items are
-    left out; without other pairs AUC is NaN.
+    After ARGENT's probabilistic entailment protocol (PEP, arXiv:2603.23311), whose abstract names the two figures;
+    pairs and scores are ours. The specific item of two levels entails the general one. Other pairs are these reversed,
+    or the specific item with the general one of the hierarchy half the table away. Pairs of equal items are left out;
+    without other pairs AUC is NaN.
 
     Args:
         items: [N, L, D], the most general level first.
@@ -136,7 +136,7 @@ def entailment(items: Gaussian, item_ids: Tensor) -> dict[tuple[str, str, str], 
 
 
 def score_visited(visited: Tensor, own: Tensor) -> Traversal:
-    """Score visited ids, i64 [N, S], which may repeat, by those of the queries' own items, i64 [N, L]."""
+    """Score visited ids, i64 [N, S], which may repeat, by the queries' own, i64 [N, L]."""
     visited = visited.sort(dim=1).values
     new = torch.ones_like(visited, dtype=torch.bool)
     new[:, 1:] = visited[:, 1:] != visited[:, :-1]

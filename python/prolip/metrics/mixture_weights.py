@@ -1,4 +1,4 @@
-"""Fit the mixing weights of fixed components by expectation-maximisation, for many mixtures at once.
+"""Fit the mixing weights of many mixtures of fixed components at once, by expectation-maximisation.
 
 See docs/specification.md, section 5. C mixtures (classes), S observations, K components.
 """
@@ -18,22 +18,22 @@ _SMALLEST_START = 1e-30
 
 
 class FittedWeights(NamedTuple):
-    """Mixing weights and the number of rounds."""
+    """Mixing weights and rounds."""
 
     weights: Tensor
     """f64 [C, K], rows summing to 1."""
     rounds: Tensor
-    """i64 [C], the round in which each mixture converged, from 1; `max_rounds` if it did not."""
+    """i64 [C], in which each mixture converged, from 1; `max_rounds` if it did not."""
 
 
 def prior_weights(log_var: Tensor, prior: Prior) -> Tensor:
     """Start weights, f64 [C, K]: even, or proportional to 1 / mean over D of var^p, p = 1, 2 or 5.
 
     Args:
-        log_var: [C, K, D], log variances of the components, without floor or factor.
+        log_var: [C, K, D], of the components, without floor or factor.
 
     Raises:
-        UserError: a variance is zero (the model has no uncertainty) and the prior divides by it.
+        UserError: the prior divides by a variance of zero (the model has no uncertainty).
     """
     if prior == "uniform":
         return log_var.new_full(log_var.shape[:2], 1 / log_var.shape[1], dtype=_rounds_type(log_var.device))
@@ -68,11 +68,11 @@ def fit_weights(
     relative = (log_likelihoods - log_likelihoods.amax(dim=-1, keepdim=True)).to(weights.dtype)
     if bool(relative.isnan().any()):
         raise ValueError("log_likelihoods: must not be NaN")
-    # An observation that does not count may be explained by none of the remaining components.
+    # The remaining components may not explain one that does not count.
     relative.masked_fill_(counts.to(weights)[:, :, None] == 0, 0.0)
     counts = counts.to(weights)
     # With alpha >= 1 likelihoods will do: their sum over K cannot vanish. With less a component can drop to 0, and the
-    # likelihoods of the others can then underflow, so logarithms are used.
+    # likelihoods of the others underflow, so logarithms are used.
     table = relative.exp_() if alpha >= 1 else relative
     done = torch.zeros_like(start[:, 0], dtype=torch.bool)
     rounds = torch.full_like(start[:, 0], max_rounds, dtype=torch.int64)
@@ -96,5 +96,5 @@ def fit_weights(
 
 
 def _rounds_type(device: torch.device) -> torch.dtype:
-    """float64, so that the tolerance is meaningful; Apple GPUs only have float32."""
+    """float64, so that the tolerance is meaningful; Apple GPUs have only float32."""
     return torch.float32 if device.type == "mps" else torch.float64

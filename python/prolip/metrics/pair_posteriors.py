@@ -33,14 +33,14 @@ class Pairs(NamedTuple):
 def pair_posteriors(pairs: Pairs, sample: Pairs, count: int, logit_scale: float) -> Tensor:
     """log p(caption | image) + log p(image | caption) of each pair, [B], by the softmax of the logits over a data set.
 
-    A caption that is likely for its image beside all captions, and an image for its caption, belong together; a cosine
-    alone does not tell whether others are nearer.
+    Image and caption belong together if each is likely for the other beside all others; a cosine alone does not tell
+    whether others are nearer.
 
     Args:
         pairs: whose posteriors.
-        sample: random pairs of the data set. They stand for all the others; if they are all, the posteriors are exact.
+        sample: random pairs that stand for all the others; if they are all, the posteriors are exact.
         count: of pairs in the data set.
-        logit_scale: scale of the model's similarity.
+        logit_scale: the model's.
     """
     starts = range(0, len(pairs.numbers), _ROWS)
     blocks = (Pairs(*(values[start : start + _ROWS] for values in pairs)) for start in starts)

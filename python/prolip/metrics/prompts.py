@@ -53,7 +53,7 @@ def kept_prompts(total_var: Tensor, limit: Tensor | float) -> Tensor:
     """Which prompts a filter keeps, bool [C, K]: those up to the limit, and the most certain one of each class.
 
     Args:
-        total_var: [C, K], the prompts' total variances.
+        total_var: [C, K].
         limit: [C], or one for all classes (by_abs_value).
     """
     limits = torch.as_tensor(limit, dtype=total_var.dtype, device=total_var.device).expand(len(total_var))
@@ -79,7 +79,7 @@ def greedy_counts(prompts: Gaussian, means: Tensor, labels: Tensor) -> Tensor:
     Args:
         prompts: [C, K, D]
         means: [N, D], of images.
-        labels: i64 [N], their classes. The released `greedy` chooses on the labels that it then scores.
+        labels: i64 [N], which are then also scored, as in the released `greedy`.
     """
     total_var = prompts.at_least_float32().total_var
     recalled = []
@@ -95,7 +95,7 @@ def unweighted_classifiers(
 ) -> dict[str, Classifier]:
     """The classifiers with which re-weighted prompts, [C, K, D], are compared: even weights, two filters, `filters`.
 
-    `scored` are the images' means [N, D] and labels i64 [N], for the filter `greedy`.
+    `scored` are images' means [N, D] and labels i64 [N], for the filter `greedy`.
     """
     total_var = prompts.at_least_float32().total_var
     limits = {
@@ -119,7 +119,7 @@ def unweighted_classifiers(
 
 
 def fill_templates(templates: Sequence[str], classnames: Sequence[str]) -> list[list[str]]:
-    """Fill every template with every class name, one list per class. The placeholder is `{}` or `{c}`.
+    """Fill every template's `{}` or `{c}` with every class name, one list per class.
 
     Raises:
         UserError: no template, no class name, a template without placeholder, or one text instead of a list.

@@ -1,7 +1,4 @@
-"""How well probabilities agree with outcomes: negative log-likelihood, Brier score and calibration error.
-
-N items, C labels.
-"""
+"""How well probabilities agree with outcomes. N items, C labels."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ class Reliability(NamedTuple):
     calibration_error: Interval
     """`prolip.metrics.statistics.equal_mass_error` of the largest probability, or of all pairs; in [0, 1]."""
     brier: Interval
-    """Mean of sum over labels of (p - 1 if it is the right one)^2, in [0, 2]; of pairs, mean of
-    (p - 1 if they match)^2, in [0, 1]."""
+    """Mean of sum over labels of (p - 1 if it is the right one)^2, in [0, 2]; of pairs, mean of (p - 1 if they
+    match)^2, in [0, 1]."""
     nll: Interval
     """Mean negative log-likelihood of labels, or of pairs."""
 
 
 def item_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The negative log-likelihood and the Brier score of each item, f64 [N] each."""
+    """Negative log-likelihood and Brier score of each item, f64 [N] each."""
     logits = logits.double()
     target = F.one_hot(labels, logits.shape[1])
     return F.cross_entropy(logits, labels, reduction="none"), (logits.softmax(dim=1) - target).square().sum(dim=1)
@@ -52,8 +49,8 @@ def measure_reliability(logits: Tensor, labels: Tensor, *, num_resamples: int = 
 def measure_pairs(logits: Tensor, match: Tensor, *, num_resamples: int = 1000, seed: int = 0) -> Reliability:
     """Measure the sigmoid of pair logits, each figure with a 95 % bootstrap interval.
 
-    A resample draws items with all their pairs, because the pairs of an item depend on each other. It keeps the bins of
-    the calibration error. Equal logits are in one bin.
+    A resample draws items with all their pairs, which depend on each other, and keeps the bins of the calibration
+    error. Equal logits are in one bin.
 
     Args:
         logits: [N, C], after any factor and bias.
@@ -87,5 +84,5 @@ def reliability_curve(confidence: Tensor, correct: Tensor, num_bins: int = NUM_B
 
 
 def _edges(num_items: int, num_bins: int) -> Tensor:
-    """Where bins of equally many items begin and end, i64 [bins + 1]."""
+    """i64 [bins + 1], where bins of equally many items begin and end."""
     return torch.linspace(0, num_items, min(num_bins, num_items) + 1, dtype=torch.float64).round().long()

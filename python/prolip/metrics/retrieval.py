@@ -31,10 +31,10 @@ class RetrievalResult:
 
 
 class RPrecision(NamedTuple):
-    """Two shares for each query; R is the number of its correct candidates."""
+    """For each query; R is the number of its correct candidates."""
 
     r_precision: Tensor
-    """f64 [Q], the share of correct candidates among the first R."""
+    """f64 [Q], share of correct candidates among the first R."""
     map_at_r: Tensor
     """f64 [Q], mean over the first R places: the precision up to a place if its candidate is correct, else 0."""
 
@@ -96,7 +96,7 @@ def group_ranks(
     score: Score = "csd",
     block: int = 1024,
 ) -> Tensor:
-    """`first_ranks` where the candidates of a query's group are correct, without a [Q, C] matrix in memory, i64 [Q]."""
+    """`first_ranks` where the query's group is correct, without a [Q, C] matrix in memory, i64 [Q]."""
     blocks = (slice(start, start + block) for start in range(0, max(1, len(queries.mean)), block))
     return torch.cat(
         [
@@ -118,12 +118,12 @@ def nearest_right_and_wrong(
 ) -> Tensor:
     """Scores of each query's nearest right candidates, and of its nearest other ones, f64 [2, Q, count], descending.
 
-    After the last they are minus infinity.
+    Missing ones are minus infinity.
 
     Args:
         queries: [Q, D].
         candidates: [C, D].
-        right: the right candidates of each query.
+        right: of each query.
         score: see `retrieval_scores`.
         itself: i64 [Q], the candidate that is the query, and is not counted; None if none is.
         count: scores to return.
@@ -147,7 +147,7 @@ def nearest_right_and_wrong(
 def count_within(
     queries: Gaussian, candidates: Gaussian, smallest: Tensor, score: Score = "csd", block: int = 1024
 ) -> Tensor:
-    """How many candidates have at least the score `smallest`, [Q], of each query, i64 [Q]."""
+    """Number of each query's candidates with at least the score `smallest`, [Q], i64 [Q]."""
     blocks = (slice(start, start + block) for start in range(0, len(smallest), block))
     return torch.cat(
         [
@@ -182,7 +182,7 @@ def precision_at_r(
         scores = retrieval_scores(queries.rows(rows), candidates, score)
         if bool(scores.isnan().any()):
             raise ValueError("scores: must not be NaN")
-        # A stable sort with wrong candidates in front, so that ties count against the query.
+        # A stable sort with wrong candidates in front: ties count against the query.
         wrong_first = torch.argsort(correct[rows].byte(), dim=1, stable=True)
         order = rank_candidates(scores.gather(1, wrong_first))[:, :depth]
         hits = correct[rows].gather(1, wrong_first.gather(1, order)).double() * (rank <= sizes[rows, None])

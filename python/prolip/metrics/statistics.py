@@ -1,7 +1,7 @@
-"""Statistics of items and their bootstrap intervals; ranks and correlations, shared by all measures.
+"""Statistics of items and their bootstrap intervals; ranks and correlations.
 
-A `Statistic` computes itself on many resamples at once, from how often each has each item. N items, R resamples,
-U distinct values, G groups, Q queries, C candidates.
+A `Statistic` computes itself on many resamples at once, from how often each has each item. N items, R resamples, U
+distinct values, G groups, Q queries, C candidates.
 """
 
 import math
@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 
 _BLOCK = 2**22
-"""Maximum number of counts (resamples times items) in memory."""
+"""Maximum counts (resamples times items) in memory."""
 
 Statistic = Callable[..., Tensor]
-"""Takes columns with one row per item, then the counts f64 [R, N] of the items in each resample; returns f64 [R]."""
+"""From columns with one row per item, then the counts f64 [R, N] of the items in each resample, to f64 [R]."""
 
 
 class Interval(NamedTuple):
-    """A statistic with its 95 % interval."""
+    """With its 95 % interval."""
 
     value: float
-    """The statistic on all items."""
+    """Of all items."""
     low: float
     high: float
 
 
 def value_of(statistic: Statistic, *columns: Tensor) -> float:
-    """The statistic on all items, each counted once. ValueError without items."""
+    """Of all items, each counted once. ValueError without items."""
     if len(columns[0]) == 0:
         raise ValueError("items: must not be empty")
     return float(statistic(*columns, torch.ones(1, len(columns[0]), dtype=torch.float64, device=columns[0].device)))
@@ -50,22 +50,22 @@ def bootstrap(statistic: Statistic, *columns: Tensor, num_resamples: int = 1000,
 def resample(statistic: Statistic, *columns: Tensor, num_resamples: int = 1000, seed: int = 0) -> Tensor:
     """The statistic on resamples of the items, f64 [R]; errors as for `bootstrap`.
 
-    Which items are drawn depends only on their number and the seed, so statistics of the same items can be subtracted
-    resample by resample.
+    Draws depend only on the number of items and the seed, so statistics of the same items can be subtracted resample by
+    resample.
     """
     blocks = _count_blocks(len(columns[0]), num_resamples, seed)
     return torch.cat([statistic(*columns, counts.to(columns[0].device)) for counts in blocks])
 
 
 def percentile_interval(value: float, draws: Tensor) -> Interval:
-    """The value with the interval that contains 95 % of its draws, [R], moved by their bias; NaN draws are left out."""
+    """The value with the interval of 95 % of its draws, [R], moved by their bias; NaN draws are left out."""
     kept = draws[~draws.isnan()].double()
     if len(kept) == 0:
         return Interval(value, math.nan, math.nan)
     finite = math.isfinite(value) and bool(kept.isfinite().all())
     if finite:
-        # Noise enlarges a calibration error and lowers a worst group. A resample has more noise than the items, so all
-        # draws can be above the value. Their mean shows this bias. Shares stay in [0, 1].
+        # Noise enlarges a calibration error and lowers a worst group, and a resample has more of it than the items. So
+        # all draws can be above the value; their mean shows this bias. Shares stay in [0, 1].
         moved = kept - (kept.mean() - value)
         kept = moved.clamp(kept.min().clamp(max=0), kept.max().clamp(min=1))
     # Linear interpolation between two infinite draws is NaN.
@@ -85,7 +85,7 @@ def share_interval(share: float, num_items: float) -> Interval:
 
 
 def _count_blocks(num_items: int, num_resamples: int, seed: int) -> Iterator[Tensor]:
-    """Yield how often each resample has each item, f64 [R, N], in blocks of resamples."""
+    """Yield how often each resample has each item, f64 [R, N]."""
     if num_items < 1 or num_resamples < 1:
         raise ValueError(
             f"num_resamples: must be at least 1, as the number of items (got {num_resamples}, {num_items})"
@@ -100,7 +100,7 @@ def _count_blocks(num_items: int, num_resamples: int, seed: int) -> Iterator[Ten
 
 
 def mean(items: Tensor, counts: Tensor) -> Tensor:
-    """Mean of the items, which may be infinite, such as a loss."""
+    """They may be infinite, such as a loss."""
     finite = bool(items.isfinite().all())
     sums = counts @ items.double() if finite else torch.where(counts > 0, counts * items, 0).sum(dim=1)
     return sums / counts.sum(dim=1)
@@ -112,12 +112,12 @@ def ratio(parts: Tensor, sizes: Tensor, counts: Tensor) -> Tensor:
 
 
 def mean_of_chosen(items: Tensor, chosen: Tensor, counts: Tensor) -> Tensor:
-    """Mean of the chosen items (1; others 0), so that models that choose differently share resamples."""
+    """Mean of the chosen items (1; others 0): models that choose differently share resamples."""
     return ratio(items * chosen, chosen, counts)
 
 
 def mean_per_group(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
-    """Mean of the means of the groups that occur. For hits grouped by class, this is the mean per-class recall."""
+    """Mean of the means of the groups that occur; for hits by class, the mean per-class recall."""
     return _group_means(items, groups, counts).nanmean(dim=1)
 
 
@@ -127,7 +127,7 @@ def worst_group(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
 
 
 def f1_macro(predicted: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """F1 averaged over the classes that are the label of an item, as in WILDS; both are class numbers of any dtype."""
+    """F1 averaged over the classes that are an item's label, as in WILDS; both are class numbers of any dtype."""
     predicted, num_classes = predicted.long(), int(max(predicted.max(), labels.max())) + 1
     hits, answered, labelled = (
         _sums(classes, weights, num_classes)
@@ -137,7 +137,7 @@ def f1_macro(predicted: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
 
 
 def rank_correlation(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
-    """Spearman's rank correlation in [-1, 1]; equal values share their mean rank. NaN if a side is constant."""
+    """Spearman's, in [-1, 1]; equal values share their mean rank. NaN if a side is constant."""
     ranks = []
     for side in (a, b):
         of_value, place = _by_value(side, counts)
@@ -213,7 +213,7 @@ def equal_mass_error(confidence: Tensor, correct: Tensor, counts: Tensor, num_bi
     )
     edges = edges.to(size.device)
     place = torch.searchsorted(ends, edges).clamp_max(size.shape[1] - 1)
-    # The share of the equally confident items at an edge that lie below it; 0 / 0 at the start.
+    # The share of equally confident items at an edge that lie below it; 0 / 0 at the start.
     share = ((edges - (ends - size).gather(1, place)) / size.gather(1, place)).nan_to_num()
     below = (gap.cumsum(dim=1) - gap).gather(1, place) + share * gap.gather(1, place)
     return below.diff(dim=1).abs().sum(dim=1) / totals
@@ -260,8 +260,8 @@ def _by_value(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
     """Number of wrong candidates with scores [Q, C] at least as high as the best correct one, i64 [Q], from 0.
 
-    Ties count against the query, so a collapsed model (all scores equal) scores nothing. Correct candidates, bool
-    [Q, C], do not count against each other. ValueError if a score is NaN, or a query has no correct candidate.
+    Ties count against the query, so a collapsed model (all scores equal) scores nothing. Correct candidates, bool [Q,
+    C], do not count against each other. ValueError if a score is NaN, or a query has no correct candidate.
     """
     if bool(torch.isnan(scores).any()):
         raise ValueError("scores: must not be NaN")
@@ -272,7 +272,7 @@ def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
 
 
 def sorted_means(keys: Tensor, values: Tensor) -> Tensor:
-    """The values, [N], in ascending order of their keys, f64 [N]; those of equal keys are replaced by their mean.
+    """The values, [N], in ascending order of their keys, f64 [N]; those of equal keys become their mean.
 
     ValueError if a key is NaN.
     """
@@ -282,12 +282,12 @@ def sorted_means(keys: Tensor, values: Tensor) -> Tensor:
 
 
 def pearson(a: Tensor, b: Tensor) -> float:
-    """Pearson correlation in [-1, 1]; NaN if either side is constant or has fewer than two values."""
+    """In [-1, 1]; NaN if a side is constant or has fewer than two values."""
     if a.numel() < 2 or bool((a == a[0]).all()) or bool((b == b[0]).all()):
         return math.nan
     return float(torch.corrcoef(torch.stack([a.double(), b.double()]))[0, 1])
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation of all items; see `rank_correlation`."""
+    """Of all items; see `rank_correlation`."""
     return value_of(rank_correlation, a, b)

@@ -25,7 +25,7 @@ class AccuracyBins:
     num_dropped: int
     """The remainder of N / bins: the most uncertain items, left out as in the published measure."""
     pearson: float
-    """Correlation of accuracy with the bin's number; negative is good. NaN if all bins are equal."""
+    """Of accuracy with the bin's number; negative is good. NaN if all bins are equal."""
 
 
 def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -> AccuracyBins:
@@ -34,7 +34,7 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
     Equally uncertain items count with their mean accuracy, so their order has no effect.
 
     Args:
-        uncertainty: [N], sum of variances.
+        uncertainty: [N].
         correct: [N], 0 or 1 (or bool).
         num_bins: at least 1.
 
@@ -61,12 +61,12 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
 
 
 def area_under_risk_coverage(uncertainty: Tensor, correct: Tensor) -> float:
-    """Area under the risk-coverage curve, in [0, 1], from uncertainties [N] and hits [N]; see `risk_coverage`."""
+    """In [0, 1], from uncertainties [N] and hits [N]; see `risk_coverage`."""
     return value_of(risk_coverage, uncertainty, correct)
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
-    """Calibration error in [0, 1], from confidences [N] in [0, 1] and hits [N]; see `calibration_error`."""
+    """In [0, 1], from confidences [N] in [0, 1] and hits [N]; see `calibration_error`."""
     return value_of(partial(calibration_error, num_bins=num_bins), confidence, correct)
 
 
@@ -91,5 +91,5 @@ def more_uncertain(general: Tensor, specific: Tensor) -> Tensor:
 
 
 def count_words(captions: Sequence[str]) -> Tensor:
-    """Words of each caption, i64 [N]: a length that does not depend on a tokenizer."""
+    """i64 [N]; unlike tokens they depend on no tokenizer."""
     return torch.tensor([len(caption.split()) for caption in captions], dtype=torch.int64)

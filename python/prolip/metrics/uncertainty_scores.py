@@ -1,8 +1,7 @@
-"""Uncertainty scores of items.
+"""Uncertainty scores of items; larger is less certain.
 
-Larger is less certain. Aleatoric scores measure ambiguity: an item's variance, or how even its probabilities are.
-Epistemic ones measure what the model has not learned: the distance from known items. N items, M known items, C labels,
-D dimensions.
+Aleatoric scores measure ambiguity: an item's variance, or how even its probabilities are. Epistemic ones measure what
+the model has not learned: the distance from known items. N items, M known items, C labels, D dimensions.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from prolip.metrics.statistics import sorted_means
 from prolip.metrics.uncertainty import similarity_std
 
 _BLOCK = 2**24
-"""Maximum number of similarities in memory."""
+"""Maximum similarities in memory."""
 
 
 def logit_scores(logits: Tensor) -> dict[str, Tensor]:
@@ -68,7 +67,7 @@ def neighbour_distance(means: Tensor, known: Tensor, num_neighbors: int = 5) -> 
 
 
 def risk_curve(score: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Tensor, Tensor]:
-    """Shares of items that are answered, and of wrong answers among them, f64 [points] each, for a chart.
+    """Shares of answered items, and of wrong answers among them, f64 [points] each, for a chart.
 
     The items with the smallest scores are answered; equal scores are averaged over all orders. The first point is 5 %
     of the items.

@@ -15,7 +15,7 @@ from prolip.metrics.uncertainty import area_under_risk_coverage, expected_calibr
 
 PUBLISHED_LOGIT_SCALE = 100.0
 """Factor of zero-shot logits in the released evaluation (docs/specification.md, section 5). It changes no ranking, but
-the softmax is overconfident: it is not the model's own scale."""
+makes the softmax overconfident: it is not the model's own."""
 
 
 class Classifier(NamedTuple):
@@ -28,25 +28,25 @@ class Classifier(NamedTuple):
 
     @property
     def total_var(self) -> Tensor:
-        """Sum of the variances over dimensions, [C]."""
+        """[C]."""
         return self.var.sum(dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotResult:
-    """Accuracy and recall, shares in [0, 1]."""
+    """Shares in [0, 1]."""
 
     top1: float
     top5: float
     """1 with five classes or fewer."""
     mean_per_class_recall: float
-    """Top-1 recall averaged over the classes that occur."""
+    """Top-1, averaged over the classes that occur."""
     majority: float
-    """Share of the most frequent class: the accuracy of always answering it."""
+    """Share of the most frequent class."""
 
 
 def aggregate_prompts(prompts: Gaussian) -> Classifier:
-    """The uniform ensemble, in float32 at least: normalised mean of the prompts' means, mean of their variances.
+    """The uniform ensemble, in float32 at least: normalised mean of the means, mean of the variances.
 
     Args:
         prompts: [C, K, D] with unit means.
@@ -69,7 +69,7 @@ def zero_shot_logits(
     Args:
         image_mean: [N, D], unit norm.
         weight: [C, D].
-        total_var: [C], each class's; None to classify by means alone.
+        total_var: [C]; None to classify by means alone.
         logit_scale: the model's own for probabilities (`Model.logit_scale`); `PUBLISHED_LOGIT_SCALE` for ranks.
     """
     logits = logit_scale * dot_products(image_mean, weight)
@@ -115,7 +115,7 @@ def measure_zero_shot(
     Args:
         images: [N, D], unit means.
         labels: i64 [N].
-        num_bins: bins of uncertainty, at most N.
+        num_bins: at most N.
     """
     measures: dict[str, float] = {}
     plain = zero_shot_logits(images.mean, classifier.weight, logit_scale=logit_scale)

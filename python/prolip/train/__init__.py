@@ -1,4 +1,4 @@
-"""Training: `torchrun -m prolip.train RECIPE` runs `prolip.train.loop`, which reads from top to bottom."""
+"""Training: `torchrun -m prolip.train RECIPE` runs `prolip.train.loop`."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""`torchrun -m prolip.train RECIPE.toml --flag value`: the loop of `prolip.train.loop` on every process."""
+"""`torchrun -m prolip.train RECIPE.toml --flag value`: `prolip.train.loop` on every process."""
 
 import sys
 

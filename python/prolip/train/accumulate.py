@@ -1,8 +1,8 @@
 """Gradient accumulation that is exact although the loss compares every sample with every other one.
 
-All micro-batches are embedded without gradient, and the loss of the whole batch gives the gradient of every embedding.
-Each micro-batch is then embedded again, with the same random numbers, to pass these gradients to the parameters. This
-costs one more forward pass.
+All micro-batches are embedded without gradient, and the loss of the whole batch gives each embedding's gradient. Each
+micro-batch is then embedded again, with the same random numbers, to pass these gradients to the parameters. This costs
+one more forward pass.
 
 Shapes: B samples of this rank, of which the first M are masked, C caption slots, L tokens, K kept patches, D embedding.
 """
@@ -81,12 +81,12 @@ def backward(
 
 
 def _upstream(total: Tensor, scale: float | Tensor) -> Tensor:
-    """Return `scale`, or NaN if the loss is not finite here, so that all ranks see it in the gradient norm."""
+    """`scale`, or NaN if the loss is not finite here, so that all ranks see it in the gradient norm."""
     return scale + 0.0 * total.detach()
 
 
 class _MicroBatch(NamedTuple):
-    """Row numbers of a micro-batch in the batch: of its masked samples, and of all, masked ones first."""
+    """Rows of the batch: of masked samples, and of all, masked ones first."""
 
     masked: Tensor
     rows: Tensor
@@ -106,7 +106,7 @@ class _MicroBatch(NamedTuple):
 
 
 def _split(items: int, masked: int, micro_batches: int, device: torch.device) -> Iterator[_MicroBatch]:
-    """Split a batch into micro-batches as equal as possible, in samples and in masked samples."""
+    """As equal as possible, in samples and in masked samples."""
     assert masked <= items
     assert 0 < micro_batches <= items
     first, other = 0, masked
@@ -119,7 +119,7 @@ def _split(items: int, masked: int, micro_batches: int, device: torch.device) ->
 
 
 def _leaves(outputs: Sequence[ProLIPOutput], rows: Tensor) -> ProLIPOutput:
-    """Join the embeddings of all micro-batches in the order of the batch, as leaves of a new graph."""
+    """Join embeddings in the order of the batch, as leaves of a new graph."""
 
     def tower(embeddings: Sequence[Gaussian | None], order: Tensor | slice) -> Gaussian | None:
         parts = [one for one in embeddings if one is not None]

@@ -17,7 +17,7 @@ LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
 
 
 def check_metric(config: TrainConfig) -> None:
-    """Check before the run starts that it can have the metric `keep_best`; otherwise a UserError."""
+    """Check before the run that it can have the metric `keep_best`; else a UserError."""
     metric = config.keep_best
     if metric is None:
         return
@@ -31,7 +31,7 @@ def check_metric(config: TrainConfig) -> None:
 
 
 class BestSoFar:
-    """The best value of a metric so far, over all restarts; the same on all ranks."""
+    """The best value so far, over all restarts; the same on all ranks."""
 
     def __init__(self, config: TrainConfig, ranks: Ranks, step: int) -> None:
         self._metric, self._ranks = config.keep_best, ranks

@@ -23,20 +23,20 @@ from prolip.train.config.options import DryRunOptions
 
 
 class StepFlops(NamedTuple):
-    """FLOPs of one process's step."""
+    """Of one process's step."""
 
     useful: float
     """Without recomputation: the numerator of model FLOPs utilisation (MFU)."""
     total: float
-    """With recomputed blocks and the first forward pass of gradient accumulation: what the device executes."""
+    """What the device executes: with recomputed blocks and the first forward pass of gradient accumulation."""
 
 
 def step_flops(config: TrainConfig, world_size: int = 1) -> StepFlops:
-    """FLOPs of a step of a run on one of its processes; with native images, of the mean step."""
+    """Of a step of a run on one of its processes; with native images, of the mean step."""
     useful = total = 0.0
     for prob, kind in config.kinds_of_step:
         items, slots = kind.batch_size // world_size, len(config.data.captions)
-        # For every pair: the similarity, its gradient for the image's mean, and its gradient for the text's mean.
+        # For every pair: the similarity, and its gradients for both means.
         loss = 3 * 2 * slots * items * kind.batch_size * config.model.embed_dim
         forward, backward = _count(kind, items, 0)
         recomputed = forward if config.accumulate > 1 else 0
@@ -48,7 +48,7 @@ def step_flops(config: TrainConfig, world_size: int = 1) -> StepFlops:
 
 
 def _count(config: TrainConfig, items: int, recompute_every: int) -> tuple[int, int]:
-    """FLOPs of the towers' forward and backward pass on `items` samples."""
+    """Of the towers' forward and backward pass on `items` samples."""
     mask, vision, text = config.data.masking, config.model.vision, config.model.text
     with FakeTensorMode(), torch.device("cpu"), FlopCounterMode(display=False) as counter:
         model = ProLIP(config.model)
@@ -67,7 +67,7 @@ def _count(config: TrainConfig, items: int, recompute_every: int) -> tuple[int, 
 
 
 def estimate(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
-    """Yield lines about a run: its parameters, steps, operations and hours."""
+    """Yield lines on parameters, steps, operations and hours."""
     check_at_least(1, gpus=options.gpus)
     check(0 < options.mfu <= 1, "mfu", "must be above 0 and at most 1", options.mfu)
     peak = peak_flops(options.gpu, config.precision)
@@ -132,15 +132,12 @@ _PEAKS = (
     ("rtx a6000", 154.8, 38.7),
 )
 _WITHOUT_BF16 = ("v100", "t4")
-# Words in the names of other cards, or of a slice of one.
+# In names of other cards, or of a slice of one.
 _OTHER_CARDS = frozenset({"laptop", "ti", "super", "d", "mig", "max", "mobile"})
 
 
 def peak_flops(device_name: str, precision: Precision) -> float | None:
-    """A device's peak FLOPs per second; None if the table lacks the device or the precision.
-
-    The name is as `torch.cuda.get_device_name` returns it.
-    """
+    """Per second; None if the table lacks the device, named as by `torch.cuda.get_device_name`, or the precision."""
     words = set(re.split(r"[^a-z0-9]+", device_name.lower()))
     if words & _OTHER_CARDS:
         return None

@@ -34,7 +34,7 @@ _RESIZABLE = ("vision.image_size", "text.context_length", "text.vocab_size")
 
 
 def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
-    """Check a run without starting it; yields the lines to print."""
+    """Check a run; yields the lines to print."""
     config = load_config(arguments)
     config.log.check()
     check_metric(config)
@@ -65,7 +65,7 @@ def _tokenizer(config: TrainConfig) -> str:
 
 
 def _shards(config: TrainConfig, gpus: int) -> str:
-    """Open the loader as the run does, which reads the headers of local shards; read a first sample of each pattern."""
+    """Open the loader as the run does, which reads the headers of local shards; read a sample of each pattern."""
     settings = config.loader(gpus)
     try:
         Tokenizer(config.data.tokenizer)
@@ -130,7 +130,7 @@ def _start(config: TrainConfig) -> str:
 
 
 def _folder(config: TrainConfig, gpus: int) -> str:
-    """Check that the run can write its folder, and resume from what is there with these shards and this tokenizer."""
+    """Check that the run can write its folder, and resume what is there with these shards and this tokenizer."""
     check_writable(config.out / "config.toml")
     saved = find_saved(config, _ALONE)
     if saved is None:

@@ -1,7 +1,7 @@
 """Training, from top to bottom: set-up, one step, the loop.
 
 A run has one folder (config.toml, metrics.jsonl, tensorboard/, checkpoints/) that all ranks see, and resumes from its
-newest checkpoint. On CPUs, with the same number of ranks, it ends with the bits of a run that was never stopped.
+newest checkpoint. On CPUs, with the same number of ranks, it ends with the bits of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ log = logging.getLogger("prolip.train")
 
 @dataclass
 class Run:
-    """The state of a run between two steps."""
+    """Its state between two steps."""
 
     config: TrainConfig
     ranks: Ranks
     model: ProLIP
     network: nn.Module
-    """The model, wrapped by `prolip.train.parallel.share_model`."""
+    """Wrapped by `prolip.train.parallel.share_model`."""
     loss: Loss
     optimizer: torch.optim.Optimizer
     ema: Ema | None
@@ -76,16 +76,16 @@ class Run:
     divergence: Divergence
     stopping: StopRequest
     loader: BatchLoader
-    """Training data from this step on."""
+    """From this step on."""
     saver: Saver
     validation: Validation
     best: BestSoFar
     step: int
-    """Steps done."""
+    """Done."""
     samples: int
-    """Samples seen, over all ranks."""
+    """Seen by all ranks."""
     elapsed_s: float
-    """Seconds of training before the last restart."""
+    """Of training before the last restart."""
 
 
 def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
@@ -101,7 +101,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     opened.enter_context(RunLock(config.out, ranks))
     saved = find_saved(config, ranks)
     step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
-    # Data come first, to report their errors before weights are loaded.
+    # Data come first: their errors are reported before weights are loaded.
     with fields_within("data."):
         loader = BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor)
     low, seq_len = partial(autocast, config.precision, ranks.device), config.model.vision.image_seq_len
@@ -153,7 +153,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
 
 
 def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
-    """Find the checkpoint to resume from, the same on every rank; None for a new run."""
+    """The checkpoint to resume from, the same on every rank; None for a new run."""
     saved = agree_on_checkpoint(config.out / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
         changed = ", ".join(f"{key} ({before} there, {now} now)" for key, (before, now) in keys.items())
@@ -169,7 +169,7 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
 
 
 def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput]:
-    """Compute the gradients of a batch, averaged over the ranks; returns its loss terms and embeddings."""
+    """Averaged over the ranks; returns the batch's loss terms and embeddings."""
     low = partial(autocast, run.config.precision, run.ranks.device)
     scale = 1.0 if run.scaler is None else run.scaler.scale
     run.optimizer.zero_grad(set_to_none=True)
@@ -183,9 +183,8 @@ def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOu
 def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Tensor]:
     """Take one step; returns loss terms, embeddings and the gradient norm before clipping, all still on the device.
 
-    A step changes weights only if its loss and gradient are finite. If a gradient overflows fp16, the step is skipped,
-    and its norm is returned as 0. Otherwise the run has diverged: on a CPU this raises a RuntimeError, on a
-    GPU the next row does.
+    Weights change only if loss and gradient are finite. If a gradient overflows fp16, the step is skipped, and its norm
+    is returned as 0. Otherwise the run has diverged: on a CPU this raises a RuntimeError, on a GPU the next row does.
     """
     optim = run.config.optim
     set_learning_rate(run.optimizer, learning_rate(optim, run.step, run.config.total_steps))
@@ -231,8 +230,8 @@ def loop(run: Run, opened: ExitStack) -> int:
     logged = saved = run.step
     for batch in stopping.until_stopped(batches):
         if rehearsing:
-            # DDP's first backward pass fixes the order of its sums. One backward pass without a step gives this step
-            # the order of an uninterrupted run.
+            # DDP's first backward pass fixes the order of its sums. One without a step gives this step the order of an
+            # uninterrupted run.
             compute_gradients(run, batch)
             rehearsing = False
         terms, output, grad_norm = take_step(run, batch)
@@ -263,7 +262,7 @@ def loop(run: Run, opened: ExitStack) -> int:
 
 
 def write_row(run: Run, meter: Meter, logs: MetricsLog, output: ProLIPOutput, grad_norm: Tensor) -> Best | None:
-    """Write the row of the steps since the last one; returns its metric if it is the best so far."""
+    """Of the steps since the last one; returns its metric if it is the best so far."""
     run.divergence.check()  # before anything is saved, where the host waits for the device anyway
     lr = learning_rate(run.config.optim, run.step - 1, run.config.total_steps)
     row = meter.row(run.step, run.samples, output, grad_norm, lr)
@@ -273,7 +272,7 @@ def write_row(run: Run, meter: Meter, logs: MetricsLog, output: ProLIPOutput, gr
 
 
 def evaluated_model(run: Run) -> ProLIP:
-    """The model to evaluate: with averaged weights if any, not sharded, not compiled."""
+    """With averaged weights if any, not sharded, not compiled."""
     average = None if run.ema is None else run.ema.state_dict()
     return whole_model(run.model, average, copied=run.config.parallel.compiles(run.ranks.device.type))
 
@@ -295,7 +294,7 @@ def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
 
 
 def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
-    """Train on one rank; returns the exit status. Resources that this opens are closed with `opened`."""
+    """Train on one rank; returns the exit status. What this opens is closed with `opened`."""
     try:
         config = load_config(arguments)
         ranks = join(ranks, config.device, timedelta(minutes=config.timeout_minutes))

@@ -19,15 +19,15 @@ _ITERATIONS = 5
 _RMS = 0.2
 _NUMBERS_PER_ROUND = 8_000_000
 _Matrices = list[tuple[Tensor, dict[str, Any]]]
-"""Parameters with their groups."""
+"""With their groups."""
 
 
 class MuonWithAdamW(torch.optim.AdamW):
     """AdamW, but some parameter groups move along their orthogonalised momentum (Jordan et al., 2024).
 
-    The key `muon` of a group is the number of matrices in each parameter: 3 for a fused projection, [3 W, W]; 0 for
-    AdamW. A matrix of A x B moves by `lr` times 0.2 sqrt(max(A, B)) times a matrix of singular values near 1, about as
-    far as with AdamW (arXiv:2502.16982, section 2.2). Each rank orthogonalises its share.
+    A group's key `muon` is the number of matrices in each parameter: 3 for a fused projection, [3 W, W]; 0 for AdamW. A
+    matrix of A x B moves by `lr` times 0.2 sqrt(max(A, B)) times a matrix of singular values near 1, about as far as
+    with AdamW (arXiv:2502.16982, section 2.2). Each rank orthogonalises its share.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MuonWithAdamW(torch.optim.AdamW):
             matrix.grad = gradient
 
     def _orthogonal(self, directions: Sequence[Tensor], matrices: _Matrices) -> list[Tensor]:
-        """Each rank orthogonalises every `world_size`-th direction; all get all results."""
+        """Each rank orthogonalises every `world_size`-th; all get all results."""
         counts = [group["muon"] for _, group in matrices]
         rank, world_size = self._ranks.rank, self._ranks.world_size
         own = _orthogonalize_all(directions[rank::world_size], counts[rank::world_size], self._dtype)
@@ -91,7 +91,7 @@ class MuonWithAdamW(torch.optim.AdamW):
             state["step"] = torch.zeros((), device=matrix.device)
             state["exp_avg"] = torch.zeros_like(matrix)
         assert matrix.grad is not None, "only such matrices are moved"
-        # In a step that is skipped a gradient is not finite, and must not reach the sums below, even times 0.
+        # In a skipped step a gradient is not finite, and must not reach the sums below, even times 0.
         gradient = matrix.grad.nan_to_num(0.0, 0.0, 0.0)
         average: Tensor = state["exp_avg"]
         average.lerp_(gradient, torch.as_tensor((1 - MOMENTUM) * taken, dtype=gradient.dtype, device=gradient.device))
@@ -101,7 +101,7 @@ class MuonWithAdamW(torch.optim.AdamW):
 
 
 def _rounds(matrices: _Matrices, num_ranks: int) -> Iterator[_Matrices]:
-    """Divide matrices into rounds of one exchange each: a matrix per rank, or more, up to 8 million numbers."""
+    """Divide matrices into rounds of one exchange each: at least one per rank, up to 8 million numbers."""
     together: _Matrices = []
     for first in range(0, len(matrices), num_ranks):
         more = matrices[first : first + num_ranks]

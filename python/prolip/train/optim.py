@@ -1,7 +1,4 @@
-"""The optimizer step: parameter groups, learning rate, clipping, loss scale, divergence and averaged weights.
-
-Nothing here waits for the device.
-"""
+"""The optimizer step, which never waits for the device."""
 
 from __future__ import annotations
 
@@ -32,16 +29,16 @@ _FUSED_NAME = ".attn.in_proj_weight"
 
 
 def decays(name: str, ndim: int) -> bool:
-    """Whether weight decay applies to a parameter, by words in its name like the released code."""
+    """By words in the parameter's name, like the released code."""
     return ndim >= 2 and not any(word in name for word in _NO_DECAY_NAMES)
 
 
 def make_optimizer(
     model: nn.Module, config: OptimConfig, ranks: Ranks, precision: Precision = "fp32"
 ) -> torch.optim.AdamW:
-    """Make the optimizer over the trainable parameters of the model (not wrapped): AdamW, with or without Muon.
+    """AdamW over the trainable parameters of the model (not wrapped), with or without Muon.
 
-    Muon takes the matrices of the blocks, and orthogonalises in bfloat16 on a GPU or where the towers compute in it.
+    Muon takes the blocks' matrices, and orthogonalises in bfloat16 on a GPU or where the towers compute in it.
     """
     has_muon = config.hidden == "muon"
     groups: dict[tuple[bool, float, int], list[nn.Parameter]] = {}
@@ -73,7 +70,7 @@ def make_optimizer(
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
-    """The learning rate of `step` (from 0), before any factor (docs/specification.md, section 8)."""
+    """Of `step` (from 0), before any factor (docs/specification.md, section 8)."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":
@@ -87,7 +84,7 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of every group to `lr` times its factor."""
+    """`lr` times each group's factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
 
@@ -118,7 +115,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) 
 
 @torch.no_grad()
 def clamp_logit_scale(model: nn.Module) -> None:
-    """Clamp the log of the similarity's scale to [0, ln 100]."""
+    """Its log to [0, ln 100]."""
     scale = model.get_parameter("logit_scale")
     scale.clamp_(0.0, MAX_LOG_SCALE)
 
@@ -163,9 +160,9 @@ class Divergence:
 
 
 class LossScaler:
-    """The scale of an fp16 loss, adapted to the gradients as in `torch.amp.GradScaler`.
+    """The scale of an fp16 loss, adapted as in `torch.amp.GradScaler`.
 
-    A step with a gradient that is not finite is skipped and halves the scale; 2000 finite steps in a row double it.
+    A gradient that is not finite skips the step and halves the scale; 2000 finite steps in a row double it.
     """
 
     def __init__(self, device: torch.device, scale: float = 2.0**16, *, patience: int = 2000) -> None:
@@ -175,7 +172,7 @@ class LossScaler:
 
     @torch.no_grad()
     def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Divide the gradients by the scale, in place."""
+        """In place."""
         factor = 1.0 / self.scale
         for parameter in parameters:
             if parameter.grad is not None:
@@ -196,13 +193,13 @@ class LossScaler:
         return {"scale": self.scale.item(), "good_steps": float(self._good_steps.item())}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Restore what `state_dict` returned."""
+        """From `state_dict`."""
         self.scale.fill_(state["scale"])
         self._good_steps.fill_(int(state["good_steps"]))
 
 
 class Ema:
-    """An exponential moving average of a model's parameters, with the device, type and sharding of each."""
+    """An exponential moving average of parameters, with the device, type and sharding of each."""
 
     def __init__(self, model: nn.Module, config: EmaConfig) -> None:
         self.config = config
@@ -210,7 +207,7 @@ class Ema:
         self._average = {name: parameter.clone() for name, parameter in self._parameters.items()}
 
     def update(self, step: int) -> None:
-        """Update the average with the weights after `step` steps, if an update is due."""
+        """With the weights after `step` steps, if an update is due."""
         kept = self.config.kept(step)
         if kept is not None:
             average, current = (
@@ -219,7 +216,7 @@ class Ema:
             get_ema_multi_avg_fn(kept)(average, current, step)  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by parameter name, not copied."""
+        """By parameter name, not copied."""
         return dict(self._average)
 
 

@@ -25,7 +25,7 @@ Loss = Callable[[ProLIPOutput], LossTerms]
 
 _GRAPHS = 256
 _COMPILES_LOSS = "2.15"
-"""The first torch that is known to compile the loss; 2.7 does not."""
+"""The first torch known to compile the loss; 2.7 does not."""
 
 
 def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torch.dtype) -> nn.Module:
@@ -52,18 +52,18 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     low = dtype if config.gather == "precision" and dtype != torch.float32 else None
-    # Autocast chooses the type of each operation, so inputs are not cast. The heads compute in single precision.
+    # Autocast chooses each operation's type, so inputs are not cast. The heads compute in single precision.
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for tower in towers:
         for block in tower.transformer.blocks():
             fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard)
-        # Each tower is an FSDP root, so that it can be called alone. FSDP2 cannot shard the scalar scale and bias.
+        # Each tower is an FSDP root, to be called alone. FSDP2 cannot shard the scalar scale and bias.
         fully_shard(tower, mesh=mesh)
     return model
 
 
 def compile_loss(loss: Loss, config: ParallelConfig, ranks: Ranks) -> Loss:
-    """Compile the loss if the blocks are compiled and this torch can."""
+    """If the blocks are compiled and this torch can."""
     if config.compiles(ranks.device.type) and torch.__version__ >= _COMPILES_LOSS:
         return torch.compile(loss, dynamic=False)
     return loss
@@ -75,7 +75,7 @@ def _fsdp_roots(network: nn.Module) -> list[FSDPModule]:
 
 @contextmanager
 def no_gradient_sync(network: nn.Module) -> Iterator[None]:
-    """Accumulate gradients on this rank only. The first backward pass afterwards averages their sum over the ranks."""
+    """Accumulate gradients on this rank only. The next backward pass averages their sum over the ranks."""
     if isinstance(network, DistributedDataParallel):
         with network.no_sync():
             yield
@@ -90,7 +90,7 @@ def no_gradient_sync(network: nn.Module) -> Iterator[None]:
 
 
 def average_whole_gradients(network: nn.Module) -> None:
-    """With FSDP, average the gradients of the parameters that are not sharded over the ranks."""
+    """With FSDP, over the ranks: of parameters that are not sharded."""
     if not _fsdp_roots(network):
         return
     whole = [p.grad for p in network.parameters() if p.grad is not None and not isinstance(p.grad, DTensor)]

@@ -23,7 +23,7 @@ _LEAD = (
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run's folder, one file that loads nothing from elsewhere, and return its path."""
+    """Write `report.html` into a run's folder, one file that loads nothing; returns its path."""
     config, page = folder / "config.toml", folder / "report.html"
     suites = sorted(map(_sections, find_results(folder)), key=lambda some: not any(section.cards for section in some))
     results = [section for sections in suites for section in sections]
@@ -36,7 +36,7 @@ def write_report(folder: Path) -> Path:
 
 
 def find_results(folder: Path) -> list[Path]:
-    """Find the newest results of each suite: below the run's folder, and in `evals` those that name the run."""
+    """The newest of each suite: below the run's folder, and in `evals` those that name the run."""
     run = folder.resolve()
     beside = [
         path
@@ -55,7 +55,7 @@ def _sections(path: Path) -> list[Section]:
 
 
 def curve_sections(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """Draw every metric of a run's rows over the samples seen."""
+    """Every metric over the samples seen."""
     names = list(dict.fromkeys(name for row in rows for name, value in row.items() if value is not None))
     groups = {
         "Evaluation": [name for name in names if name.startswith("val/")],

@@ -23,12 +23,12 @@ class StopRequest:
     Every step starts an asynchronous all-reduce of the received signal, and the next step reads the result. A single
     process also stops while it waits for data; one of several ranks finishes the step that the others have begun.
 
-    A context manager: on exit the earlier signal handlers are restored.
+    A context manager, which restores the earlier signal handlers.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.signal = 0
-        """Number of the agreed signal, or 0."""
+        """The agreed one, or 0."""
         self._received = 0
         self._interruptible = False
         self._pending: tuple[torch.Tensor, dist.Work] | None = None
@@ -54,7 +54,7 @@ class StopRequest:
             self.signal = self._agreed()
 
     def _agreed(self) -> int:
-        """The signal that all ranks stop for, 0 to go on."""
+        """The signal that all ranks stop for, or 0."""
         if self._group is None:
             return self._received
         agreed = 0

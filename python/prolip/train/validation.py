@@ -1,6 +1,6 @@
 """Validation during training, without any effect on it: every rank embeds its share of a set, and rank 0 measures.
 
-Shapes: N images of a set, C caption slots, L tokens, D embedding.
+N images of a set, C caption slots, L tokens, D embedding.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _NUM_BINS = 10
 
 
 class Validation:
-    """Evaluates the validation sets, which it opens once. A context manager; every rank has one.
+    """Opens the validation sets once, and evaluates them. A context manager; every rank has one.
 
     Args:
         training: the training loader's settings, for image size, tokenizer, threads and store.
         precision: the context of every forward pass.
-        seq_len: maximum number of patches of a native image.
+        seq_len: maximum patches of a native image.
 
     Raises:
         UserError: class names or the first samples' labels cannot be read.
@@ -75,7 +75,7 @@ class Validation:
                 self._classes[job.name] = [line.strip() for line in text.splitlines() if line.strip()]
 
     def is_due(self, step: int, *, done: bool) -> bool:
-        """Whether a set is due after `step` steps; all are when the run is `done`."""
+        """After `step` steps; all sets are when the run is `done`."""
         return any(done or step % job.every == 0 for job, _ in self._jobs)
 
     def run(self, step: int, model: ProLIP, *, done: bool) -> dict[str, float]:
@@ -108,7 +108,7 @@ class Validation:
         of_ranks = self._ranks.gather((local._replace(members={}), labels))
         result: dict[str, float] = {}
         if self._ranks.rank == 0:
-            # In rank order, which is the order of the shards.
+            # In rank order, which is the shards'.
             rows = joined(of_rank for of_rank, _ in of_ranks)
             if not rows.keys:
                 raise DataError("a validation set has no image")
@@ -140,14 +140,14 @@ class Validation:
 
 
 def whole_model(model: ProLIP, average: Mapping[str, Tensor] | None = None, *, copied: bool = False) -> ProLIP:
-    """A model with whole tensors, which each rank can run without the others. All ranks call this.
+    """A model with whole tensors, which each rank can run alone. All ranks call this.
 
     Args:
         model: the trained model, whose parameters may be sharded.
         average: other values of the parameters by name.
         copied: copy the model even if its tensors are whole, for example because it is compiled.
     """
-    # FSDP keeps a tower without gradients gathered. `state_dict` returns its shards, and frees what was gathered.
+    # FSDP keeps a tower without gradients gathered. `state_dict` returns its shards, and frees the rest.
     values = model.state_dict() | dict(average or {})
     if not copied and average is None and not any(isinstance(value, DTensor) for value in values.values()):
         return model
@@ -163,7 +163,7 @@ def whole_model(model: ProLIP, average: Mapping[str, Tensor] | None = None, *, c
 
 @contextmanager
 def _naming(place: int) -> Iterator[None]:
-    """Say in errors of a set which one it is: the loader names its own fields."""
+    """In errors of a set: the loader names its own fields."""
     try:
         yield
     except UserError as error:
@@ -194,7 +194,7 @@ def _loader_config(job: ValidationJob, training: LoaderConfig, seq_len: int | No
 
 
 def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> Tensor:
-    """The class index of each label, i64 [N]: a name, or with a file of names a number from 0."""
+    """Class indices, i64 [N]: by name, or with a file of names also by number from 0."""
     places = class_places(labels, names, numbers=job.classnames is not None)
     for key, label, place in zip(keys, labels, places, strict=True):
         if place < 0:
@@ -208,7 +208,7 @@ def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str], nam
 
 
 def _correct(token_ids: Tensor) -> Tensor:
-    """Mark the correct captions of each image, bool [N, C * N]: its own captions and equal ones."""
+    """Bool [N, C * N]: each image's own captions and equal ones."""
     slots, items, length = token_ids.shape
     _, same = torch.unique(token_ids.reshape(-1, length), dim=0, return_inverse=True)
     correct = torch.zeros(items, slots * items, dtype=torch.bool)
@@ -235,7 +235,7 @@ def _retrieval(images: Gaussian, texts: Gaussian, token_ids: Tensor) -> dict[str
 
 
 def _uncertainty(images: Gaussian, texts: Gaussian, token_ids: Tensor, pad_id: int) -> dict[str, float]:
-    """Measure the uncertainty of images and texts (docs/how-to/watch-a-run.md)."""
+    """Of images and texts (docs/how-to/watch-a-run.md)."""
     correct = _correct(token_ids)
     metrics: dict[str, float] = {}
     for name, queries, candidates, right in (

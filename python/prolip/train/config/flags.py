@@ -13,7 +13,7 @@ _FLAG = re.compile(r"--\w")
 
 
 def list_flags(options: Any) -> set[str]:
-    """Names of options with several values: of a dataclass, of a function, and of dataclasses inside."""
+    """Names of a dataclass's or function's options with several values, also inside dataclasses."""
     lists: set[str] = set()
     for name, kind in get_type_hints(options).items():
         inner = get_args(kind)
@@ -33,7 +33,7 @@ def gather(
     Args:
         arguments: words of a command line.
         lists: flags that may be repeated, by the last part of their names; their words are joined.
-        short: short names of flags, and their full names.
+        short: short names of flags, and their full ones.
     """
     words: list[str] = []
     words_of = {"": words}

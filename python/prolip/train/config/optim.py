@@ -77,7 +77,7 @@ class EmaConfig:
         check_at_least(1, **{"ema.every": self.every})
 
     def kept(self, step: int) -> float | None:
-        """The decay of the update after `step` steps; None if that step makes no update."""
+        """Of the update after `step` steps; None if that step makes none."""
         updates, rest = divmod(step, self.every)
         if rest:
             return None

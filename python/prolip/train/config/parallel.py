@@ -1,4 +1,4 @@
-"""Settings of how processes share the model, and how its blocks run."""
+"""Settings of how processes share the model."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ class ParallelConfig:
         check_at_least(0, **{"parallel.recompute_every": self.recompute_every})
 
     def compiles(self, device_type: str) -> bool:
-        """Whether to compile on a device of this type, "cpu" or "cuda"."""
+        """On a device of this type, "cpu" or "cuda"."""
         return device_type == "cuda" if self.compile is None else self.compile

@@ -1,6 +1,6 @@
 """Read a run's settings from recipes and flags, and write them as TOML that reads back equal.
 
-Flags are one more table, merged above those of the recipes: `--optim.lr 1e-4` is the key `lr` of the table `[optim]`.
+Flags are one more table, above those of the recipes: `--optim.lr 1e-4` is the key `lr` of the table `[optim]`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ from prolip.train.config.run import TrainConfig
 
 Table = dict[str, Any]
 OF_START = "start_from"
-"""The architecture of the model that a run starts from."""
+"""The architecture of the start model."""
 RUN_SETTINGS = "config.toml"
-"""The file in a run's folder with its settings."""
+"""In a run's folder."""
 _RECIPES = resources.files("prolip") / "recipes"
 _SHORT = {"shards": "data.shards", "threads": "data.num_threads"}
-"""Short options, and their keys."""
 
 
 def load_config(arguments: Sequence[str]) -> TrainConfig:
-    """Parse the command line `RECIPE.toml ... --flag value ...` of a run.
+    """Parse a run's command line `RECIPE.toml ... --flag value ...`.
 
     Args:
-        arguments: recipes (paths, or names of the package's recipes), of which later ones win, then flags, which win
-            over recipes.
+        arguments: recipes (paths, or names of the package's), of which later ones win, then flags, which win over
+            recipes.
 
     Raises:
         UserError: a recipe or key is unknown, a key that is no list is given twice, a value has the wrong type, or a
@@ -49,7 +48,7 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
     tokenizer: Table = {}
     given: set[str] = set()
     later: list[Table] = []
-    """Tables since the last one that describes a model."""
+    """Since the last one that describes a model."""
     for table in _tables(arguments):
         resized = (settings | table).get("start_resize", "off") != "off"
         starts = table.get("start_from", "None") != "None" and not resized
@@ -78,14 +77,14 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
 
 
 def from_toml(text: str) -> TrainConfig:
-    """The settings that `to_toml` wrote."""
+    """What `to_toml` wrote."""
     config = decode(TrainConfig, tomllib.loads(text), from_text=True)
     config.validate()
     return config
 
 
 def to_toml(config: TrainConfig, without: Literal["derived", "operational"] = "derived") -> str:
-    """Write the settings as TOML that `load_config` reads back. Addresses are without passwords and signatures."""
+    """TOML that `load_config` reads back. Addresses are without passwords and signatures."""
 
     def storable(value: Any) -> Any:
         if isinstance(value, dict):
@@ -100,7 +99,7 @@ def to_toml(config: TrainConfig, without: Literal["derived", "operational"] = "d
 
 
 def differing_keys(config: TrainConfig, saved: str) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys that change what a run computes, with their values in the TOML `saved` and in `config`."""
+    """Dotted keys that change what a run computes, with their values in the TOML `saved` and in `config`."""
     old, new = (flatten(tomllib.loads(to_toml(each, without="operational"))) for each in (from_toml(saved), config))
     pairs = {key: (old.get(key), new.get(key)) for key in sorted(new.keys() | old.keys())}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
@@ -110,17 +109,17 @@ def differing_keys(config: TrainConfig, saved: str) -> dict[str, tuple[Any, Any]
 
 
 def known_recipes() -> list[str]:
-    """Names of the package's recipes. Those that begin with `with-` are additions to any other."""
+    """The package's. Those that begin with `with-` are additions to any other."""
     return sorted(Path(entry.name).stem for entry in _RECIPES.iterdir())
 
 
 def recipe_text(name: str) -> str:
-    """The text of a recipe of the package."""
+    """The text of one of the package's."""
     return (_RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _tables(arguments: Sequence[str]) -> list[Table]:
-    """The tables of recipes, then that of the flags."""
+    """Those of recipes, then that of the flags."""
     lists = list_flags(TrainConfig)
     words = gather(arguments, lists, _SHORT)
     tables = [table for name in words.pop("") for table in read_recipe(name)]
@@ -169,7 +168,7 @@ def read_recipe(name: str, folder: Path = Path(), above: tuple[str, ...] = ()) -
 
 
 def _overlaid(below: Any, above: Any, path: str = "") -> Any:
-    """Lay `above` over `below`: tables are merged, everything else, including lists, is replaced.
+    """Merge tables; everything else, including lists, is replaced by that of `above`.
 
     A flag names an entry of a list by its number; the next number adds one.
     """
@@ -190,7 +189,7 @@ def _overlaid(below: Any, above: Any, path: str = "") -> Any:
 
 
 def _base(keys: Mapping[str, Any], of_recipe: TokenizerConfig) -> TrainConfig:
-    """The defaults, with the named architecture, or with that of the start and its tokenizer unless one is named.
+    """The defaults, with the named architecture, or else the start's with its tokenizer.
 
     A start without a tokenizer takes the recipe's. If the run has begun earlier, its saved settings count: the start
     may be gone by now, and then its tokenizer is that of the run's checkpoints.
@@ -208,7 +207,7 @@ def _base(keys: Mapping[str, Any], of_recipe: TokenizerConfig) -> TrainConfig:
     if name != OF_START:
         return base
     check(start != "None", "architecture", f"{OF_START!r} needs --start_from")
-    # These import torch, which --help must not wait for.
+    # They import torch, which --help must not wait for.
     from prolip.inference import own_tokenizer
     from prolip.pretrained import read_config
 
@@ -253,7 +252,7 @@ def _fill_in(config: TrainConfig, given: set[str]) -> TrainConfig:
 
 
 def _needed_rows(config: TokenizerConfig) -> int | None:
-    """The rows that a tokenizer needs in a token table; None if it cannot be opened, which is reported later."""
+    """Of a token table; None if the tokenizer cannot be opened, which is reported later."""
     from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 
     try:

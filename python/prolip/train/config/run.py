@@ -1,4 +1,4 @@
-"""`TrainConfig`: the settings of a run, composed of each component's dataclass, and the rules between them."""
+"""`TrainConfig`: the settings of a run, and the rules between them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TrainConfig:
 
     @property
     def closing(self) -> str:
-        """The last line of a run that is done."""
+        """The last line of a finished run."""
         return (
             f"wrote {self.out}; next: prolip eval zero_shot --checkpoint {self.out} --data LABELLED, then "
             f"prolip calibrate --checkpoint {self.out} --data LABELLED"
@@ -115,12 +115,12 @@ class TrainConfig:
 
     @property
     def samples_per_step(self) -> float:
-        """Samples per step over all processes; their mean with native images."""
+        """Over all processes; their mean with native images."""
         return self.batch_size if self.data.native is None else self.data.native.samples_per_step
 
     @property
     def total_steps(self) -> int:
-        """Number of full steps in `samples_seen`; with native images, of mean steps."""
+        """Full steps in `samples_seen`; with native images, mean steps."""
         return int(self.samples_seen // self.samples_per_step)
 
     @property
@@ -141,7 +141,7 @@ class TrainConfig:
 
     @property
     def step_sizes(self) -> str:
-        """The samples of a step, in words."""
+        """A step's samples, in words."""
         if self.data.native is None:
             return f"{self.batch_size:,} samples"
         kinds = (f"{samples:,} of {seq_len} patches" for _, seq_len, samples in self.data.native.steps())
@@ -243,7 +243,7 @@ class TrainConfig:
             raise UserError("data.mask.mask_id", f"must be below model.text.vocab_size, {rows}", mask.mask_id)
 
     def loader(self, world_size: int) -> LoaderConfig:
-        """The settings of the training loader on one of `world_size` ranks.
+        """Of the training loader on one of `world_size` ranks.
 
         Raises:
             UserError: the batch does not divide evenly among the ranks.

@@ -10,7 +10,7 @@ from prolip.errors import UserError, check, check_at_least, fields_within
 from prolip.metrics.config import DEFAULT_TEMPLATES
 
 CLASS_MEMBER = "cls"
-"""The member of a sample that holds its class."""
+"""Holds a sample's class."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Logging of a run: rows of metrics, and where they are written."""
+"""Rows of metrics, and where they are written."""
 
 from prolip.train.logging.log import MetricsLog
 from prolip.train.logging.meter import Meter, seconds_at_peak

@@ -1,4 +1,4 @@
-"""Examples of a batch with their uncertainty: the most certain images, the least certain ones, and random ones.
+"""Examples of a batch with their uncertainty.
 
 B samples per batch, C caption slots, L tokens, H/W pixels.
 """
@@ -32,9 +32,9 @@ class Example(NamedTuple):
     pixels: NDArray[np.uint8]
     """[H, W, 3]"""
     uncertainty: float
-    """Total variance of the image."""
+    """Total variance."""
     captions: list[tuple[str, float]]
-    """The decoded caption of each slot, and its total variance."""
+    """Of each slot, decoded, with its total variance."""
 
     @property
     def label(self) -> str:
@@ -46,7 +46,7 @@ class Example(NamedTuple):
 def pick_examples(
     batch: DeviceBatch, output: ProLIPOutput, tokenizer: Tokenizer, count: int, step: int
 ) -> list[Example]:
-    """Pick up to `count` images of each kind. The random ones are drawn with the step as seed."""
+    """Up to `count` images of each kind; the step is the seed of the random ones."""
     image_var = output.image.total_var.detach().float().cpu()
     text_var = output.text.total_var.detach().float().cpu()
     order = image_var.argsort(stable=True).tolist()
@@ -74,7 +74,7 @@ def image_of(images: Tensor | Patches, place: int) -> Tensor:
 
 
 def write_examples(folder: Path, step: int, examples: Sequence[Example]) -> Image.Image:
-    """Write `step_N.jsonl` and `step_N.png`, and return the image: a row per kind."""
+    """Write `step_N.jsonl` and `step_N.png`; returns the image, a row per kind."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"step_{step}.jsonl").open("w", encoding="utf-8") as file:
         for example in examples:

@@ -31,17 +31,17 @@ GROUPS = {
     "optim": ("grad_norm", "lr", "loss_scale"),
     "speed": ("samples_per_s", "samples_per_s_per_device", "mfu", "data_wait_share", "gpu_peak_gib"),
 }
-"""Groups on the pages of TensorBoard and W&B. Names with a slash have a group already; all others are loss terms."""
+"""On the pages of TensorBoard and W&B. Names with a slash have a group already; all others are loss terms."""
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} | {"time_s": "speed", "samples": "speed"}
 _NUM_EXAMPLES = 6
-"""Examples of each kind: most certain, least certain, random."""
+"""Of each kind: most certain, least certain, random."""
 
 
 class MetricsLog:
     """Writes rows of metrics to a run's folder, to the services that its configuration names, and to the terminal.
 
     Rows after `resumed_step` are dropped, because the run computes them again. (W&B keeps them and gets them twice.)
-    On ranks that do not lead, nothing happens.
+    Only the leading rank writes.
     """
 
     def __init__(self, config: TrainConfig, resumed_step: int, *, leads: bool = True) -> None:
@@ -74,16 +74,16 @@ class MetricsLog:
             self._opened = opened.pop_all()
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Write a row about training, which has `step`. NaN and infinities are null in metrics.jsonl."""
+        """Write a row about training, with `step`. NaN and infinities are null in metrics.jsonl."""
         if self._leads:
             self._write(row)
             speed = f"{row['samples_per_s']:.0f} samples/s, waiting for data {row['data_wait_share']:.0%}"
             self._bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed}", refresh=False)
-            with suppress(OSError):  # a full disk under the standard error must not end the run
+            with suppress(OSError):  # a full disk under standard error must not end the run
                 self._bar.update(int(row["step"]) - self._bar.n)
 
     def write_validation(self, step: int, samples: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of validation sets."""
+        """Of all validation sets that were due."""
         if self._leads:
             self._write({"step": step, "samples": samples, **metrics})
             first: dict[str, str] = {}
@@ -95,7 +95,7 @@ class MetricsLog:
     def _write(self, row: Mapping[str, float]) -> None:
         plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
         line = f"{json.dumps(plain)}\n".encode()
-        # Opened for each row, so that a file server shows it. Without a buffer, which would fail again when closed.
+        # Opened for each row, so that a file server shows it. A buffer would fail again when closed.
         with writing(self._rows, len(line)), self._rows.open("ab", buffering=0) as file:
             while line:
                 line = line[file.write(line) :]
@@ -112,7 +112,7 @@ class MetricsLog:
             self._wandb.log({"step": int(row["step"]), **grouped})
 
     def show_examples(self, step: int, batch: DeviceBatch, output: ProLIPOutput) -> None:
-        """Write examples of a step's batch, if they are due at this step."""
+        """Write examples of a step's batch, if they are due."""
         config = self._config.log
         if not self._leads or not config.examples_every or step % config.examples_every:
             return
@@ -140,7 +140,7 @@ class MetricsLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; none if it doesn't exist. A line that a crash has damaged is skipped."""
+    """No rows if the file doesn't exist. A line that a crash has damaged is skipped."""
     if not path.is_file():
         return []
     rows: list[dict[str, Any]] = []
@@ -167,6 +167,6 @@ def _open_wandb(config: TrainConfig) -> Any:
         resume="allow",
         settings=wandb.Settings(console="off"),
     )
-    # Don't use W&B's own counter of calls: a resumed run logs some steps twice.
+    # Not W&B's own counter of calls: a resumed run logs some steps twice.
     run.define_metric("*", step_metric="step")
     return run

@@ -56,7 +56,7 @@ class Meter:
         scaler: LossScaler | None = None,
     ) -> None:
         self.elapsed_s = elapsed_s
-        """Seconds of training up to the last row."""
+        """Of training, up to the last row."""
         self._ranks, self._batches, self._loader = ranks, batches, loader
         self._samples, self._at_peak, self._scaler = samples, at_peak, scaler
         self._sums = torch.zeros(len(LossTerms._fields), device=ranks.device)
@@ -65,15 +65,15 @@ class Meter:
         self._bad: Counter[str] = Counter()
 
     def add(self, terms: LossTerms) -> None:
-        """Add a step's loss terms, on the device."""
+        """Of a step, on the device."""
         self._sums += torch.stack(terms).detach()
 
     def row(self, step: int, samples: int, output: ProLIPOutput, grad_norm: Tensor, lr: float) -> dict[str, float]:
-        """A row of metrics. All ranks call this. It is the same on every rank, but for times and speeds.
+        """A row of metrics, but for times and speeds the same on every rank. All ranks call this.
 
-        Loss terms are means over steps and ranks; the arguments are those of the last step. `loader/STAGE` is the mean
-        number of threads per rank in a stage, `loader/ready` the number of finished batches in the queue. `bad/REASON`
-        counts the unreadable samples of these steps over all ranks.
+        Loss terms are means over steps and ranks; the arguments are the last step's. `loader/STAGE` is the mean number
+        of threads per rank in a stage, `loader/ready` the number of finished batches in the queue. `bad/REASON` counts
+        the unreadable samples of these steps over all ranks.
         """
         seconds, steps = self._lap(), step - self._step
         stats = self._loader.stats()
@@ -129,7 +129,7 @@ class Meter:
         return row | {"time_s": self.elapsed_s}
 
     def pause(self) -> None:
-        """Discard the time since the last row, which was not spent on training."""
+        """Discard the time since the last row, which was not for training."""
         self._lap()
         self._stages = self._stage_seconds(self._loader.stats())
 
