@@ -1,1 +1,1 @@
-"""Write WebDataset shards from your own images: class folders, images with text files, tables."""
+"""Write WebDataset shards from your own images."""

@@ -1,4 +1,4 @@
-"""Write shards from a folder of images, with captions from class folders, from text files, from names, or none."""
+"""Write shards from a folder of images."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ from prolip.store.file_contents import check_regular, read_text
 
 _SPLITS = {"train", "val", "valid", "validation", "test"}
 _PRINTED = 20
-"""Largest number of classes that the summary lists."""
+"""Most classes in the summary."""
 _CHOICES = (
     "Choose --captions class (one folder per class), text (image.jpg beside image.txt), name (file names, or the part "
     "that --name_pattern finds) or none; `prolip data build csv` reads captions from a table"

@@ -35,10 +35,8 @@ class _Coco:
 
 
 def build_hierarimgs(*, instances: Path, captions: Path, out: Path) -> str:
-    """Write the table that `prolip eval hierarimgs` reads, from COCO's annotations: up to 1,000 captions, each with
-    images that have one, two, three and all of the object categories of its own image.
-
-    These hierarchies are ours, not the paper's.
+    """Write the table that `prolip eval hierarimgs` reads: up to 1,000 captions, each with images that have one, two,
+    three and all of the object categories of its own image. These hierarchies are ours, not the paper's.
 
     Args:
         instances: such as annotations/instances_val2014.json.

@@ -1,4 +1,4 @@
-"""Read and check a user's images and write them into shards, unchanged where the loader reads them."""
+"""Read and check a user's images, and write them into shards."""
 
 import io
 import time
@@ -28,7 +28,7 @@ from prolip.store.file_contents import check_regular
 _QUALITY = 95
 """JPEG and WebP quality of images that are scaled down."""
 _VOCABULARY = 8000
-"""Largest number of tokens of a tokenizer that is trained on the captions."""
+"""Maximum tokens of a trained tokenizer."""
 
 
 class Candidate(NamedTuple):
@@ -38,7 +38,7 @@ class Candidate(NamedTuple):
     """A path below the source, or a row; for messages."""
     path: Path
     image: str
-    """The image's name in the source, shared by all its captions."""
+    """Its name in the source, shared by all its captions."""
     captions: Sequence[str]
     """All of them become "captions" in the JSON, and the first the .txt."""
     record: Json
@@ -47,7 +47,7 @@ class Candidate(NamedTuple):
 
 
 class EncodedImage(NamedTuple):
-    """The bytes of an image as stored in a shard."""
+    """As stored in a shard."""
 
     data: bytes
     extension: str

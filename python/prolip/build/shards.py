@@ -55,7 +55,7 @@ class BuildSummary:
     already_built: bool
     """Then nothing was written."""
     samples: dict[str, int]
-    """Number of samples by set of shards ("train", "test-twtr")."""
+    """By set of shards ("train", "test-twtr")."""
     shards: dict[str, int]
     skipped: tuple[BadImage, ...] = ()
     notes: tuple[str, ...] = ()
@@ -82,8 +82,7 @@ class ShardFolder:
     samples: dict[str, int] = field(default_factory=dict)
 
     def write(self, name: str, samples: Iterable[Sample], samples_per_shard: int) -> None:
-        """Write NAME-000000.tar, NAME-000001.tar, and so on; nothing without samples. Equal samples give equal
-        bytes."""
+        """Write NAME-000000.tar, NAME-000001.tar, ...; nothing without samples. Equal samples give equal bytes."""
         left, count = iter(samples), 0
         while (first := next(left, None)) is not None:
             file = f"{name}-{count // samples_per_shard:06}.tar"
@@ -116,7 +115,7 @@ def dump_json(value: object, indent: int | None = None) -> str:
 
 
 def add_sample(shard: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> None:
-    """Add a sample to a shard: members in order of extension, without timestamp or user name."""
+    """In order of extension, without timestamp or user name."""
     for extension in sorted(members):
         member = tarfile.TarInfo(f"{key}.{extension}")
         member.size, member.mode = len(members[extension]), 0o444
@@ -132,7 +131,7 @@ def _members(sample: Sample) -> dict[str, bytes]:
 
 
 def files_below(folder: Path) -> list[str]:
-    """All files below a folder, as sorted relative paths."""
+    """As sorted relative paths."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in found)
 

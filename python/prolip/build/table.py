@@ -1,4 +1,4 @@
-"""Write shards from a table: a column of image paths and a column of captions; other columns go into the JSON."""
+"""Write shards from a table. Columns other than image and caption go into the JSON."""
 
 import csv
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Train a small byte-pair tokenizer on captions and save it as a Hugging Face tokenizer.json."""
+"""Train a small byte-pair tokenizer on captions."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class Vocabulary(NamedTuple):
         return self.tokenizer.to_str(pretty=True) + "\n"
 
     def count_tokens(self, captions: Iterable[str]) -> list[int]:
-        """Count the tokens of each caption."""
+        """Of each caption."""
         return [len(encoding.ids) for encoding in self.tokenizer.encode_batch_fast(list(captions))]
 
 

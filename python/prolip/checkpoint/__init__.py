@@ -1,4 +1,4 @@
-"""Save and restore training runs: restarts are bit-identical, and a crash never leaves a partial checkpoint."""
+"""Save and restore runs: restarts are bit-identical, and a crash leaves no partial checkpoint."""
 
 from prolip.checkpoint.folder import (
     Best,

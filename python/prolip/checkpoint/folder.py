@@ -34,11 +34,11 @@ BEST = "best"
 FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
 VISIBLE_SECONDS = 30.0
-"""Seconds for which a file server may hide one client's writes from another."""
+"""In which a file server may hide one client's writes from another."""
 _PAUSES = (0.5, 1.0, 2.0)
 """Seconds between attempts to read."""
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""Errors about the path. Other OSErrors come from the storage and may be temporary."""
+"""Errors about the path. Others come from the storage and may be temporary."""
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def partial_path(path: Path) -> Path:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path is a checkpoint's folder."""
+    """Whether a path is one's folder."""
     return (path / MANIFEST).is_file()
 
 
@@ -92,7 +92,7 @@ def step_of(path: Path) -> int:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Paths of the complete checkpoints in a folder, newest first.
+    """The complete ones in a folder, newest first.
 
     Raises:
         StorageError: the folder is there, but cannot be listed.
@@ -130,7 +130,7 @@ def patiently(path: Path, read: Callable[[], T]) -> T:
 
 
 def record(path: Path) -> FileRecord:
-    """A file's size and checksum."""
+    """Its size and checksum."""
     with path.open("rb") as file:
         return FileRecord(crc32=crc32(file), size=file.tell())
 
@@ -169,8 +169,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def commit(path: Path, files: Mapping[str, FileRecord], best: Best | None) -> None:
-    """Turn the files at `partial_path(path)`, which must be on disk, into the checkpoint `path`, by renaming the folder
-    last."""
+    """Make the files at `partial_path(path)`, which must be on disk, the checkpoint `path`, by a last renaming."""
     content = {
         "format": FORMAT,
         "files": {name: asdict(files[name]) for name in sorted(files)},
@@ -190,7 +189,7 @@ def _checksum(manifest: Mapping[str, object]) -> int:
 
 
 class Manifest:
-    """The files of a checkpoint and their checksums.
+    """A checkpoint's files and their checksums.
 
     Raises:
         CheckpointError: the folder is not a checkpoint, or its manifest is damaged.
@@ -234,7 +233,7 @@ class Manifest:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a checkpoint so that it no longer counts; returns its new path."""
+    """Rename a checkpoint, which then no longer counts; returns its new path."""
     aside = path.with_name(path.name.replace("step_", "aside_"))
     shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)

@@ -1,4 +1,4 @@
-"""Choose the checkpoint that a run resumes from: rank 0 chooses and verifies, all ranks use the same one."""
+"""Choose the checkpoint that a run resumes from."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from prolip.checkpoint.state import Checkpoint, find_latest, load_checkpoint, op
 from prolip.distributed import Ranks
 
 _RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-"""Variables in which torchrun and Slurm count restarts."""
+"""In which torchrun and Slurm count restarts."""
 
 
 def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint | None:
-    """The checkpoint that all ranks resume from; None to start at step 0.
+    """The checkpoint that all ranks resume from; None to start at step 0. Rank 0 chooses and verifies.
 
     Args:
         folder: the run's folder of checkpoints, which all ranks see.

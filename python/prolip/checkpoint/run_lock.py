@@ -1,4 +1,4 @@
-"""Lock a run's folder, so that two trainings never write into it, and check that all ranks see the same folder."""
+"""Lock a run's folder, so that two trainings never write into it."""
 
 from __future__ import annotations
 

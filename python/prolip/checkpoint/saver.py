@@ -78,7 +78,7 @@ class Saver:
 
         Args:
             notes: rank 0's are written.
-            tensors: the same names on all ranks, except those that only one rank has.
+            tensors: the same names on all ranks, except those that only one has.
             best: the metric, if this is the best checkpoint so far.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The state of a run: its tensors by name, everything else, and how to restore them."""
+"""A run's state, and how to restore it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MODEL, _OPTIMIZER, _AVERAGE, _RNG = "model.", "optimizer.", "ema.", "rng."
 
 
 class Average(Protocol):
-    """Averaged weights of a model."""
+    """Averaged weights."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights by name, not copied."""
+        """By name, not copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,31 +40,31 @@ class Preprocessing:
     images: dict[str, Any] | None = None
     """How images are prepared: size, resizing, mean and std."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """The tokenizer's file by its name in the checkpoint's folder, if it has one."""
+    """The tokenizer's, by its name in the checkpoint's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """The state of a run that is not tensors, in plain containers."""
+    """A run's state but for tensors, in plain containers."""
 
     step: int
     """Steps done."""
     world_size: int
-    """Number of ranks that saved it."""
+    """Ranks that saved it."""
     elapsed_s: float
     """Seconds of training so far, over all restarts."""
     cursor: dict[str, Any]
     """Where the loader resumes: `prolip.data.Cursor.to_dict()`."""
     config: str
-    """The run's configuration as TOML."""
+    """As TOML."""
     model_config: dict[str, Any]
-    """The model's configuration in the official JSON form."""
+    """In the official JSON form."""
     samples: int = 0
     """Samples seen over all ranks."""
     keep_ratio: float | None = None
-    """Share of patches that training kept of masked images."""
+    """Of patches that training kept of masked images."""
     scaler: dict[str, Any] | None = None
-    """State of fp16's loss scaler."""
+    """Of fp16's loss scaler."""
     tokenizer: dict[str, Any] | None = None
     """See `Preprocessing`; the saver adds it."""
     images: dict[str, Any] | None = None
@@ -76,11 +76,9 @@ class Checkpoint:
     """A verified checkpoint on disk. Its tensors are read on request."""
 
     path: Path
-    """Its folder."""
     notes: Notes
-    """Everything that is not a tensor."""
+    """All but the tensors."""
     manifest: Manifest = field(repr=False, compare=False)
-    """Its files."""
 
     @property
     def step(self) -> int:
@@ -109,7 +107,7 @@ class Checkpoint:
         Raises:
             CheckpointError: a tensor is missing or has another shape.
         """
-        # Optimizers create their state in the first step: torch takes one here without effect.
+        # Optimizers create state in the first step: torch takes one here without effect.
         wanted = run_tensors(model, optimizer, average)
         stored = stored_tensors(self.path)
         idle = {name for name in wanted if name.startswith(_OPTIMIZER) and name not in stored}

@@ -91,7 +91,7 @@ class TensorShare:
                 torch.cuda.current_stream(device).synchronize()
 
     def write(self, folder: Path) -> Written:
-        """Write the copies to disk."""
+        """To disk."""
         writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
         folder.mkdir(parents=True, exist_ok=True)
         with writing(folder, sum(copy.nbytes for copy in self._copies.values())):

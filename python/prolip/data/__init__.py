@@ -1,4 +1,4 @@
-"""The data loader: threads in Rust read WebDataset shards and decode, augment, tokenize and mask them into batches."""
+"""The data loader: threads in Rust turn WebDataset shards into batches."""
 
 import lazy_loader
 

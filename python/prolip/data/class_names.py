@@ -1,4 +1,4 @@
-"""The rule for names of classes from any source: spaces, "_" and "-" are the same."""
+"""Names of classes from any source: spaces, "_" and "-" are the same."""
 
 from __future__ import annotations
 

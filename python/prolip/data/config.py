@@ -62,7 +62,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSource:
-    """Where a caption comes from in a sample."""
+    """Where a sample's caption comes from."""
 
     key: str = "txt"
     """`txt`, or a dotted path into the sample's JSON. From a list, one text is drawn, uniformly unless weighted. Behind
@@ -79,7 +79,7 @@ class CaptionSource:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
-    """One caption slot. Every sample has one caption per slot."""
+    """Every sample has one caption per slot."""
 
     sources: tuple[CaptionSource, ...] = (CaptionSource(),)
     """One is drawn per sample, by weight."""
@@ -143,7 +143,7 @@ class NativeConfig:
 
     @property
     def samples_per_step(self) -> float:
-        """Mean number of samples of a step."""
+        """Their mean."""
         return sum(prob * samples for prob, _, samples in self.steps())
 
     def of_one_length(self, seq_len: int, batch_size: int) -> NativeConfig:
@@ -240,7 +240,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig(DataConfig):
-    """A request to the loader: what to read, and the batches that the caller needs."""
+    """What to read, and the batches that the caller needs."""
 
     batch_size: int
     """Samples per batch on this rank. With `native` its token budget decides."""

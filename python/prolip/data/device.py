@@ -1,8 +1,8 @@
 """`device_batches`: copy the loader's batches to a device ahead of time, and normalise the images there.
 
 On a GPU the bytes of each batch, a quarter of its floats, are sent from a recycled page-locked buffer in one copy on a
-separate stream (`prolip.data.cuda`). For a CPU the loader's threads normalise while they fill a batch, and its images
-share the loader's memory. A thread of torch would wait busily beside the loader's.
+separate stream (`prolip.data.cuda`). For a CPU the loader's threads normalise while they fill a batch, in the loader's
+memory; a thread of torch would wait busily beside them.
 
 Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
 """
@@ -27,11 +27,11 @@ from prolip.images.tensors import OPENAI_MEAN, OPENAI_STD, Normalise, Patches
 __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
 
 _ALIGNMENT = 256
-"""Alignment in bytes of each array in a buffer, as CUDA's own."""
+"""Of each array in a buffer, in bytes, as CUDA's own."""
 
 
 class DeviceBatch(NamedTuple):
-    """A batch on a device, ready for the model. Fields are None where those of `Batch` are."""
+    """Ready for the model. Fields are None where those of `Batch` are."""
 
     images: Tensor | Patches
     """[B, 3, H, W], normalised, in the requested dtype and channels-last memory format. From a native loader, patches
@@ -47,7 +47,7 @@ class DeviceBatch(NamedTuple):
     keys: list[str]
     members: Members
     cursor: Cursor
-    """Where to resume after this batch."""
+    """See `Batch`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Source(Protocol):
     """What `DeviceBatches` needs from a loader."""
 
     def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
-        """Iterate over batches, as `BatchLoader.translated` does."""
+        """As `BatchLoader.translated`."""
         ...
 
     def stats(self) -> _Ready:
@@ -117,7 +117,7 @@ class DeviceBatches:
         return self._waited
 
     def stats(self) -> DeviceStats:
-        """Where the time went so far."""
+        """So far."""
         seconds = self._last_return - self._first_request
         return DeviceStats(batches=self._count, seconds=seconds, wait_seconds=self.wait_seconds)
 
@@ -175,7 +175,7 @@ class DeviceBatches:
             sent = transfer.send(slot.memory[:size])
             slot.sent = transfer.record()
             pixels, *rest = (_view(sent, start, array) for start, array in zip(starts, arrays, strict=True))
-            # Copies, as `sent` must stay on the copy stream.
+            # Copies, as `sent` stays on the copy stream.
             tensors = [self._normalise(pixels), *(tensor.clone() for tensor in rest)]
             ready = transfer.record()
         there = iter(tensors[1:])
@@ -195,7 +195,7 @@ class _InFlight(NamedTuple):
     batch: DeviceBatch
     tensors: list[Tensor]
     ready: CudaEvent
-    """The tensors are valid after this event."""
+    """When the tensors are valid."""
 
 
 def _arrays(batch: Batch) -> list[NDArray[Any] | None]:

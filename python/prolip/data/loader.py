@@ -1,6 +1,6 @@
 """`BatchLoader`: batches of uint8 images and token ids from WebDataset shards, made in Rust threads.
 
-Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
+B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _core.load_numpy()  # now, because an interrupt while the first batch loads it would be a panic
 
 Members = dict[str, list[bytes | None]]
-"""Raw members by extension: one entry per sample, None where a sample lacks the member."""
+"""By extension: one entry per sample, None where it lacks the member."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Cursor:
 
     epoch: int = 0
     legs: tuple[Leg, ...] = ()
-    """The parts of this epoch that were read."""
+    """Those that were read of this epoch."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
@@ -89,18 +89,18 @@ class Batch(NamedTuple):
     token_ids: NDArray[np.int32]
     """[C, B, L]."""
     masked_token_ids: NDArray[np.int32] | None
-    """[C, M, L], captions of the first M rows; None if nothing is masked or there are no captions."""
+    """[C, M, L], of the first M rows; None if nothing is masked or there are no captions."""
     kept_patches: NDArray[np.int64] | None
     """[M, K], sorted indices of the kept patches of the first M rows; None if nothing is masked. With `native`, a row
-    that keeps fewer than K patches ends with -1."""
+    that keeps fewer ends with -1."""
     rows: NDArray[np.uint32]
-    """[B], places of the samples in their shards, from 0. Unreadable samples are counted too."""
+    """[B], places of the samples in their shards, from 0, unreadable samples included."""
     sizes: NDArray[np.int32]
     """[B, 2], width and height of the encoded images; 0 if `image_size` is 0. Orientation tags count with `native`
     only."""
     keys: list[str]
     members: Members
-    """The raw members that `keep_members` names, B per extension."""
+    """Those that `keep_members` names, B per extension."""
     cursor: Cursor
     """Where to resume after this batch, whatever was prefetched."""
 
@@ -168,7 +168,7 @@ class BatchLoader:
         Args:
             table: uint8 [3, 256, width], the bytes of values such as float32; None for no change.
         """
-        # At once: a state saved before the first batch must not be that of an earlier iterator.
+        # At once: a state saved before the first batch must not be an earlier iterator's.
         self._last, self._loaded = self._loaded or self._resume, None
         return self._batches(self._core.begin(self._last, table))
 
@@ -206,18 +206,18 @@ class BatchLoader:
 
     @property
     def num_batches(self) -> int | None:
-        """Batches per epoch on this rank; None as long as the length of a shard is unknown."""
+        """Per epoch on this rank; None as long as the length of a shard is unknown."""
         return self._core.num_batches
 
     @property
     def num_samples(self) -> int | None:
-        """Samples per epoch over all ranks; None as long as the length of a shard is unknown."""
+        """Per epoch over all ranks; None as long as the length of a shard is unknown."""
         return self._core.num_samples
 
     def stamps(self) -> list[str]:
         """Of each opened shard: its number of samples and a checksum of their positions.
 
-        Copies have the same stamp; "" until a remote shard without an index has arrived.
+        Copies have the same one; "" until a remote shard without an index has arrived.
         """
         return self._core.stamps()
 

@@ -1,4 +1,4 @@
-"""Read raw samples from shards: image bytes, other members, and values in a sample's JSON."""
+"""Read raw samples from shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXTENSIONS = _core.IMAGE_EXTENSIONS
 
 
 def encoded_image(members: Mapping[str, bytes | None]) -> bytes | None:
-    """The image among the members of a sample; None if there is none."""
+    """The sample's image; None if there is none."""
     return next((data for name in EXTENSIONS if (data := members.get(name)) is not None), None)
 
 

@@ -1,6 +1,6 @@
-"""Tokenizers: CLIP's byte-pair encoding, or any Hugging Face tokenizer.json. Only this module builds them.
+"""Tokenizers: CLIP's byte-pair encoding, or any Hugging Face tokenizer.json.
 
-Shapes: N captions, L tokens (the context length).
+N captions, L tokens (the context length).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prolip.errors import UserError, check
 CLIP_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
 """CLIP's merges, below a header line."""
 MASK = "[MASK]"
-"""The token that stands for a masked one, if a vocabulary has it."""
+"""Stands for a masked token, if a vocabulary has it."""
 CLIP_SPECIALS = ("<start_of_text>", "<end_of_text>")
 _MAX_MERGES = 49_152 - 256 - 2
 _WORD_END = "</w>"
@@ -89,7 +89,7 @@ class Tokenizer:
 
     @property
     def context_length(self) -> int:
-        """Number of ids per caption, L."""
+        """L."""
         return self.core.context_length
 
     @property

@@ -1,4 +1,4 @@
-"""Build open_clip models by name, with open_clip itself (an extra)."""
+"""Build open_clip's models by name (an extra)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prolip.models.convert_open_clip import StartError
 
 
 def import_open_clip() -> Any:
-    """Import open_clip; a UserError if its extra is not installed."""
+    """A UserError if its extra is not installed."""
     try:
         import open_clip
     except ModuleNotFoundError as error:
@@ -51,7 +51,7 @@ def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, n
 
 @contextmanager
 def root_messages(level: int) -> Iterator[None]:
-    """Hide messages below `level` that a package writes on the root logger, such as open_clip's ten lines per model."""
+    """Hide a package's messages below `level` on the root logger, such as open_clip's ten lines per model."""
 
     def is_shown(record: logging.LogRecord) -> bool:
         return record.levelno >= level
@@ -65,7 +65,7 @@ def root_messages(level: int) -> Iterator[None]:
 
 
 def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None = None) -> nn.Module:
-    """Build an open_clip model with the weights of a tag or a file; "hf-hub:..." names bring their own."""
+    """With the weights of a tag or a file; "hf-hub:..." names bring their own."""
     open_clip = import_open_clip()
     try:
         with root_messages(logging.WARNING):

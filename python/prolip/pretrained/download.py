@@ -1,4 +1,4 @@
-"""Download files of hub repositories with huggingface_hub's own cache, token and offline mode."""
+"""Download files of hub repositories with huggingface_hub."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from huggingface_hub.errors import (
 from prolip.errors import UserError
 
 HUB_FAILURES = cast(tuple[type[Exception], ...], (OSError, HFValidationError, *HfHubHTTPError.__bases__))
-"""What the hub's client raises. Errors of the hub client's HTTP library need not be OSErrors."""
+"""Errors of the hub client's HTTP library need not be OSErrors."""
 
 
 class DownloadError(UserError):
-    """A file of a hub repository that is neither in the cache nor can be downloaded; the message says why."""
+    """A file is neither in the cache nor can be downloaded; the message says why."""
 
 
 def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) -> Path | None:
@@ -57,7 +57,7 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
 
 
 def ask_hub(repository: str, name: str, cache_dir: str | Path | None = None) -> Path | DownloadError | None:
-    """As `hub_file`, with the error as a result, for a file that a model can do without."""
+    """As `hub_file`, but returns the error, for a file that a model can do without."""
     owner_name, _, revision = repository.partition("@")
     known: object = None
     try:
@@ -76,8 +76,8 @@ def ask_hub(repository: str, name: str, cache_dir: str | Path | None = None) -> 
 def hub_data_set(repository: str, patterns: Sequence[str], ignored: Sequence[str]) -> Path | None:
     """The local folder of a data set's repository "OWNER/NAME", downloaded unless the cache has it.
 
-    None if there is no such repository, or if `HF_HUB_OFFLINE` is set and the cache does not have it. Only files that
-    match `patterns` and not `ignored` are downloaded.
+    None if there is no such repository, or if `HF_HUB_OFFLINE` is set and the cache lacks it. Only files that match
+    `patterns` and not `ignored` are downloaded.
 
     Raises:
         DownloadError: the repository cannot be reached or read.
@@ -97,7 +97,7 @@ def hub_data_set(repository: str, patterns: Sequence[str], ignored: Sequence[str
 
 @cache
 def _check_answers(endpoint: str) -> None:
-    """Check once that the hub can be reached, with one retry; the hub's client would retry each file for 23 s."""
+    """Check once that the hub can be reached, with one retry; its client would retry each file for 23 s."""
     for wait in (1, None):
         try:
             get_session().head(endpoint, timeout=constants.HF_HUB_ETAG_TIMEOUT)
@@ -110,7 +110,7 @@ def _check_answers(endpoint: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of the hub's client says, without its advice."""
+    """What an error of the client says, without its advice."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

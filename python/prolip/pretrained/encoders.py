@@ -30,7 +30,7 @@ IMAGES = ("timm", "open_clip", "transformers")
 TEXTS = ("sentence-transformers", "open_clip", "transformers")
 _FILES = {".bin", ".pt", ".pth", ".safetensors"}
 _MAX_TOKENS = 512
-"""Maximum length of a text, where the model allows more."""
+"""Of a text, where the model allows more."""
 _POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
 
@@ -54,7 +54,7 @@ class TextTower:
 
 
 def open_image_tower(source: str) -> ImageTower:
-    """Open an image tower in evaluation mode, on the CPU.
+    """In evaluation mode, on the CPU.
 
     Raises:
         UserError: there is no such model, its library is missing, or its preprocessing cannot be reproduced.
@@ -75,10 +75,10 @@ def open_image_tower(source: str) -> ImageTower:
 
 
 def open_text_tower(source: str) -> TextTower:
-    """Open a text tower in evaluation mode, on the CPU.
+    """In evaluation mode, on the CPU.
 
     Raises:
-        UserError: there is no such model, its library is missing, or it has a module that is not known.
+        UserError: there is no such model, its library is missing, or it has an unknown module.
     """
     kind, name = _split(source, "text", TEXTS)
     if kind == "open_clip":
@@ -173,7 +173,7 @@ class _OpenClipTexts(nn.Module):
 
 
 class _ImageFeatures(nn.Module):
-    """A model of transformers: its image embedding, or the first token, [CLS]."""
+    """A model's image embedding, or its first token, [CLS]."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class _ImageFeatures(nn.Module):
 
 
 class _TextFeatures(nn.Module):
-    """A model of transformers: its text embedding, or its tokens pooled. Ids of -1 are padding."""
+    """A model's text embedding, or its tokens pooled. Ids of -1 are padding."""
 
     def __init__(self, tower: Any, pooling: str, is_normal: bool, pad: int) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ def _embedding(found: Any) -> Tensor:
 
 
 class Tokens:
-    """A tokenizer of transformers, whose ids are padded at the end with -1."""
+    """Ids are padded at the end with -1."""
 
     def __init__(self, tokenizer: Any, length: int) -> None:
         self.tokenizer = tokenizer

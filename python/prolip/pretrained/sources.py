@@ -1,4 +1,4 @@
-"""`Source`: what a `--checkpoint` text names, resolved once, with the files, weights and architecture behind it."""
+"""`Source`: what a `--checkpoint` text names, with the files, weights and architecture behind it."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ _WEIGHTS = {".bin", ".pt", ".pth", ".safetensors"}
 
 
 class InferenceSettings(NamedTuple):
-    """Settings that a checkpoint (run.json) or an exported folder (inference.json) stores besides the architecture."""
+    """What a checkpoint (run.json) or an exported folder (inference.json) stores besides the architecture."""
 
     tokenizer: TokenizerConfig | None
     """Its path is the name of a file of the model."""
     images: dict[str, Any] | None
     """How images are prepared (`Preprocess.settings`); None if unknown."""
     keep_ratio: float | None
-    """Share of patches that training kept of masked images; None if unknown."""
+    """Of patches that training kept of masked images; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,27 +67,27 @@ class Source:
     open_clip: str | None = None
     """The model's name in open_clip, as `build_named` takes it."""
     cache_dir: str | Path | None = None
-    """Folder for downloads; None for huggingface_hub's."""
+    """None for huggingface_hub's."""
 
     @property
     def is_released(self) -> bool:
-        """Whether it is a released repository: these hold weights and architecture only."""
+        """Released repositories hold weights and architecture only."""
         return self.repository is not None and find_released(self.repository.partition("@")[0]) is not None
 
     def find(self, name: str) -> Path | None:
-        """The local path of one of its files, downloaded if necessary; None if there is none."""
+        """The local path of its file, downloaded if necessary; None if there is none."""
         if self.repository is not None:
             return hub_file(self.repository, name, self.cache_dir)
         return self.path / name if self.path is not None and (self.path / name).is_file() else None
 
     @cached_property
     def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint, or the run's newest usable one, verified; None if the source is another one."""
+        """The checkpoint, or the run's newest usable one, verified; None for another source."""
         return None if self.path is None else open_saved(self.path)
 
     @cached_property
     def adapter(self) -> tuple[Adapter, Frozen, Path] | None:
-        """The adapter of an adapted model, its frozen model, and the adapter's folder; None if it is another model."""
+        """The adapter, its frozen model, and its folder; None for another model."""
         if self.is_released or (self.repository is not None and self.find(CONFIG_FILE) is not None):
             return None
         described = self.find(ADAPTER_FILE)
@@ -100,7 +100,7 @@ class Source:
 
     @cached_property
     def aligned(self) -> tuple[Heads, Encoders, Path] | None:
-        """The heads of two frozen encoders, these, and the folder; None if it is another model."""
+        """The heads of two frozen encoders, these, and the folder; None for another model."""
         if self.path is None or (described := self.find(ALIGNED_FILE)) is None:
             return None
         weights = self.find(ALIGNED_WEIGHTS)
@@ -127,7 +127,7 @@ class Source:
         return InferenceSettings(known, images, keep_ratio)
 
     def architecture(self) -> ModelConfig:
-        """The architecture, if possible without reading the tensors.
+        """Without reading the tensors, if possible.
 
         Raises:
             UserError: the source is not a model, or has no architecture, or a wrong one.
@@ -151,7 +151,7 @@ class Source:
 
         Args:
             averaged: whether to read a run's moving average, if it keeps one.
-            converted: whether to convert a model of open_clip. Otherwise its tensors are returned as they are.
+            converted: whether to convert a model of open_clip, or return its tensors as they are.
             uncertainty: add the [UNC] parts to a model of open_clip or transformers.
 
         Raises:
@@ -203,7 +203,7 @@ class Source:
 
 
 def resolve(source: str | Path, cache_dir: str | Path | None = None) -> Source:
-    """What a source names; `prolip.load` lists the forms. Its files are read later, on request.
+    """What a source names, in the forms of `prolip.load`. Its files are read later, on request.
 
     Raises:
         WeightsError: it names neither a file nor a folder, a released model, a repository or a model of open_clip.
@@ -264,7 +264,7 @@ def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize
 
 
 def read_config(source: str | Path) -> ModelConfig:
-    """The architecture of a source; see `Source.architecture`."""
+    """See `Source.architecture`."""
     return resolve(source).architecture()
 
 

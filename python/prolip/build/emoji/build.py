@@ -62,7 +62,7 @@ from prolip.build.vocabulary import train_vocabulary
 from prolip.errors import check
 
 FORMAT = 2
-"""Incremented when the same settings give different shards, so that folders of an older format are rebuilt."""
+"""Incremented when the same settings give different shards: older folders are rebuilt."""
 KIND = "emoji"
 _FIXED_GROUPS = ("Symbols", "Flags")
 _FIXED_SUBGROUPS = ("time",)
@@ -82,7 +82,7 @@ class Drawing:
 
     @property
     def key(self) -> str:
-        """Key of the sample in the shards, such as "openmoji-1f421"."""
+        """In the shards, such as "openmoji-1f421"."""
         return f"{self.design}-{self.emoji.key.lower()}" + ("-mirrored" if self.mirrored else "")
 
 
@@ -113,8 +113,8 @@ def _check_kind(out: Path) -> None:
 def _draw_sets(config: EmojiConfig) -> tuple[dict[str, list[Drawing]], dict[str, Split]]:
     """Draw each set of shards; returns the split of each base emoji, too.
 
-    In the held-out design, images that equal one of a training design are left out: they would not test another
-    artist's style. The packages have a few files under two designs.
+    In the held-out design, images that equal one of a training design are left out, as they test no other artist's
+    style. The packages have a few files under two designs.
     """
     art = find_art()
 
@@ -135,7 +135,7 @@ def _draw_sets(config: EmojiConfig) -> tuple[dict[str, list[Drawing]], dict[str,
         name = "train" if split == "train" else f"{split}-{drawing.design}"
         sets[f"design-{drawing.design}" if split == "train" and held_out_design else name].append(drawing)
     held_out = {one.image_id for name, own in sets.items() if name.startswith(("val-", "test-")) for one in own}
-    # Skin-tone variants of the training emoji, as many as make up their share of the training samples.
+    # As many of the training emoji as make up their share of the training samples.
     by_key = {emoji.key: emoji for emoji in read_table()}
     wanted = round(len(sets["train"]) * config.skin_tone_share / (1 - config.skin_tone_share))
     chosen: list[Drawing] = []

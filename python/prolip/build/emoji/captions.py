@@ -27,7 +27,7 @@ MAX_KEYWORDS = 4
 SUBGROUP_TEXTS = dict(
     line.split("\t") for line in Path(__file__).with_name("subgroups.tsv").read_text(encoding="utf-8").splitlines()
 )
-"""Plain English for Unicode's subgroups. All differ, and none is the name of an emoji, so each marks one level."""
+"""In plain English. All differ, and none is an emoji's name, so each marks one level."""
 
 
 def group_text(group: str) -> str:
@@ -63,6 +63,6 @@ def captions_by_level(name: str, subgroup: str, group: str) -> dict[str, list[st
 
 
 def keyword_captions(name: str, keywords: Sequence[str]) -> list[str]:
-    """Captions that list the first CLDR keywords, or the name if there are none (new emoji, variants)."""
+    """The first CLDR keywords, or the name if there are none (new emoji, variants)."""
     listed = ", ".join(keywords[:MAX_KEYWORDS]) or name
     return [template.format(listed) for template in CHAINED_TEMPLATES]

@@ -1,4 +1,4 @@
-"""Names, groups and subgroups of the emoji, from a table beside this file.
+"""Names, groups and subgroups of the emoji.
 
 `emoji_names.tsv` was made from emoji-test.txt 17.0 (Unicode-3.0) and CLDR 41's English annotations (Unicode-DFS-2016).
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 TABLE = Path(__file__).with_name("emoji_names.tsv")
 
 VARIATION_SELECTOR = "FE0F"
-"""Selects the coloured form. Packages of art use it inconsistently, so keys leave it out."""
+"""Selects the coloured form. Art packages use it inconsistently, so keys leave it out."""
 ZERO_WIDTH_JOINER = "200D"
 SKIN_TONES = {
     "1F3FB": "light skin tone",
@@ -34,7 +34,7 @@ _NEUTRAL = {
 # Left out of a stem: signs of gender and direction, and joiners.
 _STEMLESS = {"2640", "2642", "27A1", VARIATION_SELECTOR, ZERO_WIDTH_JOINER}
 _GENDERED_WORDS = re.compile(r"\b(man|woman|person|boy|girl|child|men|women|people|old man|old woman|older person)\b")
-# Gendered forms that share neither neutral code points nor neutral words.
+# Those that share neither neutral code points nor neutral words.
 _SAME_STEM = {
     "mrs. claus": "santa claus",
     "mx claus": "santa claus",
@@ -56,19 +56,19 @@ class Emoji:
     """One emoji of Unicode's list."""
 
     codepoints: tuple[str, ...]
-    """Fully qualified code points in upper-case hexadecimal."""
+    """Fully qualified, in upper-case hexadecimal."""
     name: str
-    """Unicode's short name. A skin-tone variant is like "handshake with medium skin tone"."""
+    """Of a skin-tone variant like "handshake with medium skin tone"."""
     base_name: str
     group: str
-    """Unicode's group, such as "Animals & Nature"."""
+    """Such as "Animals & Nature"."""
     subgroup: str
-    """Unicode's subgroup, such as "animal-marine"."""
+    """Such as "animal-marine"."""
     keywords: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        """Code points without the variation selector, such as "1F468-200D-1F373". Art and names are matched by it."""
+        """Code points without the variation selector, such as "1F468-200D-1F373", which match art and names."""
         return join_key(self.codepoints)
 
     @property
@@ -78,7 +78,7 @@ class Emoji:
 
     @property
     def skin_tones(self) -> tuple[str, ...]:
-        """The skin tones in order; empty for a base emoji."""
+        """In order; empty for a base emoji."""
         return tuple(SKIN_TONES[code] for code in self.codepoints if code in SKIN_TONES)
 
     @property

@@ -44,8 +44,8 @@ def split_emoji(
     """The split of each base emoji, by `Emoji.key`.
 
     In each of Unicode's groups, whole components are assigned in hashed order: first to test, then to validation, the
-    rest to training. A component that does not fit into its share goes to the next split. `images` are the image ids of
-    all designs, by key.
+    rest to training. One that does not fit into its share goes to the next split. `images` are the image ids of all
+    designs, by key.
     """
     component = connect({one.key: [*one.stems, *(f"image {name}" for name in images[one.key])] for one in emoji})
     members: dict[str, list[Emoji]] = defaultdict(list)

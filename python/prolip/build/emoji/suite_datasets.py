@@ -44,7 +44,7 @@ from prolip.build.shards import (
 )
 
 FORMAT = 2
-"""Incremented when the same shards give other files, so that folders of an older format are rebuilt."""
+"""Incremented when the same shards give other files: older folders are rebuilt."""
 TASKS = "emoji-tasks.tsv"
 OUR_FILES = (
     "wds_emoji-*_test/*.txt",
@@ -62,7 +62,7 @@ _HIERARCHY_DESIGN = TRAINING_DESIGNS[0]
 
 
 def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
-    """Write the suites' datasets to `out`, unless they exist already for the same shards."""
+    """Write them to `out`, unless they exist already for the same shards."""
     started = time.monotonic()
     names = ["train", TRAINED, *(f"{split}-{design}" for split in ("test", "val") for design in DESIGNS)]
     shards = [path for name in names for path in find_shards(config.data, name)]
