@@ -1,4 +1,4 @@
-"""Find image files in folders, and open images with Pillow: which formats, and how large."""
+"""Find image files in folders, and open images with Pillow."""
 
 import io
 import math
@@ -19,15 +19,14 @@ EXTENSIONS = {
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".jp2", ".avif", ".heic", ".heif"),
 }
-"""File extensions of images. What Pillow cannot read counts as a bad image."""
+"""What Pillow cannot read counts as a bad image."""
 STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-"""Formats that the loader reads. An MPO starts with an ordinary JPEG."""
+"""Formats of the loader. An MPO starts with an ordinary JPEG."""
 FORMATS = (*STORED, "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM", "TGA")
-"""Formats that Pillow is asked for. Others hide images of any size, as ICO does, or run programs, as EPS does."""
+"""Formats asked of Pillow. Others hide images of any size, as ICO does, or run programs, as EPS does."""
 MAX_PIXELS: int = _core.MAX_PIXELS
 """The loader skips larger images, so they are not stored."""
 MAX_FOLDERS = 1 << 20
-"""Most folders that `find_images` searches."""
 _BLANK = rb"\s(\s|#.*\n)*"
 _BINARY_PPM = re.compile(rb"(P4(%b\d+){2}|P[56](%b\d+){3})\s" % (_BLANK, _BLANK))
 """Pillow reads text and comments letter by letter, which takes minutes."""
@@ -36,8 +35,7 @@ _BINARY_PPM = re.compile(rb"(P4(%b\d+){2}|P[56](%b\d+){3})\s" % (_BLANK, _BLANK)
 def find_images(source: Path) -> list[Path]:
     """The image files below a folder, by extension, sorted. Hidden files and folders are skipped.
 
-    A folder that several links lead to is searched once. A broken link is listed, so that the error of reading it names
-    it.
+    A folder that several links lead to is searched once. A broken link is listed, so that reading it fails by its name.
 
     Raises:
         UserError: it has more than `MAX_FOLDERS` folders.
@@ -70,7 +68,7 @@ def decoding() -> Iterator[None]:
 
 
 def open_image(data: bytes | Path, *, any_size: bool = False) -> Image.Image:
-    """Open an image of at most `MAX_PIXELS`, or of any size that Pillow takes. Nothing is decoded yet."""
+    """Of at most `MAX_PIXELS`, or of any size that Pillow takes. Nothing is decoded yet."""
     if isinstance(data, Path):
         check_regular(data)
         data = data.read_bytes()

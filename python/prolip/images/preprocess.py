@@ -41,7 +41,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SQUASHED = {"size": {"height": 224, "width": 224}, "image_mean": _HALF, "image_std": _HALF}
 _CROPPED = {"size": {"shortest_edge": 224}, "crop_size": 224, "do_center_crop": True, "resample": 3}
 _CROPPED |= {"image_mean": OPENAI_MEAN, "image_std": OPENAI_STD}
-# What the processors of transformers do unless their file says otherwise. DINOv2 has that of BiT.
+# What transformers' processors do unless their file says otherwise. DINOv2 has BiT's.
 _PROCESSORS: dict[str, dict[str, Any]] = {
     "CLIP": _CROPPED,
     "Bit": _CROPPED,
@@ -59,7 +59,7 @@ class Preprocess:
     """
 
     size: int | tuple[int, int] = 224
-    """Height and width of the result in pixels, or its side; without a meaning at native aspect."""
+    """Height and width in pixels, or side; without a meaning at native aspect."""
     resize: Literal["shortest", "squash", "longest", "native"] = "shortest"
     """`shortest`: cover the size, keeping the aspect ratio; `longest`: fit into it and pad; `squash`: ignore the ratio;
     `native`: keep the ratio, as whole patches."""
@@ -68,17 +68,17 @@ class Preprocess:
     crop: Literal["round", "floor"] = "round"
     """Offset of the centre: rounded to even, as in torchvision, open_clip and timm, or down, as in transformers."""
     resize_size: tuple[int, int] | None = None
-    """Height and width before the crop; None for `size`."""
+    """Before the crop, height and width; None for `size`."""
     fill: tuple[int, int, int] = (0, 0, 0)
-    """Colour of what is padded."""
+    """Of what is padded."""
     mean: tuple[float, float, float] = OPENAI_MEAN
-    """Mean of red, green and blue, in [0, 1]; it is subtracted."""
+    """Of red, green and blue, in [0, 1]; it is subtracted."""
     std: tuple[float, float, float] = OPENAI_STD
-    """Standard deviation of red, green and blue, in [0, 1]; the difference is divided by it."""
+    """Of red, green and blue, in [0, 1]; the difference is divided by it."""
     dtype: torch.dtype = torch.float32
     """Of the result: float32, float16 or bfloat16."""
     patch_size: int = 16
-    """At native aspect, the side of a patch."""
+    """Side at native aspect."""
     image_seq_len: int = 256
     """At native aspect, the maximum number of patches."""
     turned: bool | None = None
@@ -86,7 +86,7 @@ class Preprocess:
 
     @classmethod
     def of(cls, source: Any) -> Preprocess:
-        """Return the preprocessing of a model of somebody else, or of ours.
+        """The preprocessing of somebody's model, or of ours.
 
         Transparency is dropped in all. The slow processors of transformers put it on white if they convert images
         (`do_convert_rgb`, set for CLIP, SigLIP and DINOv2), and otherwise refuse such images, as
@@ -126,7 +126,7 @@ class Preprocess:
 
     @classmethod
     def of_config(cls, config: Any) -> Preprocess:
-        """Return the preprocessing of an architecture of ours, a `ModelConfig`."""
+        """Of an architecture of ours, a `ModelConfig`."""
         vision = config.vision
         made = cls(size=vision.height_and_width, filter=vision.interpolation)
         if vision.image_seq_len is None:
@@ -136,7 +136,7 @@ class Preprocess:
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Height and width of the result, unless it is native."""
+        """Height and width of the result, unless native."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     @property
@@ -151,7 +151,7 @@ class Preprocess:
         return FitConfig(resize=mode, filter=self.filter, crop=self.crop, resize_size=self.resize_size, fill=self.fill)
 
     def settings(self) -> dict[str, Any]:
-        """Return what a model's architecture does not say, as plain values."""
+        """What a model's architecture does not say, as plain values."""
         return {
             "size": list(self.sides),
             "resize_mode": self.resize,
@@ -161,7 +161,7 @@ class Preprocess:
         }
 
     def check_settings(self, stored: Mapping[str, Any] | None, source: str) -> None:
-        """Check that images are prepared as when the model was saved; a model without settings is not checked."""
+        """Check that images are prepared as when the model was saved, if it has settings."""
         expected = self.settings()
         if stored is not None and stored != expected:
             key = next((key for key in expected if stored.get(key) != expected[key]), "images")
@@ -179,7 +179,7 @@ class Preprocess:
     @overload
     def __call__(self, images: Sequence[AnyImage], threads: int = 0) -> Tensor | Patches: ...
     def __call__(self, images: AnyImage | Sequence[AnyImage], threads: int = 0) -> Tensor | Patches:
-        """Return an image, normalised, as [3, H, W] on the CPU; a list as [N, 3, H, W], at native aspect as `Patches`.
+        """An image, normalised, as [3, H, W] on the CPU; a list as [N, 3, H, W], at native aspect as `Patches`.
 
         Args:
             images: an image, or a list of them.
@@ -217,10 +217,9 @@ class Preprocess:
         return batch[0] if isinstance(batch, Tensor) else batch.images(self.patch_size)[0]
 
     def decode(self, image: AnyImage, name: str | None = None) -> tuple[Tensor, tuple[int, int]]:
-        """Return an image, u8 [H, W, 3] or native [rows, columns, P * P * 3], and the width and height of its file.
+        """An image, u8 [H, W, 3] or native [rows, columns, P * P * 3], and the width and height of its file.
 
-        What `__call__` returned stays as it is. Errors call the image `name`, or by its path, and are those of
-        `__call__`.
+        What `__call__` returned stays as it is. Errors are those of `__call__`, with `name` or the path.
         """
         name = name or _name(image)
         if isinstance(image, Tensor) and image.is_floating_point():
@@ -237,7 +236,7 @@ class Preprocess:
         return patches[: rows * columns].view(rows, columns, -1), (width, height)
 
     def _made(self, shape: Sequence[int]) -> bool:
-        """Whether f32 pixels of this shape are what `__call__` returns for an image."""
+        """Whether `__call__` returns f32 pixels of this shape."""
         if not self.is_native or len(shape) != 3:
             return tuple(shape) == (3, *self.sides)
         channels, height, width = shape
@@ -245,7 +244,7 @@ class Preprocess:
         return channels == 3 and whole and 0 < height * width <= self.image_seq_len * self.patch_size**2
 
     def thumbnail(self, image: AnyImage, side: int) -> Pixels:
-        """The part of an image that the model sees, for people to look at: a square of `side` pixels, or as large.
+        """What the model sees of an image, for people to look at: a square of `side` pixels, or as large.
 
         Errors as for `decode`.
         """
@@ -253,7 +252,7 @@ class Preprocess:
         return shown.decode(image)[0].numpy()
 
     def features(self, images: Sequence[AnyImage], table: Tensor) -> dict[str, NDArray[Any]]:
-        """Return what a processor of transformers does, with the values of a table [3, 256].
+        """As a processor of transformers, with the values of a table [3, 256].
 
         That is `pixel_values` [N, 3, H, W], or at native aspect [N, L, P * P * 3], beside `pixel_attention_mask` [N, L]
         and `spatial_shapes` [N, 2]. Errors as for `__call__`.
@@ -321,7 +320,7 @@ def _as_source(image: AnyImage, name: str) -> Any:
 
 
 def _opened(image: Any, name: str) -> tuple[NDArray[np.uint8], int]:
-    """Pixels in RGB, by Pillow, and their orientation. Converted before resizing: palette indices cannot be resized."""
+    """In RGB, by Pillow, with their orientation. Converted before resizing: palette indices cannot be resized."""
     if not isinstance(image, bytes | Image.Image | np.ndarray | Tensor):
         raise UserError(name, KINDS, f"a {type(image).__name__}")
     if isinstance(image, np.ndarray | Tensor):
@@ -340,7 +339,7 @@ def _opened(image: Any, name: str) -> tuple[NDArray[np.uint8], int]:
 
 
 def of_transformers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate complete settings of a processor of transformers, but for those of values.
+    """From complete settings of a processor of transformers, but for those of values.
 
     Raises:
         UserError: a setting cannot be reproduced to the bit.
@@ -452,7 +451,7 @@ def _read(address: str, name: str) -> bytes:
 
 
 def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
-    """Pixels as u8 [H, W, 3] or [H, W]."""
+    """As u8 [H, W, 3] or [H, W]."""
     is_tensor = isinstance(image, Tensor)
     form = "uint8 [3, H, W] or [1, H, W], or float [3, H, W] from model.preprocess"
     if not is_tensor:

@@ -1,6 +1,6 @@
-"""Images as the networks take them: how pixels are normalised, and images of any aspect ratio cut into patches.
+"""Images as the networks take them: normalised, or of any aspect ratio and cut into patches.
 
-Shapes: B images, L patches with padding, P side of a patch, M masked images, K kept patches.
+B images, L patches with padding, P side of a patch, M masked images, K kept patches.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Mean of red, green and blue, for pixel values in [0, 1]: that of OpenAI's CLIP, as in all released models."""
+"""Of red, green and blue, for pixel values in [0, 1]: that of OpenAI's CLIP, as in all released models."""
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Standard deviation of red, green and blue, for pixel values in [0, 1]."""
+"""Of red, green and blue, for pixel values in [0, 1]."""
 
 
 class Normalise:
@@ -35,7 +35,7 @@ class Normalise:
         self.dtype = dtype
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Normalise with one kernel that reads the bytes, into new memory."""
+        """With one kernel that reads the bytes, into new memory."""
         out = torch.empty(values.shape, dtype=self.dtype, device=values.device)
         torch.addcmul(self._bias, values.reshape(-1, 3), self._scale, out=out.view(-1, 3))
         return out
@@ -49,14 +49,14 @@ class Normalise:
 class Patches(NamedTuple):
     """Images as rows of patches, padded to one length.
 
-    The patches of an image are in row-major order. A patch holds its pixels row by row, red, green and blue side by
-    side (timm's layout for NaFlex). `len` and unpacking are the tuple's.
+    An image's patches are in row-major order. A patch holds its pixels row by row, red, green and blue side by side
+    (timm's layout for NaFlex). `len` and unpacking are the tuple's.
     """
 
     patches: Tensor
     """[B, L, P * P * 3], normalised. Values of padding are finite and mean nothing."""
     coords: Tensor
-    """[B, L, 2]: row and column of each patch in its image; 0 for padding."""
+    """[B, L, 2]: row and column of each patch; 0 for padding."""
     grids: Tensor
     """[B, 2]: rows and columns of patches in each image, at least 1."""
     valid: Tensor
@@ -72,14 +72,14 @@ class Patches(NamedTuple):
 
     @classmethod
     def of_grids(cls, patches: Tensor, grids: Tensor) -> Patches:
-        """Take patches [B, L, P * P * 3] of images with these grids [B, 2]."""
+        """From patches [B, L, P * P * 3] of images with these grids [B, 2]."""
         places, columns = torch.arange(patches.shape[1], device=grids.device), grids[:, 1:]
         valid = places < grids.prod(1, keepdim=True)
         coords = torch.stack([places // columns, places % columns], -1) * valid[..., None]
         return cls(patches, coords, grids, valid)
 
     def images(self, patch_size: int) -> list[Tensor]:
-        """The pixels of the images, [3, height, width] each: the inverse of `of`."""
+        """[3, height, width] each: the inverse of `of`."""
         images = []
         for cut, (rows, columns) in zip(self.patches, self.grids.tolist(), strict=True):
             cells = cut[: rows * columns].reshape(rows, columns, patch_size, patch_size, 3).permute(4, 0, 2, 1, 3)
@@ -91,7 +91,7 @@ class Patches(NamedTuple):
         return self._each(lambda part: part.to(device))
 
     def rows(self, chosen: slice | Tensor) -> Patches:
-        """Choose images by a slice, a mask or their numbers."""
+        """Choose images by a slice, a mask or numbers."""
         return self._each(lambda part: part[chosen])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Patches:

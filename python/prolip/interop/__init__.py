@@ -1,6 +1,6 @@
-"""Use prolip from other code: a torch dataset, open_clip's training, transformers, vector databases, engines, export.
+"""Use prolip from other code.
 
-Import `prolip.interop.open_clip` and `prolip.interop.transformers` by their own names, because they need more packages.
+Import `prolip.interop.open_clip` and `prolip.interop.transformers` by their own names: they need more packages.
 """
 
 import lazy_loader

@@ -20,15 +20,15 @@ from prolip.inference.load_model import load
 from prolip.models.config import Precision
 
 _loaded = cache(load)
-"""A process loads a model once, even if its engine sends an `Embed` with each task."""
+"""Once per process, even if its engine sends an `Embed` with each task."""
 
 
 @dataclass(frozen=True)
 class Embed:
     """A callable that embeds a batch of rows. It holds settings only, so engines can pickle it and send it to workers.
 
-    A process loads the model when it gets its first batch. Columns are arrays, lists, or have `to_pylist`. A batch has
-    one of these, or captions and one of the others; then the names of the captions' results begin with `text_`:
+    A process loads the model at its first batch. Columns are arrays, lists, or have `to_pylist`. A batch has one of
+    these, or captions and one of the others; then the names of the captions' results begin with `text_`:
 
     - `bytes`: encoded images,
     - `image`: paths, or anything else that `Model.encode_images` takes as one image,
@@ -36,15 +36,15 @@ class Embed:
     """
 
     checkpoint: str
-    """The model, as for `prolip.load`."""
+    """As for `prolip.load`."""
     precision: Precision = "fp32"
-    """Precision of the towers."""
+    """Of the towers."""
     batch_size: int = 128
     """Images or captions per forward pass."""
     log_var: bool = False
     """Whether to return log variances."""
     device: str = "auto"
-    """Where the model runs, as for `prolip.load`."""
+    """As for `prolip.load`."""
     threads: int = 0
     """Threads that decode; 0 for this process's share of the cores."""
 

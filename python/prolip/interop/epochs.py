@@ -36,11 +36,11 @@ class Epochs:
         """Opens the shards.
 
         Args:
-            config: settings of the loader; `num_epochs` is not used.
+            config: `num_epochs` is not used.
             rank: this process's rank.
             world_size: number of processes that share an epoch.
-            device: device of the batches; by default a CPU.
-            dtype: dtype of the images.
+            device: of the batches; by default a CPU.
+            dtype: of the images.
             mean: subtracted from red, green and blue after division by 255.
             std: divisors of red, green and blue after that.
 
@@ -54,13 +54,13 @@ class Epochs:
         self._dtype, self._mean, self._std = dtype, mean, std
         self._loader = BatchLoader(self._config, rank=rank, world_size=world_size)
         self._batches: DeviceBatches | None = None
-        # Where the next iteration starts, and whether that is the start of an epoch.
+        # Where the next iteration starts, and whether an epoch does so there.
         self._start, self._whole = Cursor(), True
         # Where `self._batches` continues.
         self._position: Cursor | None = None
-        # The cursor of the last batch of the current iteration.
+        # Of the last batch of the current iteration.
         self._last: Cursor | None = None
-        # The first batch of the next epoch, if it had to be read to see that the epoch had ended.
+        # The first batch of the next epoch, if it was read to see that the epoch had ended.
         self._held: DeviceBatch | None = None
 
     @property
@@ -70,14 +70,14 @@ class Epochs:
 
     @property
     def num_samples(self) -> int | None:
-        """Samples per epoch that all ranks yield together; with `native`, and those of a dropped last batch. None while
+        """Per epoch, that all ranks yield together; with `native`, and those of a dropped last batch. None while
         unknown."""
         if self._config.last_batch == "keep" or self._config.native is not None or self.num_batches is None:
             return self._loader.num_samples
         return self.num_batches * self._config.batch_size * self._world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration start at the beginning of an epoch."""
+        """The next iteration starts at the beginning of this epoch."""
         self._start, self._last, self._whole = Cursor(epoch=epoch), None, True
 
     def __iter__(self) -> Iterator[DeviceBatch]:
@@ -94,7 +94,7 @@ class Epochs:
             self._batches = device_batches(
                 self._loader, self._device, dtype=self._dtype, mean=self._mean, std=self._std
             )
-        # Another iteration may begin before this one ends. Neither takes the other's batches.
+        # Another iteration may begin before this one ends; neither takes the other's batches.
         batches, held, self._held = self._batches, self._held, None
         left = self.num_batches if self._whole else None
         while left is None or left > 0:
@@ -113,11 +113,11 @@ class Epochs:
         self._position = self._start
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the last batch, as plain values for a checkpoint."""
+        """The position after the last batch, as plain values."""
         return (self._last or self._start).to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the next iteration resume where `state_dict` was called."""
+        """The next iteration resumes where `state_dict` was called."""
         self._start, self._last, self._whole = Cursor.from_dict(state), None, False
 
     def stats(self) -> DeviceStats | None:

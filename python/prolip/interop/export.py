@@ -1,4 +1,4 @@
-"""`prolip export`: write any model in the hub's layout, with a model card, to a folder or to the hub."""
+"""`prolip export`: write any model in the hub's layout, to a folder or to the hub."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ frozen model itself is not in this folder; it is opened from its own source.
 
 
 def run_export(options: ExportOptions) -> list[str]:
-    """Write the model, and return the lines to print.
+    """Write the model; returns the lines to print.
 
     Raises:
         UserError: neither a folder nor a repository is named, the source is not a model, or does not suit the format;
@@ -139,7 +139,7 @@ def _write(source: Source, folder: Path, options: ExportOptions) -> Sequence[str
 def _write_prolip(
     model: ProLIP, tokenizer: TokenizerConfig | None, keep_ratio: float | None, card: ModelCard, folder: Path
 ) -> None:
-    """Write the hub's layout, and delete the tokenizer of an earlier export."""
+    """In the hub's layout; deletes the tokenizer of an earlier export."""
     stored = Preprocessing(images=Preprocess.of_config(model.config).settings())
     if tokenizer is not None:
         stored = inference_files(tokenizer, model.config)
@@ -154,7 +154,7 @@ def _write_prolip(
 
 
 def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequence[str]:
-    """Write an adapted model, as its adapter or as both towers in ONNX; return the names of its files."""
+    """As its adapter, or as both towers in ONNX; returns the names of its files."""
     check(
         options.format in {"prolip", "onnx"},
         "format",
@@ -193,7 +193,7 @@ def _use(model: Model) -> dict[str, str]:
 
 
 def _copy_calibrations(source: Source, folder: Path) -> list[str]:
-    """Copy those that are there and hold for the exported model, and return their names."""
+    """Copy those that hold for the exported model; returns their names."""
     targets = [folder / CALIBRATION_FILE, folder / SEARCH_FILE]
     for target in targets:
         found = source.find(target.name)
@@ -220,7 +220,7 @@ def _with_options(card: ModelCard, options: ExportOptions) -> ModelCard:
 
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:
-    """The model card of a run's checkpoint."""
+    """Of a run's checkpoint."""
     config = from_toml(checkpoint.notes.config)
     tokenizer, selection = config.data.tokenizer, config.data.selection
     chosen = () if selection is None else (selection,)

@@ -1,8 +1,8 @@
 """Write both towers of a model as ONNX files, and check them in onnxruntime.
 
-image.onnx takes `images`: float32 [B, 3, height, width], normalised; or uint8 [B, height, width, 3], the pixels of a
-decoded image, which it normalises itself. With native aspect it takes `patches`, [B, P, side * side * 3] of the same
-types, and `grids`, int64 [B, 2]: padded rows of patches, and rows and columns of patches in each image. text.onnx takes
+image.onnx takes `images`: float32 [B, 3, height, width], normalised; or uint8 [B, height, width, 3], decoded pixels,
+which it normalises itself. With native aspect it takes `patches`, [B, P, side * side * 3] of the same types, and
+`grids`, int64 [B, 2]: padded rows of patches, and rows and columns of patches in each image. text.onnx takes
 `token_ids`: int64 [B, L], padded to the full context. Both return `mean`, float32 [B, D] of unit length, and `log_var`,
 float32 [B, D].
 
@@ -49,12 +49,12 @@ mean, log_var = text.run(None, {{"token_ids": [tokenizer.encode("a cat").ids]}})
 
 
 class Difference(NamedTuple):
-    """Differences from the model in torch and single precision."""
+    """From the model in torch and single precision."""
 
     mean: float
-    """Maximum difference of a mean's component."""
+    """Maximum of a mean's component."""
     log_var: float
-    """Maximum difference of a log variance."""
+    """Maximum of a log variance."""
 
 
 _DTYPES: dict[OnnxPrecision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}
@@ -63,19 +63,19 @@ TOLERANCES: dict[OnnxPrecision, Difference] = {
     "fp16": Difference(2e-3, 2e-2),
     "int8": Difference(5e-2, 0.3),
 }
-"""Maximum differences that an export may have."""
+"""Maxima of an export."""
 _IN_SINGLE_PRECISION = {
     *("ln_post", "proj", "attn_pool", "uncertainty_proj"),
     *("ln_final", "text_projection", "text_uncertainty_projection"),
     "head",
 }
-"""Parts of the names of the towers' last layers."""
+"""Parts of the last layers' names."""
 _LARGEST_FILE = 2_000_000_000
 """A protobuf holds 2 GiB; weights of larger towers go into a file beside it."""
 
 
 class _Tower(nn.Module):
-    """A tower whose blocks have the given dtype, and whose unit means are in single precision."""
+    """Blocks have the given dtype; unit means are in single precision."""
 
     def __init__(self, encoder: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def save_onnx(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: Mod
 
 
 def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, Difference]:
-    """Write image.onnx and text.onnx, and return the maximum difference of each, run in onnxruntime, from torch.
+    """Write image.onnx and text.onnx; returns the maximum difference of each, run in onnxruntime, from torch.
 
     The number of items in a batch is free. A tower of more than 2 GB has its weights in NAME.onnx.data. The files'
     metadata hold `logit_scale` and, if the model has one, `logit_bias`.
@@ -175,7 +175,7 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
 
 
 def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    """Export a tower. It is traced with two items, since torch may treat one item as a constant."""
+    """Traced with two items, since torch may treat one as a constant."""
     _package("onnxscript")
     free: tuple[dict[int, Any], ...] = ({0: torch.export.Dim("batch")},)
     if "grids" in inputs:
@@ -215,7 +215,7 @@ def _difference(path: Path, tower: nn.Module, inputs: dict[str, Tensor]) -> Diff
 
 
 def _maximum(found: Any, expected: Any) -> float:
-    """The maximum difference; equal infinities, the log variances of points, differ by 0."""
+    """Equal infinities, the log variances of points, differ by 0."""
     with np.errstate(invalid="ignore"):
         return float(np.where(found == expected, 0.0, np.abs(found - expected)).max())
 

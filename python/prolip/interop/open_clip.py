@@ -26,22 +26,22 @@ from prolip.interop.epochs import Epochs
 
 __all__ = ["OpenClipData", "OpenClipLoader", "get_data", "main", "open_clip_data"]
 
-# Texts for comparing tokenizers: one that tokenizers clean differently, and some that are too long.
+# For comparing tokenizers: one that they clean differently, and some that are too long.
 _PROBES = [
     "A Photo&amp;nbsp;of  a CAT’s “tail”, 3 times!",
-    # Long texts without repetition: a tokenizer that keeps a random part is unlikely to keep the first part of all.
+    # Without repetition: a tokenizer that keeps a random part is unlikely to keep the first part of all.
     *(" ".join(map(str, range(first, first + 150))) for first in (0, 200, 400)),
 ]
 
 
 @dataclass
 class OpenClipData:
-    """The equivalent of open_clip's DataInfo: what its training takes as `data["train"]` or `data["val"]`."""
+    """As open_clip's DataInfo: what its training takes as `data["train"]` or `data["val"]`."""
 
     dataloader: OpenClipLoader
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the data loader's next iteration this epoch."""
+        """The data loader's next iteration is this epoch."""
         self.dataloader.epochs.set_epoch(epoch)
 
 
@@ -53,16 +53,16 @@ class OpenClipLoader:
             raise UserError("shards", "open_clip needs their length; make an index with `prolip data index`")
         self.epochs = epochs
         self.num_batches = epochs.num_batches
-        """Batches per epoch on this rank."""
+        """Per epoch on this rank."""
         self.num_samples = epochs.num_samples
-        """Samples per epoch over all ranks."""
+        """Per epoch over all ranks."""
 
     def __len__(self) -> int:
-        """The batches per epoch on this rank."""
+        """Batches per epoch on this rank."""
         return self.num_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over one epoch."""
+        """Over one epoch."""
         for batch in self.epochs:
             assert isinstance(batch.images, Tensor), "open_clip_data refuses native images"
             yield batch.images, batch.token_ids[0]
@@ -78,15 +78,15 @@ def open_clip_data(
     mean: tuple[float, float, float] = OPENAI_MEAN,
     std: tuple[float, float, float] = OPENAI_STD,
 ) -> OpenClipData:
-    """Return training or evaluation data for `open_clip_train.train`.
+    """Training or evaluation data for `open_clip_train.train`.
 
     Args:
-        config: settings of the loader, with one caption slot and without masking; `num_epochs` is not used. Use
-            `last_batch="keep"` and `augment=None` for evaluation data.
+        config: with one caption slot and without masking; `num_epochs` is not used. For evaluation data
+            `last_batch="keep"` and `augment=None`.
         rank: this process's rank.
         world_size: number of processes that share an epoch.
         device: the training device, so that batches are copied ahead; by default a CPU.
-        dtype: dtype of the images.
+        dtype: of the images.
         mean: the model's `image_mean`.
         std: the model's `image_std`.
 
@@ -105,7 +105,7 @@ def open_clip_data(
 
 
 class Transform(NamedTuple):
-    """The settings of a training transform of open_clip."""
+    """Settings of open_clip's training transform."""
 
     image_size: int
     augment: AugmentConfig
@@ -114,7 +114,7 @@ class Transform(NamedTuple):
 
 
 def read_transform(transform: Any) -> Transform:
-    """Translate a training transform of `open_clip.create_model_and_transforms` to the loader's settings."""
+    """From a training transform of `open_clip.create_model_and_transforms`."""
     size, augment, mean, std = 0, AugmentConfig(jitter_prob=0.0, gray_prob=0.0), OPENAI_MEAN, OPENAI_STD
     for step in getattr(transform, "transforms", [transform]):
         match type(step).__name__:
@@ -139,7 +139,7 @@ def read_transform(transform: Any) -> Transform:
 
 
 def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
-    """The settings of the loader's CLIP tokenizer, if it has the same ids as one of `open_clip.get_tokenizer`."""
+    """Of the loader's CLIP tokenizer, if it has the same ids as one of `open_clip.get_tokenizer`."""
     config = TokenizerConfig(context_length=int(tokenizer.context_length))
     if Tokenizer(config).encode(_PROBES).tolist() != tokenizer(_PROBES).tolist():
         raise UserError(
@@ -203,7 +203,7 @@ def _split(value: str | None) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run open_clip's training with this module's `get_data`, and return the exit status.
+    """Run open_clip's training with this module's `get_data`; returns the exit status.
 
     Raises:
         ModuleNotFoundError: open_clip's training code or one of its dependencies is missing.
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _jitter(transform: Any) -> tuple[float, float, float, float]:
-    """The strengths of torchvision's ColorJitter, which stores ranges around 1 (around 0 for hue)."""
+    """Those of torchvision's ColorJitter, which stores ranges around 1 (around 0 for hue)."""
     hue = transform.hue[1] if transform.hue else 0.0
     factors = (transform.brightness, transform.contrast, transform.saturation)
     brightness, contrast, saturation = (float(pair[1]) - 1.0 if pair else 0.0 for pair in factors)

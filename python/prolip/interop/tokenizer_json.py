@@ -28,11 +28,11 @@ _CLEANING: dict[str, tuple[normalizers.Normalizer, ...]] = {
         *_SPACES,
     ),
 }
-"""Cleaning without ftfy and HTML entities, by its name."""
+"""By name, without ftfy and HTML entities."""
 
 
 def json_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of these settings for the `tokenizers` package, without padding and truncation.
+    """For the `tokenizers` package, without padding and truncation.
 
     It expects captions that are already cleaned (`config.clean`).
     """
@@ -47,7 +47,7 @@ def json_tokenizer(config: TokenizerConfig) -> Tokenizer:
 def complete_tokenizer(config: TokenizerConfig) -> Tokenizer:
     """As `json_tokenizer`, but it also cleans, cuts and pads captions: `encode_batch` returns the loader's rows.
 
-    It leaves out ftfy's repair of broken Unicode, and does not replace HTML entities.
+    It neither repairs broken Unicode like ftfy, nor replaces HTML entities.
     """
     ours = prolip_tokenizer.Tokenizer(config)
     tokenizer = json_tokenizer(config)
@@ -82,7 +82,7 @@ def _clip(config: TokenizerConfig) -> Tokenizer:
 
 
 def sides(config: TokenizerConfig) -> tuple[Side, Side]:
-    """The sides on which the tokenizer pads and cuts, from its file or the tokenizer_config.json beside it."""
+    """On which the tokenizer pads and cuts, from its file or the tokenizer_config.json beside it."""
     if config.kind == "clip" or config.path is None:
         return "right", "right"
     tokenizer = Tokenizer.from_file(str(config.path))

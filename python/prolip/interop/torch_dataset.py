@@ -14,7 +14,7 @@ from prolip.interop.epochs import Epochs
 
 
 def _refuse(batch: Sequence[DeviceBatch], *, collate_fn_map: object = None) -> NoReturn:
-    """Refuse to collate batches into one; torch's own error would not say what is wrong."""
+    """Torch's own error would not say what is wrong."""
     del batch, collate_fn_map
     raise RuntimeError("batch_size: must be None, because the items of a BatchDataset are batches")
 
@@ -25,8 +25,8 @@ default_collate_fn_map[DeviceBatch] = _refuse
 class BatchDataset(Epochs, IterableDataset[DeviceBatch]):
     """Batches of WebDataset shards, for `DataLoader(BatchDataset(config), batch_size=None)`.
 
-    An item is a whole batch (`prolip.data.device.DeviceBatch`, on the CPU), an iteration is one epoch. `state_dict` and
-    `load_state_dict` save and restore the position; torchdata's StatefulDataLoader calls them.
+    An item is a whole batch (`prolip.data.device.DeviceBatch`, on the CPU), an iteration one epoch. torchdata's
+    StatefulDataLoader calls `state_dict` and `load_state_dict`.
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1):
@@ -50,5 +50,5 @@ class BatchDataset(Epochs, IterableDataset[DeviceBatch]):
         return self.num_batches
 
     def __getstate__(self) -> NoReturn:
-        """Refuse to be pickled for a worker process."""
+        """Refused: a worker process cannot have it."""
         raise RuntimeError("num_workers: must be 0, because a BatchDataset has threads of its own")

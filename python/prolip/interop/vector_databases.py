@@ -2,7 +2,6 @@
 
 A stored item is [mean', total_var'], a query is [mean, -1/2]. Their product is the score of `prolip search`. Means have
 unit length, so it equals 1 + total_var / 2 - CSD / 2.
-`read_vectors` takes them as 0; for the other functions, pass `Gaussian.point(mean)`.
 
 N items, Q queries, D embedding.
 """
@@ -24,16 +23,16 @@ from prolip.gaussian import Gaussian
 from prolip.store.folder import Folder
 
 LENGTH_TOLERANCE = 1e-3
-"""Maximum distance of a mean's length from 1. Rounding to half precision stays below 5e-4."""
+"""Of a mean's length from 1, at most. Rounding to half precision stays below 5e-4."""
 
 
 class VectorBlock(NamedTuple):
-    """Vectors of consecutive rows, with their names."""
+    """Consecutive rows, with their names."""
 
     keys: list[str]
-    """N keys: of samples, paths below a folder, or line numbers of a text file from 0."""
+    """N: of samples, paths below a folder, or line numbers of a text file from 0."""
     sources: list[str]
-    """N sources: shards, folders or text files. Two sources may have the same keys."""
+    """N: shards, folders or text files. Two may have the same keys."""
     vectors: Floats
     """f32 [N, D + 1]."""
 
@@ -63,13 +62,13 @@ def query_vectors(queries: Gaussian) -> Floats:
 def read_vectors(
     folder: str | Path, kind: Kind = "image", role: Literal["stored", "query"] = "stored", rows: int = ROWS
 ) -> Iterator[VectorBlock]:
-    """Yield the vectors of a folder of `prolip embed`, in order, at most `rows` at a time.
+    """Yield the vectors of a folder of `prolip embed`, in order.
 
     Args:
-        folder: the embeddings, here or at s3://, gs:// or az://.
+        folder: here or at s3://, gs:// or az://.
         kind: images or texts.
-        role: vectors as from `stored_vectors`, or as from `query_vectors`.
-        rows: rows per block.
+        role: as from `stored_vectors`, or as from `query_vectors`.
+        rows: maximum per block.
 
     Raises:
         UserError: the embeddings are not finished, have none of that kind, or have rows that `stored_vectors` refuses.

@@ -1,1 +1,1 @@
-"""Files here and in object stores: atomic writes, locks, typed tables, folders, selections."""
+"""Files here and in object stores, and what is written in them."""

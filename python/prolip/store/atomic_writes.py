@@ -31,11 +31,11 @@ def atomic_file(path: Path, size: int | None = None, *, new: bool = False) -> It
     Raises:
         FileExistsError: `new`, and the file is there.
         DiskFullError: the disk is full.
-        OSError: the file cannot be written there; see `check_writable`.
+        OSError: the file cannot be written; see `check_writable`.
     """
     check_writable(path)  # otherwise an error would name the temporary file
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own, since another process may write the same file.
+    # Its own name: another process may write the same file.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with writing(path, size):
         try:
@@ -57,7 +57,7 @@ def atomic_file(path: Path, size: int | None = None, *, new: bool = False) -> It
 
 
 def check_writable(path: Path) -> None:
-    """Check, before anything is written or long work begins, that a file can be written to `path`.
+    """Check, before long work begins, that a file can be written to `path`.
 
     Raises:
         UserError: it begins with ~; see `check_no_tilde`.
@@ -76,13 +76,13 @@ def check_writable(path: Path) -> None:
 
 
 def check_no_tilde(path: Path, field: str = "") -> None:
-    """Refuse a path that begins with ~, which would become a folder of that name; the error names the field, if any."""
+    """Refuse a path that begins with ~, which would become a folder of that name; `field` is the error's."""
     if path.parts[:1] == ("~",):
         raise UserError(field or path, "`~` is not expanded here; give the full path", path)
 
 
 def check_own_folder(out: Path, *marks: str) -> None:
-    """Check that a command may write into a folder: it is new, empty, or holds a file that only such a command writes.
+    """Check that a folder is new, empty, or holds a file that only such a command writes.
 
     Temporary files of `atomic_file` that killed commands left there are deleted.
 
@@ -104,7 +104,7 @@ def check_own_folder(out: Path, *marks: str) -> None:
 def _locked(path: Path) -> Iterator[bool]:
     """Lock a file until the block ends or the process dies; yields False if another process has the lock.
 
-    Also False where there are no locks, as on Windows and some network file systems.
+    Also where there are no locks, as on Windows and some network file systems.
     """
     with ExitStack() as opened:
         locked = False
@@ -120,8 +120,8 @@ def _locked(path: Path) -> Iterator[bool]:
 def atomic_files(folder: Path, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary folder; when the block succeeds, its files replace those of `folder`, with the usual mode.
 
-    For libraries that write files themselves: some leave partial files, and safetensors' files are readable only by
-    their owner.
+    For libraries that write files themselves: some leave partial files, and safetensors' are readable only by their
+    owner.
 
     Args:
         folder: created if it does not exist.

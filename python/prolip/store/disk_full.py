@@ -42,5 +42,5 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
 
 
 def _existing(path: Path) -> Path:
-    """The nearest existing folder: `path` or one above it."""
+    """`path`, or the nearest folder above it."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())

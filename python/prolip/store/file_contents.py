@@ -10,7 +10,7 @@ from typing import BinaryIO
 from prolip.errors import UserError, check
 
 MAX_BYTES = 256 << 20
-"""Largest file of an image, as for the member of a shard."""
+"""Of an image, as for a shard's member."""
 
 
 def check_regular(path: str | Path) -> None:
@@ -20,7 +20,7 @@ def check_regular(path: str | Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a user's file in UTF-8, without a byte order mark."""
+    """A user's file in UTF-8, without a byte order mark."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -28,7 +28,7 @@ def read_text(path: Path) -> str:
 
 
 def crc32(file: BinaryIO) -> int:
-    """CRC-32 of an open file from its current position on."""
+    """Of an open file from its current position on."""
     found = 0
     while block := file.read(1 << 22):
         found = zlib.crc32(block, found)

@@ -17,11 +17,11 @@ from prolip.store.disk_full import writing
 log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 10.0
-"""Seconds to wait for a killed process to end."""
+"""For a killed process to end."""
 
 
 def lock_file(path: Path) -> int:
-    """Open a file, lock it until it is closed or the process dies, write the owner into it, and return its descriptor.
+    """Open a file, lock it until it is closed or the process dies, write the owner into it; returns its descriptor.
 
     The lock is the kernel's (flock). Some storage does not share it between machines.
 

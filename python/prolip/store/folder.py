@@ -24,9 +24,9 @@ _SECRETS = re.compile(r"(?<=://)[^/\s]*@|\?\S*")
 """Of an address: user and password, and the query, which may be a signature."""
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT", "": ""}
 _ATTEMPTS = 10
-"""Of a request to S3. The pauses between them grow to 20 s."""
+"""Of a request to S3, with pauses that grow to 20 s."""
 _RETRY_LIMIT = timedelta(minutes=2)
-"""Longest time of a request to Google's store, with its retries."""
+"""Of a request to Google's store, with its retries."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Folder:
     """A folder; file names are relative to it. Credentials and endpoints come from the environment, as in the loader.
 
     Raises:
-        UserError: the address is not a path, nor BUCKET/PATH of a known store. All methods raise it, too, if the
-            folder or the store refuses, or does not answer.
+        UserError: the address is not a path, nor BUCKET/PATH of a known store. All methods raise it, too, if the folder
+            or the store refuses, or does not answer.
     """
 
     address: str
@@ -48,7 +48,7 @@ class Folder:
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is in an object store."""
+        """In an object store."""
         return "://" in self.address
 
     @property
@@ -61,7 +61,7 @@ class Folder:
         return f"{self.address.rstrip('/')}/{file}" if self.is_remote else str(Path(self.address, file))
 
     def open(self, file: str) -> Any:
-        """Open a file for reading, as a stream of pyarrow that can seek; a local file is memory-mapped.
+        """A stream of pyarrow that can seek; a local file is memory-mapped.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -70,12 +70,12 @@ class Folder:
             return store.open_input_file(path)
 
     def read(self, file: str) -> bytes:
-        """The contents of a small file; raises as `open` does."""
+        """Of a small file; raises as `open` does."""
         with self._using(file) as (store, path):
             while True:
                 with store.open_input_file(path) as stream:
                     content: bytes = stream.read()
-                # pyarrow asks for the size first: of a file that is replaced in between, it reads as many bytes.
+                # pyarrow asks for the size first, and reads as many bytes of a file that is replaced in between.
                 if not self.is_remote or store.get_file_info(path).size == len(content):
                     return content
 
@@ -100,10 +100,10 @@ class Folder:
                 temporary.write_bytes(content)
 
     def create(self, file: str, data: bytes) -> bytes:
-        """Write a small file unless it is there, and return what is there; errors as for `write`.
+        """Write a small file unless it is there; returns what is there. Errors as for `write`.
 
-        Of several processes, one creates a local file. pyarrow cannot tell a store to do so. There the last process
-        of those that begin within a request's time writes it: read it again before the work counts as done.
+        Of several processes, one creates a local file. pyarrow cannot tell a store to do so. There the last process of
+        those that begin within a request's time writes it: read it again before the work counts as done.
         """
         with suppress(FileExistsError):
             if not self.is_remote:
@@ -114,7 +114,7 @@ class Folder:
         return self.read(file)
 
     def list(self) -> set[str]:
-        """The names of the files that are directly in the folder; none if it does not exist.
+        """The files directly in the folder; none if it does not exist.
 
         An empty file counts as absent: a killed writer may leave one in a store.
         """
@@ -125,17 +125,17 @@ class Folder:
         return {one.base_name for one in found if one.is_file and one.size}
 
     def exists(self, file: str) -> bool:
-        """Whether there is such a file, and it is not empty."""
+        """Whether the file is there, and not empty."""
         with self._using(file) as (store, path):
             return bool(store.get_file_info(path).size)
 
     def delete(self, file: str) -> None:
-        """Delete a file, if there is one."""
+        """If it is there."""
         with suppress(FileNotFoundError), self._using(file) as (store, path):
             store.delete_file(path)
 
     def check_own(self, *marks: str) -> None:
-        """Check that a command may write here; errors as for `check_own_folder`."""
+        """Errors as for `check_own_folder`."""
         if not self.is_remote:
             check_own_folder(Path(self.address), *marks)
         elif (found := self.list()) and found.isdisjoint(marks):
@@ -155,7 +155,7 @@ class Folder:
 
 
 def folder_of(address: str) -> tuple[Folder, str]:
-    """The folder of a file's address, and the file's name."""
+    """A file's folder and name."""
     folder, name = os.path.split(address)
     return Folder(folder), name
 
@@ -176,7 +176,7 @@ def check_out(address: str) -> None:
 
 @cache
 def _file_system(scheme: str, endpoint: str | None) -> Any:
-    """The file system of pyarrow for a scheme. It retries what may be retried."""
+    """pyarrow's. It retries what may be retried."""
     from pyarrow import fs
 
     setting, host, protocol = os.environ.get, urlsplit(endpoint or "").netloc, urlsplit(endpoint or "").scheme

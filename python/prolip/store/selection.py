@@ -26,11 +26,11 @@ _SCHEMA = pa.schema(
     {"source": pa.string(), "stamp": pa.string(), "rows": pa.list_(pa.uint32()), "repeats": pa.list_(pa.uint16())}
 )
 _AT_ONCE = 1 << 20
-"""Samples that are written together, so that memory does not grow with a selection."""
+"""Samples written together, so that memory does not grow with a selection."""
 
 
 class Chosen(NamedTuple):
-    """The chosen samples of one source."""
+    """Of one source."""
 
     source: str
     stamp: str
@@ -42,7 +42,7 @@ class Chosen(NamedTuple):
 
 
 def write_selection(path: str | Path, chosen: Iterable[Chosen]) -> int:
-    """Write a selection atomically, and return its number of samples. Sources without one are left out.
+    """Write a selection atomically; returns its number of samples. Sources without one are left out.
 
     Args:
         path: a local file, or its address in a store (`prolip.store.folder`).
@@ -80,7 +80,7 @@ def write_selection(path: str | Path, chosen: Iterable[Chosen]) -> int:
 
 @contextmanager
 def _local_file(address: str) -> Iterator[Path]:
-    """Yield a temporary file that becomes the one at the address."""
+    """Yield a temporary file that replaces the one at the address."""
     folder, name = folder_of(address)
     if not folder.is_remote:
         with atomic_file(Path(address)) as temporary:
@@ -96,7 +96,7 @@ def read_selection(path: str | Path, having: str = "") -> Iterator[Chosen]:
 
     Args:
         path: a local file, or its address in a store.
-        having: skip the row groups that do not have this source.
+        having: skip row groups without this source.
 
     Raises:
         UserError: the file is missing or is not a selection, or a source occurs twice.
@@ -147,7 +147,7 @@ def combine(
     """
     rest, passed = iter(second), dict[str, Chosen]()
     for one in first:
-        # Usually both have the same sources in the same order, so that one of them is in memory.
+        # Usually both have the same sources in the same order, so that one is in memory.
         while one.source not in passed and (other := next(rest, None)) is not None:
             passed[other.source] = other
         other = passed.pop(one.source, Chosen(one.source, one.stamp, np.zeros(0, np.uint32)))

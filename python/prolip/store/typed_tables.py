@@ -13,11 +13,11 @@ from prolip.errors import UserError, check
 
 T = TypeVar("T")
 DERIVED = {"derived": True}
-"""Metadata of a dataclass field that a run derives from other settings: it cannot be set and is not saved."""
+"""Of a dataclass field that a run derives from other settings: it cannot be set and is not saved."""
 OPERATIONAL = {"operational": True}
-"""Metadata of a field, or of a table's fields, that may change when a run resumes. It does not change results."""
+"""Of a field, or of a table's fields, that may change when a run resumes. It does not change results."""
 RESULTS = {"operational": False}
-"""Metadata of a field that may not, in an operational table."""
+"""Of a field that may not, in an operational table."""
 
 
 def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, drop_unknown: bool = False) -> T:
@@ -37,7 +37,7 @@ def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, 
 
 
 def _decoded(kind: Any, value: Any, path: str, from_text: bool, drop_unknown: bool) -> Any:
-    """A value of a type, field by field, so that an error has the field's dotted key."""
+    """Field by field, so that an error has the field's dotted key."""
     inner = get_args(kind)
     if get_origin(kind) in {list, tuple} and is_dataclass(inner[0]) and isinstance(value, list):
         items = (_decoded(inner[0], item, f"{path}.{i}", from_text, drop_unknown) for i, item in enumerate(value))
@@ -83,7 +83,7 @@ def plain(tree: Any, without: Literal["", "derived", "operational"] = "", marked
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The plain values of a nested table by dotted key. Items of a list of tables are numbered."""
+    """A nested table by dotted key. Items of a list of tables are numbered."""
     values: dict[str, Any] = {}
     for key, value in table.items():
         is_list = isinstance(value, list) and value and isinstance(value[0], dict)

@@ -28,7 +28,7 @@ transformers.AutoModel.register(ProLIPConfig, ProLIPModel)
 transformers.AutoModelForZeroShotImageClassification.register(ProLIPConfig, ProLIPModel)
 transformers.AutoImageProcessor.register(
     ProLIPConfig,
-    # transformers looks for torchvision's first, and warns if there is none.
+    # transformers looks for torchvision's first, and warns without one.
     image_processor_classes={"torchvision": ProLIPImageProcessor, "pil": ProLIPImageProcessor},
 )
 transformers.AutoTokenizer.register(ProLIPConfig, ProLIPTokenizer)

@@ -1,6 +1,6 @@
 """`fast_processor`: an image processor of transformers with the slow one's pixels, decoded and resized in Rust.
 
-Shapes: N images, L patches, P side of a patch.
+N images, L patches, P side of a patch.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _STEPS = ("process_image", "resize", "center_crop", "rescale", "normalize", "pad
 
 
 class _Fast:
-    """What a slow processor does from images to arrays, replaced."""
+    """Replaces what a slow processor does from images to arrays."""
 
     def _prepare_image_like_inputs(self, images: Any, *_args: Any, **options: Any) -> list[Any]:
         """Paths, bytes and arrays u8 [H, W, 3] of single or nested images."""
         given = [*_flat(images)]
-        # A file that is named is turned as EXIF says, as transformers reads it; bytes are not, as an opened image.
+        # A named file is turned as EXIF says, as transformers reads it; bytes are not, as an opened image.
         encoded = bytes if any(isinstance(image, bytes) for image in given) else str
         return [self._source(image, encoded, options) for image in given]
 
@@ -74,7 +74,7 @@ class _Fast:
 
 
 def fast_processor(source: Any) -> Any:
-    """Return a processor of transformers that is called as before, with the slow (Pillow) one's values, and faster.
+    """A processor of transformers that is called as before, with the slow (Pillow) one's values, and faster.
 
     It also takes the bytes of images, and decodes and resizes on all cores that this process may use. As in
     transformers, transparency becomes white, and only images named by a path are turned as their EXIF tag says.
@@ -106,7 +106,7 @@ def fast_processor(source: Any) -> Any:
 
 @lru_cache
 def _table(factor: float | None, mean: Any, std: Any) -> torch.Tensor:
-    """The slow processor's own arithmetic, once for each value: [3, 256]."""
+    """By the slow processor's own arithmetic, once for each value: [3, 256]."""
     options: Any = dict.fromkeys(("data_format", "input_data_format"), ChannelDimension.FIRST)
     values = np.arange(256, dtype=np.uint8)[None, None].repeat(3, 0)
     values = rescale(values, factor, **options) if factor is not None else values
@@ -115,14 +115,14 @@ def _table(factor: float | None, mean: Any, std: Any) -> torch.Tensor:
 
 
 def _fetched(image: str) -> bytes | Path:
-    """The file, or the bytes, of what transformers takes: an address, a path, or base64. It would take any format."""
+    """The file, or the bytes, of what transformers takes: an address, a path, or base64, of any format."""
     if image.startswith(("http://", "https://")):
         return httpx.get(image, follow_redirects=True).content
     return Path(image) if os.path.isfile(image) else base64.decodebytes(image.rpartition(",")[2].encode())
 
 
 def _is_rgb_jpeg(data: bytes) -> bool:
-    """Whether the header of a JPEG file says three components. Pillow says so too, but takes longer."""
+    """By the header's three components. Pillow says so too, but takes longer."""
     place, frames = 2, (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2")
     while data[place : place + 1] == b"\xff" and data[place : place + 2] not in frames:
         place += 2 + int.from_bytes(data[place + 2 : place + 4])

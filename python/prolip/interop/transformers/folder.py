@@ -1,4 +1,4 @@
-"""Writes a model's folder for transformers, with code, processors and tokenizer beside the weights."""
+"""Writes a model's folder for transformers: code, processors, tokenizer and weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _IMPORT = re.compile(r"^from (prolip(?:\.\w+)*)\.(\w+) import", re.M)
 
 
 def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> None:
-    """Write `model` into `folder`, from where transformers loads it with or without prolip installed."""
+    """transformers loads it from `folder` with or without prolip installed."""
     vision = model.config.vision
     if vision.image_seq_len is None:
         height, width = vision.height_and_width
@@ -72,7 +72,7 @@ def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, c
 
 
 def _write_code(folder: Path) -> None:
-    """Copy the modules of prolip that the model needs into one folder, where they import each other relatively."""
+    """Copy the modules of prolip that the model needs into one folder, with relative imports."""
     waiting = {f"{__package__}.modeling", f"{__package__}.processing"}
     while waiting:
         module = waiting.pop()
@@ -91,7 +91,7 @@ def _write_card(model: ProLIP, folder: Path, card: ModelCard) -> None:
 
 
 def transformers_tokenizer(config: TokenizerConfig) -> ProLIPTokenizer:
-    """The tokenizer of these settings for transformers."""
+    """For transformers."""
     backend = json_tokenizer(config)
     padding_side, truncation_side = sides(config)
     ours = Tokenizer(config)
@@ -103,7 +103,7 @@ def transformers_tokenizer(config: TokenizerConfig) -> ProLIPTokenizer:
         "truncation_side": truncation_side,
         "auto_map": {"AutoTokenizer": [None, "processing.ProLIPTokenizer"]},
     }
-    # transformers also finds a token that is named here within captions. So name it only if the file does so, too.
+    # transformers also finds a token that is named here within captions, so only one that the file names.
     added = backend.get_added_tokens_decoder()
     if ours.pad_id in added and config.kind == "file":
         settings["pad_token"] = added[ours.pad_id].content
@@ -111,7 +111,7 @@ def transformers_tokenizer(config: TokenizerConfig) -> ProLIPTokenizer:
 
 
 def save_sentence_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> None:
-    """Write `model` into `folder` for sentence-transformers. transformers loads it from there, too."""
+    """Also for transformers itself."""
     save_transformers(model, tokenizer, folder, card)
     _write_card(model, folder, dataclasses.replace(card, library="sentence-transformers", usage=_SENTENCE_USAGE))
     module = {"idx": 0, "name": "0", "path": "", "type": f"{_SENTENCE_MODULE}.ProLIPEncoder"}

@@ -2,7 +2,7 @@
 
 Exported folders have a copy of this file and of the modules of prolip that it imports by name.
 
-Shapes: N images, M texts, L tokens, H/W pixels, P side of a patch, D embedding.
+N images, M texts, L tokens, H/W pixels, P side of a patch, D embedding.
 """
 
 from __future__ import annotations
@@ -47,11 +47,9 @@ class ProLIPConfig(PretrainedConfig):
         Args:
             embed_dim: dimension of the embeddings.
             vision_cfg: settings of the image tower that differ from the defaults (`prolip.models.VisionConfig`).
-            text_cfg: settings of the text tower that differ from the defaults (`prolip.models.TextConfig`).
-            quick_gelu: as in `ModelConfig`.
-            init_logit_scale: as in `ModelConfig`.
-            init_logit_bias: as in `ModelConfig`.
-            pad_token_id: id that short rows of token ids are filled with. Without one, rows must have full length.
+            text_cfg: those of the text tower (`prolip.models.TextConfig`).
+            quick_gelu, init_logit_scale, init_logit_bias: as in `ModelConfig`.
+            pad_token_id: fills short rows of token ids. Without one, rows must have full length.
             kwargs: settings of transformers.
         """
         self.embed_dim = embed_dim
@@ -64,7 +62,7 @@ class ProLIPConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     def model_config(self) -> ModelConfig:
-        """The same settings as prolip's dataclass.
+        """As prolip's dataclass.
 
         Raises:
             UserError: a setting is unknown or not supported.
@@ -75,7 +73,7 @@ class ProLIPConfig(PretrainedConfig):
 
 @dataclass
 class ProLIPModelOutput(ModelOutput):
-    """Output of a forward pass. Fields that depend on an input that was not given are None."""
+    """Fields that depend on an input that was not given are None."""
 
     logits_per_image: Tensor | None = None
     """[N, M]: scale * (1 - csd / 2) + bias."""
@@ -88,11 +86,11 @@ class ProLIPModelOutput(ModelOutput):
     image_mean: Tensor | None = None
     """[N, D]; unit norm."""
     image_log_var: Tensor | None = None
-    """[N, D]; natural log of the variance, minus infinity for a model without it."""
+    """[N, D]; natural log of the variance, minus infinity without variances."""
     text_mean: Tensor | None = None
     """[M, D]; unit norm."""
     text_log_var: Tensor | None = None
-    """[M, D]; natural log of the variance, minus infinity for a model without it."""
+    """[M, D]; see `image_log_var`."""
 
 
 class ProLIPModel(PreTrainedModel):
@@ -136,7 +134,7 @@ class ProLIPModel(PreTrainedModel):
         """Encode token ids [M, L] as Gaussians [M, D]; short rows are padded to the full context first.
 
         Raises:
-            ValueError: the rows are short, and the configuration has no `pad_token_id`; or they are too long.
+            ValueError: rows are short, and the configuration has no `pad_token_id`; or they are too long.
         """
         short = self.text.context_length - input_ids.shape[1]
         if short > 0 and self.config.pad_token_id is None:
@@ -152,11 +150,11 @@ class ProLIPModel(PreTrainedModel):
         pixel_attention_mask: Tensor | None = None,
         spatial_shapes: Tensor | None = None,
     ) -> ProLIPModelOutput:
-        """Encode images alone; the same as `forward` without texts."""
+        """As `forward` without texts."""
         return _alone("image", self.encode_image(pixel_values, spatial_shapes))
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> ProLIPModelOutput:
-        """Encode token ids [M, L] alone; the same as `forward` without images."""
+        """As `forward` without images."""
         return _alone("text", self.encode_text(input_ids))
 
     def forward(
@@ -175,7 +173,7 @@ class ProLIPModel(PreTrainedModel):
             pixel_values: normalised pixels [N, 3, H, W], or with `spatial_shapes` patches [N, L, P * P * 3].
             attention_mask: not used. The models were trained to attend to padding.
             return_dict: False for a tuple.
-            pixel_attention_mask: not used. The grids tell how many patches of a row are padding.
+            pixel_attention_mask: not used. The grids tell which patches are padding.
             spatial_shapes: rows and columns of patches in each image [N, 2].
         """
         if input_ids is None:

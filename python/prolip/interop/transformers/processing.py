@@ -1,6 +1,6 @@
 """Turn images and captions into a model's inputs, as the loader does.
 
-Shapes: N images or captions, L tokens or patches, P side of a patch.
+N images or captions, L tokens or patches, P side of a patch.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ except ImportError:  # an exported model, and no prolip
 class ProLIPImageProcessor(BaseImageProcessor):
     """Resizes images and normalises them: the loader's pixels.
 
-    The shortest side is resized and the centre cropped; or, with native aspect, the whole image is cut into patches. If
-    prolip is installed it does so, and otherwise Pillow, with the same values.
+    The shortest side is resized and the centre cropped; or, with native aspect, the whole image is cut into patches.
+    prolip does so if installed, else Pillow, with the same values.
     """
 
     model_input_names = ("pixel_values",)
@@ -58,10 +58,10 @@ class ProLIPImageProcessor(BaseImageProcessor):
 
         Args:
             size: {"shortest_edge": side of the square images in pixels}; 224 if None.
-            image_mean: mean of red, green and blue, in [0, 1].
-            image_std: standard deviation of red, green and blue, in [0, 1].
+            image_mean: of red, green and blue, in [0, 1].
+            image_std: of red, green and blue, in [0, 1].
             patch_size: side of a patch in pixels.
-            max_num_patches: maximum number of patches of an image with native aspect; None for square images.
+            max_num_patches: of an image with native aspect; None for square images.
             resample: Pillow's filter.
             kwargs: settings of transformers.
         """
@@ -74,7 +74,7 @@ class ProLIPImageProcessor(BaseImageProcessor):
         self.resample = int(resample)
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **_unused: Any) -> BatchFeature:
-        """Return {"pixel_values": f32 [N, 3, side, side]}, or with native aspect what SigLIP 2's processor returns.
+        """{"pixel_values": f32 [N, 3, side, side]}, or with native aspect what SigLIP 2's processor returns.
 
         That is `pixel_values` f32 [N, L, P * P * 3], `pixel_attention_mask` [N, L], 0 for padding, and `spatial_shapes`
         [N, 2], rows and columns of patches. L is `max_num_patches`.
@@ -135,7 +135,7 @@ def _open(image: Any) -> Image.Image:
 
 
 def _square(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    """Resize the shortest side to `side`, and crop the centre, with torchvision's rounding."""
+    """Resize the shortest side, and crop the centre, with torchvision's rounding."""
     width, height = image.size
     short, long = min(width, height), max(width, height)
     length = int(side * long / short)
@@ -158,9 +158,9 @@ class ProLIPTokenizer(PreTrainedTokenizerFast):
     def __call__(
         self, text: str | Sequence[str], *, return_tensors: str | None = None, **_unused: Any
     ) -> BatchEncoding:
-        """Return {"input_ids": [N, L]}; without `return_tensors`, the ids of a single caption are one list.
+        """{"input_ids": [N, L]}; without `return_tensors`, the ids of a single caption are one list.
 
-        Other settings of tokenizers have no effect: the models read rows of one length only.
+        Other settings have no effect: the models read rows of one length only.
         """
         captions = [text] if isinstance(text, str) else list(text)
         settings = self.init_kwargs
@@ -179,7 +179,7 @@ class ProLIPTokenizer(PreTrainedTokenizerFast):
         return padding + ids if self.padding_side == "left" else ids + padding
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write nothing: the vocabulary is in tokenizer.json."""
+        """Nothing: the vocabulary is in tokenizer.json."""
         return ()
 
 

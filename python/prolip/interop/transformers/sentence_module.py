@@ -1,9 +1,9 @@
 """The module of sentence-transformers that encodes with a ProLIP model. Each exported folder has a copy.
 
-So this file does not import prolip. An embedding is [mean, total variance] of a Gaussian; that of a query is
-[mean, -1/2], so that its inner product with the others orders them by CSD.
+So this file does not import prolip. An embedding is [mean, total variance] of a Gaussian; that of a query is [mean,
+-1/2], so that its inner product with the others orders them by CSD.
 
-Shapes: N/M items, D dimension of the mean.
+N/M items, D dimension of the mean.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Embeddings = np.ndarray | Tensor | Sequence[Any]
 
 
 def csd_similarity(a: Embeddings, b: Embeddings) -> Tensor:
-    """Return 1 - csd / 2 between all embeddings, [N, M]. The variance of a query is left out: it changes no order."""
+    """1 - csd / 2 between all embeddings, [N, M]. A query's variance is left out: it changes no order."""
     first, second = (_rows(side) for side in (a, b))
     spread = _total_var(first)[:, None] + _total_var(second)
     return first[:, :-1] @ second[:, :-1].T - 0.5 * spread
 
 
 def pairwise_csd_similarity(a: Embeddings, b: Embeddings) -> Tensor:
-    """Return 1 - csd / 2 of each pair of embeddings at the same index, [N]."""
+    """1 - csd / 2 of embeddings at the same index, [N]."""
     first, second = (_rows(side) for side in (a, b))
     return (first[:, :-1] * second[:, :-1]).sum(-1) - 0.5 * (_total_var(first) + _total_var(second))
 
@@ -42,12 +42,12 @@ def _rows(embeddings: Embeddings) -> Tensor:
 
 
 def _total_var(rows: Tensor) -> Tensor:
-    """Return total variances; 0 for a query, whose last number is -1/2."""
+    """0 for a query, whose last number is -1/2."""
     return rows[:, -1].clamp_min(0.0)
 
 
 class ProLIPEncoder(InputModule):
-    """Encodes images and texts as [mean, total variance], and texts or images that are queries as [mean, -1/2]."""
+    """Encodes images and texts as [mean, total variance], and those that are queries as [mean, -1/2]."""
 
     forward_kwargs = {"task"}  # noqa: RUF012 - the base class declares it so
 
@@ -59,11 +59,11 @@ class ProLIPEncoder(InputModule):
 
     @property
     def modalities(self) -> list[Any]:
-        """The inputs of `encode`: captions, or images (PIL images, paths)."""
+        """Of `encode`: captions, or images (PIL images, paths)."""
         return ["text", "image"]
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_unused: Any) -> dict[str, Any]:
-        """The model's inputs for a batch of texts or of images."""
+        """The model's inputs for texts or images."""
         modality = infer_batch_modality(inputs, supported_modalities=self.modalities)
         items = [item[modality] if isinstance(item, dict) else item for item in inputs]
         if modality == "text":
@@ -78,7 +78,7 @@ class ProLIPEncoder(InputModule):
         return {**features, "mean": mean, "log_var": log_var, "sentence_embedding": torch.cat([mean, last], 1)}
 
     def get_embedding_dimension(self) -> int:
-        """Dimension of an embedding, D + 1."""
+        """D + 1."""
         return int(self.model.config.embed_dim) + 1
 
     def on_model_ready(self, model: Any) -> None:
@@ -98,7 +98,7 @@ class ProLIPEncoder(InputModule):
         backend: str = "torch",
         **further: Any,
     ) -> ProLIPEncoder:
-        """Load the model and its processor from a folder or from the hub.
+        """From a folder or from the hub.
 
         Raises:
             ValueError: the backend is not torch.
@@ -111,6 +111,6 @@ class ProLIPEncoder(InputModule):
         return cls(model, AutoProcessor.from_pretrained(model_name_or_path, **where, **(processor_kwargs or {})))
 
     def save(self, output_path: str, *_args: Any, **_unused: Any) -> None:
-        """Write the model and its processor."""
+        """With its processor."""
         self.model.save_pretrained(output_path)
         self.processor.save_pretrained(output_path)
