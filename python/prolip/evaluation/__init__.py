@@ -1,4 +1,4 @@
-"""`prolip eval`: benchmarks that run a model on data sets and return rows of figures; their data sets and results."""
+"""`prolip eval`: benchmarks that run a model on data sets and return rows of figures."""
 
 import lazy_loader
 

@@ -31,7 +31,7 @@ _ERROR_LIMITS = (0.02, 0.05, 0.1)
 
 
 class Calibrated(NamedTuple):
-    """A calibration, and the data that it was made from."""
+    """A calibration, and what it was made from."""
 
     calibration: Calibration
     evidence: Evidence
@@ -39,11 +39,11 @@ class Calibrated(NamedTuple):
     truth: Tensor
     """i64 [N]"""
     held: Tensor
-    """i64 [n], indices of the images that were not used to fit."""
+    """i64 [n], images that were not used to fit."""
 
 
 def run_calibrate(options: CalibrateOptions) -> list[str]:
-    """Calibrate the model, write the file, and return the lines to print."""
+    """Calibrate the model, write the file; returns the lines to print."""
     check_writable(options.path)
     check_at_least(1, batch_size=options.batch_size)
     data = open_classes(options.data, options.store, options.templates, options.classnames, opened=open_data)
@@ -56,7 +56,7 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
 
 
 def calibrate(model: Model, data: DataSet, options: CalibrateOptions) -> Calibrated:
-    """Embed the labelled images and calibrate the model on them."""
+    """On the labelled images."""
     check_labels(data.classnames)
     images, truth = embed_labelled(model, data, options.batch_size)
     evidence = weigh(images, embed_prompts(model, data.classnames, data.templates), None, model.similarity)
@@ -74,7 +74,7 @@ def calibrate(model: Model, data: DataSet, options: CalibrateOptions) -> Calibra
 
 
 def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
-    """Lines about probabilities before and after, of labels and of single pairs; label sets and "don't know"."""
+    """On probabilities before and after, of labels and of single pairs; label sets and "don't know"."""
     calibration, held = found.calibration, found.held
     evidence, truth = found.evidence.rows(held), found.truth[held]
     known = calibration.with_prior(evidence)
@@ -124,7 +124,7 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
 
 
 def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache) -> SuiteResult:
-    """Measure how often label sets contain the label and answers are right, of all images and by label."""
+    """How often label sets contain the label and answers are right, of all images and by label."""
     check_limits(Decide(options.guarantee, max_error=options.max_error))
     calibration = require_calibration(model.calibration)
     opened = class_opener(options, calibration.subject.templates)
@@ -132,7 +132,7 @@ def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache)
 
 
 def measure_promises(model: Model, data: DataSet, options: CalibrationOptions) -> TaskResult:
-    """Measure the model's calibration on one data set."""
+    """On one data set."""
     calibration = require_calibration(model.calibration)
     labels, templates, held = calibration.labels, calibration.subject.templates, calibration.held.label
     places = class_places(data.classnames, labels)

@@ -38,16 +38,16 @@ from prolip.store.folder import Folder
 
 _SHARES = (0.8, 0.9, 0.95)
 _FITTED = 10
-"""Nearest right and wrong images of each query to which probabilities are fitted."""
+"""Nearest right and wrong images of a query to which probabilities are fitted."""
 
 
 class Queries(NamedTuple):
-    """Queries whose right images are known."""
+    """With known right images."""
 
     gaussian: Gaussian
     """[Q, D]"""
     right: list[list[int]]
-    """The right images of each query, at least one."""
+    """Of each query, at least one."""
     itself: Tensor | None = None
     """i64 [Q], the image that is the query; None for text queries."""
 
@@ -82,7 +82,7 @@ def find_queries(
 
 
 def embed_pairs(model: Model, data: DataSet, batch_size: int, caption_key: str) -> tuple[Gaussian, list[list[str]]]:
-    """Embed images [N, D], and read the captions of each, or the name of its class for the key `cls`."""
+    """Images [N, D], and the captions of each, or its class's name for the key `cls`."""
     if caption_key == "cls":
         images, labels = embed_labelled(model, data, batch_size)
         return images, [[data.classnames[label]] for label in labels.tolist()]
@@ -91,7 +91,7 @@ def embed_pairs(model: Model, data: DataSet, batch_size: int, caption_key: str) 
 
 
 def run_calibrate_search(options: CalibrateSearchOptions) -> list[str]:
-    """Calibrate searches, write the file, and return the lines to print.
+    """Calibrate searches, write the file; returns the lines to print.
 
     Raises:
         UserError: the model, the data, the decoys or the embeddings cannot be used.
@@ -168,7 +168,7 @@ def _of_captions(
 
 
 def describe(kind: QueryKind, known: KnownQueries, queries: Queries, images: Gaussian, score: Score) -> list[str]:
-    """Lines about what the promises cost, and where both cannot hold."""
+    """What the promises cost, and where both cannot hold."""
     if not queries.right:
         return [f"no {kind} queries: no two images share a caption"]
     first = float((known.right > known.wrong).double().mean())

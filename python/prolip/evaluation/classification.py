@@ -25,19 +25,19 @@ from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregat
 
 NUM_TOP = 5
 NUM_SHOWN = 10
-"""Maximum number of classes, or of confusions, among the main figures."""
+"""Maximum classes, or confusions, among the main figures."""
 _TEXTS, _ROWS = 512, 4096
-"""Prompts and images that are processed at a time."""
+"""Prompts and images processed at a time."""
 
 
 def embed_labelled(model: Model, data: DataSet, batch_size: int) -> tuple[Gaussian, Tensor]:
-    """Gaussians [N, D] of a data set's images, and their classes, i64 [N]."""
+    """Images [N, D], and their classes, i64 [N]."""
     images = embed_set(model, data, batch_size, "cls")
     return images.gaussian, read_labels(data, images)
 
 
 def class_opener(options: ClassSuiteOptions, templates: Sequence[str]) -> Callable[[str], DataSet]:
-    """`open_classes` with the options of a suite."""
+    """`open_classes` with a suite's options."""
     return partial(
         open_classes,
         store=options.store,
@@ -59,12 +59,12 @@ class Labelled(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The best classes of each image."""
+    """Each image's best classes."""
 
     top: Tensor
-    """i64 [N, T], by means, the best first; T is five, or C if there are fewer classes."""
+    """i64 [N, T], by means, the best first; T is five, or C if smaller."""
     top_with_var: Tensor | None
-    """i64 [N, T], with class variances; None if the model has none."""
+    """i64 [N, T], with class variances; None without any."""
 
 
 def embed_prompts(
@@ -74,7 +74,7 @@ def embed_prompts(
     *,
     on_progress: Callable[[int], object] | None = None,
 ) -> Gaussian:
-    """Embed every template filled with every class name, [C, K, D]."""
+    """Every template filled with every class name, [C, K, D]."""
     return encode_prompts(templates, classnames, replace(model.encoder, on_progress=on_progress).embed_captions)
 
 
@@ -89,7 +89,7 @@ def build_classifier(model: Model, classnames: Sequence[str], templates: Sequenc
 
 
 def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answers:
-    """The best classes of every image, [N, D] with unit means, also with class variances if asked."""
+    """Of every image, [N, D] with unit means, also with class variances if asked."""
     number = min(NUM_TOP, len(classifier.weight))
 
     def best(total_var: Tensor | None) -> Tensor:

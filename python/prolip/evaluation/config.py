@@ -38,7 +38,7 @@ class SuiteOptions:
     """Seed of the resamples."""
 
     def folder(self, suite: str) -> Path:
-        """The folder of a suite's results."""
+        """Of a suite's results."""
         return self.out or Path("evals") / suite
 
 
@@ -309,7 +309,7 @@ class ModelToCalibrate:
 
     @property
     def path(self) -> Path:
-        """The file that is written."""
+        """The file to write."""
         return self.out or Path(self.checkpoint) / self.file
 
 

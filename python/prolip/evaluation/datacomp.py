@@ -31,9 +31,9 @@ TABLE = Path(__file__).with_name("datacomp.tsv")
 Metric = Literal[
     "accuracy", "recall", "f1", "worst_region", "worst_group", "worst_group_top5", "retrieval", "associations", "faces"
 ]
-"""A task's main metric. `recall`: mean over classes. `associations`: WinoGAViL. `faces`: the fairness extras."""
+"""A task's main one. `recall`: mean over classes. `associations`: WinoGAViL. `faces`: the fairness extras."""
 BY_GROUP: tuple[Metric, ...] = ("worst_region", "worst_group", "worst_group_top5")
-"""Metrics of the worst group. They need a column of the samples' metadata."""
+"""Of the worst group, for which they need a column of metadata."""
 ALL = "all"
 """The average over all tasks, which comes last."""
 AVERAGES = {
@@ -42,21 +42,21 @@ AVERAGES = {
     "vtab": "VTAB",
     "retrieval": "retrieval",
 }
-"""Titles of the other published averages, in the published order. Any other word is its own title."""
+"""Titles of the other published averages, in order. Any other word is its own title."""
 _NONE = "-"
 
 
 _FEW, _MANY = 6, 10
-"""WinoGAViL's tasks with at most 6 candidates, and those with at least 10, are averaged separately."""
+"""WinoGAViL's tasks with at most 6 and with at least 10 candidates are averaged separately."""
 OTHER_REGION = 5
 """FMoW's region "Other" has four images. WILDS leaves it out of the worst region; the released evaluation does not."""
 WHITE = 1
-"""Index of "White" among the races of FairFace and UTKFace; their metadata has 0 for it and 1 for all others."""
+"""Of the races of FairFace and UTKFace, "White"; their metadata has 0 for it and 1 for all others."""
 NON_HUMAN, CRIME = 14, 18
-"""Index of the first non-human and of the first crime-related class among the harmful labels for faces."""
+"""Of the harmful labels for faces, the first non-human and the first crime-related one."""
 OBJECTIVES = ("race", "gender", "age", "toxic")
 _COLUMNS = 4
-"""Columns of the metadata of FairFace and UTKFace."""
+"""Of the metadata of FairFace and UTKFace."""
 
 _MEASURES: dict[Metric, str] = {
     "recall": "class_recall",
@@ -65,22 +65,22 @@ _MEASURES: dict[Metric, str] = {
     "worst_group_top5": "worst_group_top5_accuracy",
     "f1": "f1_macro",
 }
-"""Measures of other names than their metric."""
+"""With other names than their metric."""
 
 
 class Task(NamedTuple):
-    """A line of a table; the fields are the columns."""
+    """A line of a table; fields are columns."""
 
     key: str
-    """One word, the task's name on the command line."""
+    """One word, its name on the command line."""
     name: str
     folders: tuple[str, ...]
-    """Possible names of its folder, the usual one first."""
+    """Possible names, the usual one first."""
     items: int
     """Images (or associations of WinoGAViL) in the whole set; 0 if unknown."""
     metric: Metric
     group_column: int | None
-    """Column of the samples' metadata that holds the group, for metrics of the worst group; else None."""
+    """Of metadata, for metrics of the worst group; else None."""
     averages: tuple[str, ...]
 
 
@@ -88,7 +88,7 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
     """The tasks of a table, in order.
 
     Columns are separated by tabs, and the first line names them as in `Task`. Folders and averages are separated by
-    spaces; `-` means no group column or no average.
+    spaces; `-` means none.
 
     Raises:
         UserError: not a valid table; the message names the file, the row, the column and the rule.
@@ -147,7 +147,7 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
 
 
 def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
-    """The tasks with these keys, in the table's order; all for no keys."""
+    """Those with these keys, in the table's order; all for no keys."""
     unknown = sorted(set(keys) - {task.key for task in table})
     if unknown:
         raise UserError("tasks", f"must be among {', '.join(task.key for task in table)}", ", ".join(unknown))
@@ -157,7 +157,7 @@ def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
 def run_task(
     model: Model, task: Task, data: DataSet, associations: Sequence[Association], batch_size: int
 ) -> TaskResult:
-    """Run a task, and note if its data are fewer than published."""
+    """Notes if its data are fewer than published."""
     match task.metric:
         case "retrieval":
             options = RetrievalOptions(checkpoint=(), data=(), batch_size=batch_size)
@@ -211,13 +211,13 @@ def associate(model: Model, data: DataSet, associations: Sequence[Association], 
 
 
 def with_article(cue: str) -> str:
-    """The prompt of WinoGAViL's baselines for CLIP: "A dog" or "An apple"."""
+    """As WinoGAViL's baselines for CLIP: "A dog" or "An apple"."""
     cue = cue.lower()
     return f"{'An' if cue[:1] in set('aeiou') else 'A'} {cue}"
 
 
 def jaccard(scores: Tensor, right: Tensor) -> float:
-    """Jaccard index of the right candidates, bool [K], and as many with the highest scores, in [0, 1]."""
+    """Of the right candidates, bool [K], and as many with the highest scores, in [0, 1]."""
     chosen = torch.zeros_like(right)
     chosen[scores.topk(int(right.sum())).indices] = True
     return int((chosen & right).sum()) / int((chosen | right).sum())
@@ -227,7 +227,7 @@ def jaccard(scores: Tensor, right: Tensor) -> float:
 
 
 def task_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | None) -> list[Row]:
-    """All rows of a classification task, including its main metric.
+    """With its main metric.
 
     `labels` are i64 [N], `metadata` i64 [N, M]; metrics of the worst group need them.
     """
@@ -237,7 +237,7 @@ def task_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | N
     if task.metric == "f1":
         rows.append(row_of_items(RowId(main), answers.top[:, 0], labels, statistic="f1_macro", main=True))
     if task.group_column is not None and metadata is not None:
-        # Renumbered from 0: a group's number can be large, such as a year.
+        # From 0: a group's number can be large, such as a year.
         values, groups = torch.unique(metadata[:, task.group_column], return_inverse=True)
         which = -1 if task.metric == "worst_group_top5" else 0
         rows.append(row_of_items(RowId(main), hits[:, which], groups, statistic="worst_group", main=True))
@@ -259,7 +259,7 @@ def classify(model: Model, task: Task, data: DataSet, batch_size: int) -> list[R
 
 
 def classify_faces(model: Model, data: DataSet, batch_size: int) -> list[Row]:
-    """Run FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`."""
+    """FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`."""
     images = embed_set(model, data, batch_size, "npy")
     lists = {
         objective: [

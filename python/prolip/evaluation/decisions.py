@@ -49,10 +49,10 @@ _MAIN = (
     "class_gaussians",
     "probability_and_class_gaussians",
 )
-"""Scores whose differences from `BASELINE` are main figures."""
+"""Those whose differences from `BASELINE` are main figures."""
 _MAIN_OOD = ("image_variance", "mahalanobis_distance", "distance_to_neighbours")
 Scored = Mapping[tuple[str, str], Tensor]
-"""Uncertainty scores of each image, f64 [N], by score and, of another model, its name."""
+"""Of each image, f64 [N], by uncertainty score and, of another model, its name."""
 
 
 class Answered(NamedTuple):
@@ -67,7 +67,7 @@ class Answered(NamedTuple):
     """i64 [N]"""
     evidence: Evidence
     folds: Tensor
-    """i64 [N], the fold of each image."""
+    """i64 [N], of each image."""
     seed: int
     subject: Subject
 
@@ -78,12 +78,12 @@ class Answered(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """Decisions about each image, by calibrations on the other folds."""
+    """About each image, by calibrations on the other folds."""
 
     logits: Tensor
     """f64 [N, C], divided by the temperature."""
     sets: dict[tuple[Score, float], Tensor]
-    """bool [N, C], label sets by score and guarantee."""
+    """bool [N, C], by score and guarantee."""
     answered: dict[float, Tensor]
     """bool [N], by limit of the share of wrong answers."""
     calibrations: Sequence[Calibration] = ()
@@ -241,7 +241,7 @@ def decide(answered: Answered, prior: Prior = "even", keys: Sequence[tuple[Score
 
 
 def plain_scores(answered: Answered, images: Gaussian) -> dict[str, Tensor]:
-    """Scores that need no labelled images, f64 [M]; those of variances only for a model that has them."""
+    """Those that need no labelled images, f64 [M]; of variances only if the model has them."""
     model, classes = answered.model, answered.classes
     evidence = weigh(images, classes.unflatten(-1, 1), None, model.similarity)
     scores = logit_scores(evidence.logits)
@@ -256,7 +256,7 @@ def plain_scores(answered: Answered, images: Gaussian) -> dict[str, Tensor]:
 
 
 def distance_scores(calibration: Calibration, means: Tensor, known: Tensor) -> dict[str, Tensor]:
-    """Distances of means [M, D] from a calibration's images and from known ones, f64 [M]."""
+    """From a calibration's images and from known ones, of means [M, D], f64 [M]."""
     return {
         "mahalanobis_distance": calibration.known.distance(means),
         "distance_to_neighbours": neighbour_distance(means, known),
@@ -313,7 +313,7 @@ def rows_by_score(
     main: Sequence[str] = (),
     baseline: str = BASELINE,
 ) -> list[Row]:
-    """A statistic of each score's items and groups, and its difference from that of the baseline; `main` for some.
+    """A statistic of each score's items and groups, and its difference from the baseline's; `main` for some.
 
     Scores are named by themselves and, of another model, its name.
     """
@@ -324,7 +324,7 @@ def rows_by_score(
         )
         for (by, of), (items, groups) in columns.items()
     ]
-    if statistic == "risk_coverage":  # on the same images, its differences equal those of the excess
+    if statistic == "risk_coverage":  # on the same images, as of the excess
         return rows
     (first,) = (row for row in rows if (row.id.by, row.id.of) == (baseline, ""))
     return rows + [difference(first, row, main=row.id.by in main) for row in rows if row is not first]
@@ -342,7 +342,7 @@ def _set_pair(id: RowId, within: Tensor, truth: Tensor, *, main: bool = False) -
 
 
 def score_rows(scores: Scored, correct: Tensor) -> list[Row]:
-    """How well each score detects wrong answers, and its difference from the baseline."""
+    """How well each detects wrong answers, and its difference from the baseline."""
     wrong, right = ({name: (score, groups) for name, score in scores.items()} for groups in (~correct, correct))
     return [
         *rows_by_score(RowId("error_auroc"), wrong, "auroc", _MAIN),
@@ -352,7 +352,7 @@ def score_rows(scores: Scored, correct: Tensor) -> list[Row]:
 
 
 def probability_rows(own: Tensor, others: Scored, truth: Tensor) -> list[Row]:
-    """How well the softmax of logits [N, C] agrees with the labels, and how that changes with other logits."""
+    """How well the softmax of logits [N, C] agrees with the labels, and how other logits change that."""
     found: list[list[Row]] = []
     for (by, of), logits in {("own_scale", ""): own, **others}.items():
         confidence, answer = logits.double().softmax(dim=1).max(dim=1)
@@ -372,7 +372,7 @@ def probability_rows(own: Tensor, others: Scored, truth: Tensor) -> list[Row]:
 def set_rows(decided: Decided, truth: Tensor, correct: Tensor, by: str = "") -> list[Row]:
     """Coverage and size of label sets; share of answers within a limit of errors, and of errors among them.
 
-    `truth` is i64 [N], `correct` is bool [N]; `by` names the calibrations, by default after the score of the sets.
+    `truth` is i64 [N], `correct` bool [N]; `by` names the calibrations, by default after the sets' score.
     """
     rows: list[Row] = []
     for (score, guarantee), within in decided.sets.items():

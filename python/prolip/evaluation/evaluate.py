@@ -1,4 +1,4 @@
-"""Run a suite on each model and data set, and write the results side by side (`prolip eval`)."""
+"""Run a suite on each model and data set (`prolip eval`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from prolip.store.typed_tables import plain
 
 Options = TypeVar("Options", bound=SuiteOptions)
 Prepared = tuple[object, Callable[[], TaskResult]]
-"""What a result depends on besides the model and the options (see `TaskCache`), and the function that measures it."""
+"""What a result depends on besides model and options (see `TaskCache`), and the function that measures it."""
 _OF_THE_RUN = {
     *("checkpoint", "out", "batch_size", "device", "num_resamples", "data", "store", "selection"),
     *("calibration", "classnames", "tasks", "table", "beside", "known", "voters"),
@@ -34,7 +34,7 @@ _OF_THE_RUN = {
 
 
 def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCache], SuiteResult]) -> list[str]:
-    """Run a suite on every model, with one model in memory at a time; returns the lines to print.
+    """Run a suite on every model, with one in memory at a time; returns the lines to print.
 
     Raises:
         UserError: a model is named twice or cannot be opened, or the suite cannot run with the options.
@@ -61,7 +61,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
             calibration=getattr(options, "calibration", None),
         )
 
-    # No variable holds a model while the next one is opened.
+    # No variable holds a model while the next is opened.
     results = [run(opened(source), options, TaskCache(out / "tasks")) for source in sources]
     return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)
 
@@ -123,7 +123,7 @@ def evaluate_data(
     Args:
         opened: takes a source.
         measure: the suite.
-        read: what else the results depend on besides the options: calibrations, fingerprints, tensors.
+        read: what else results depend on besides the options: calibrations, fingerprints, tensors.
     """
 
     def prepare(_: str, source: str) -> Prepared:
@@ -134,12 +134,12 @@ def evaluate_data(
 
 
 def _check_data(options: SuiteOptions) -> None:
-    """Check what a suite reads before a model is opened or downloaded."""
+    """Before a model is opened or downloaded."""
     for name in ("checkpoint", "data", "out_of_distribution", "known", "voters", "classnames", "selection"):
         value = getattr(options, name, None)
         sources = list(map(str, value)) if isinstance(value, tuple) else [str(value)] if value is not None else []
         check(value != () or name not in {"checkpoint", "data"}, name, "must be given at least once")
         missing = [source for source in sources if is_path(source) and source != IMAGENET and not Path(source).exists()]
-        # A suite notes that a data set is missing, and evaluates the others.
+        # A suite notes a missing data set, and evaluates the others.
         if missing and name != "checkpoint" and (name != "data" or len(missing) == len(sources)):
             raise UserError(name, "must be an existing file or folder", ", ".join(missing))

@@ -30,12 +30,12 @@ from prolip.report.page import Tile, gallery
 
 _Options = HierarcapsOptions | HierarimgsOptions
 _NUM_DRAWN = 4
-"""Number of walks to draw."""
+"""Walks to draw."""
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption"
 
 
 class Hierarchies(NamedTuple):
-    """Queries, and the hierarchies of items that they walk through: HierarCaps's are captions, HierarImgs's images."""
+    """Queries, and the hierarchies that they walk through: HierarCaps's are captions, HierarImgs's images."""
 
     queries: Gaussian
     """[N, D], unit means."""
@@ -140,7 +140,7 @@ def _run(
     embed: Callable[[Gaussian], Hierarchies],
     draw: Callable[[Hierarchies], list[Chart]] = lambda _: [],
 ) -> SuiteResult:
-    """Walk through hierarchies that `embed` makes of the images of these names, which may repeat."""
+    """Walk through what `embed` makes of the images of these names, which may repeat."""
     distinct = list(dict.fromkeys(names))
 
     def prepare(*_: str) -> Prepared:

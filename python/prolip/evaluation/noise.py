@@ -1,4 +1,4 @@
-"""Suite `noise`: some captions are made wrong, and each score of a pair is measured by how well it finds them.
+"""Suite `noise`: how well each score of a pair finds captions that are made wrong.
 
 N pairs, F features.
 """
@@ -28,7 +28,7 @@ from prolip.report.words import spoken
 
 _VARIANCES = ("image_variance", "caption_variance")
 _MAIN = ("csd", "caption_variance", "csd_and_variances")
-"""Scores whose differences from the cosine are main figures."""
+"""Those whose differences from the cosine are main figures."""
 _NUM_FOLDS = 5
 _RIDGE = 1e-3
 
@@ -41,7 +41,7 @@ def run_noise(model: Model, options: NoiseOptions, cache: TaskCache) -> SuiteRes
 
 
 def find_wrong(model: Model, data: DataSet, options: NoiseOptions) -> TaskResult:
-    """Measure one data set, with the first caption of each image."""
+    """In one data set, by the first caption of each image."""
     found = embed_set(model, data, options.batch_size, *caption_members(options.caption_key))
     own = [texts[0] for texts in read_captions(data, found, options.caption_key).texts]
     result = TaskResult(rows=[])
@@ -70,7 +70,7 @@ def find_wrong(model: Model, data: DataSet, options: NoiseOptions) -> TaskResult
 
 
 def make_wrong(captions: Sequence[str], kind: WrongCaption, share: float, seed: int) -> tuple[list[str], Tensor]:
-    """The captions with a drawn share of them replaced, and which of them differ from their own, bool [N]."""
+    """Replace a drawn share; returns the captions, and which differ from their own, bool [N]."""
     order = torch.randperm(len(captions), generator=torch.Generator().manual_seed(seed)).tolist()
     given, drawn = list(captions), order[: round(share * len(captions))]
     for place, other in zip(drawn, [*drawn[1:], *drawn[:1]], strict=True):

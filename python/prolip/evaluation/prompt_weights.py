@@ -1,4 +1,4 @@
-"""Ways to weight the prompts of each class, measured beside even weights: filters, and re-weighting by images (BPRW).
+"""Ways to weight a class's prompts, beside even weights: filters, and re-weighting by images (BPRW).
 
 N images, C classes, K prompts per class, D dimensions.
 """
@@ -91,7 +91,7 @@ def voting_labels(voting: Labelled, data: Labelled, count: int) -> tuple[Tensor,
 
 
 def _hits(classifier: Classifier, data: Labelled) -> dict[str, Tensor]:
-    """Which images are right, bool [N], by means and with class variances."""
+    """Right images, bool [N], by means and with class variances."""
     found = answer(data.images, classifier, with_var=True)
     best = {"accuracy": found.top, "accuracy_with_variances": found.top_with_var}
     return {measure: some[:, 0] == data.labels for measure, some in best.items() if some is not None}
@@ -100,7 +100,7 @@ def _hits(classifier: Classifier, data: Labelled) -> dict[str, Tensor]:
 def _rows(
     method: str, hits: Mapping[str, Tensor], minus: str = "", before: Mapping[str, Tensor] | None = None
 ) -> list[Row]:
-    """Accuracy of a method from its hits, and its difference from that of other hits on the same images."""
+    """A method's accuracy from its hits, and its difference from that of other hits on the same images."""
     rows = []
     for measure, items in hits.items():
         main = measure == "accuracy"

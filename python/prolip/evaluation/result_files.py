@@ -1,4 +1,4 @@
-"""Write results.json, results.md and results.html, one page that loads nothing from the network."""
+"""Write results.json, results.md and results.html, which loads nothing."""
 
 from __future__ import annotations
 

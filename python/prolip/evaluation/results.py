@@ -24,7 +24,7 @@ from prolip.store.atomic_writes import write_atomic
 from prolip.store.typed_tables import decode, plain
 
 _SHOWN = 100
-"""Maximum number of characters of a task's name in its file's name."""
+"""Maximum characters of a task's name in its file's."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class RowId:
     measure: str
     _: KW_ONLY
     group: str = ""
-    """Heading of the page's section; by default the data set."""
+    """Heading of the section; by default the data set."""
     data: str = ""
-    """The data set or task; `TaskResult.named` fills it in."""
+    """Data set or task; `TaskResult.named` fills it in."""
     by: str = ""
     """A score, method or setting."""
     way: str = ""
@@ -53,27 +53,27 @@ class RowId:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure, with its items, so that models can be compared."""
+    """With its items, so that models can be compared."""
 
     id: RowId
     value: float
     num_items: int
     main: bool = False
     items: list[float] = field(default_factory=list)
-    """One number per item, whose `statistic` is `value`. Empty if the figure cannot be resampled."""
+    """One number each, whose `statistic` is `value`. Empty if the figure cannot be resampled."""
     labels: list[int] = field(default_factory=list)
     """One whole number per item, if `statistic` needs it: its class, its group, or whether the answer was right."""
     statistic: str = "mean"
     """A name in `prolip.metrics.statistics.STATISTICS`."""
     mean_of: list[RowId] = field(default_factory=list)
-    """For an average: the rows in it."""
+    """Of an average: its rows."""
     baselines: dict[str, float] = field(default_factory=dict)
-    """Values to compare with, by name, such as that of an untrained model."""
+    """To compare with, by name, such as that of an untrained model."""
     verdict: str = ""
     """Of a share with the baseline `promised`: "holds", "below" or "too few"; see `judged`."""
 
     def columns(self) -> list[Tensor]:
-        """What `statistic` takes: the items, f64 [N], and the labels, i64 [N], if it needs them."""
+        """What `statistic` takes: items, f64 [N], and labels, i64 [N], if it needs them."""
         items = torch.tensor(self.items, dtype=torch.float64)
         return [items, torch.tensor(self.labels)] if self.labels else [items]
 
@@ -81,7 +81,7 @@ class Row:
 def row_of_items(
     id: RowId, items: Tensor, labels: Tensor | None = None, *, statistic: str = "mean", main: bool = False
 ) -> Row:
-    """The row of a statistic of items [N] and labels i64 [N]."""
+    """A statistic of items [N] and labels i64 [N]."""
     columns = [items.double()] if labels is None else [items.double(), labels.long()]
     return Row(
         id=id,
@@ -95,7 +95,7 @@ def row_of_items(
 
 
 def difference(first: Row, other: Row, *, main: bool = False) -> Row:
-    """The second row's figure minus the first's."""
+    """The second figure minus the first."""
     id = replace(other.id, minus=first.id.by)
     return Row(id=id, value=other.value - first.value, num_items=other.num_items, main=main)
 
@@ -116,26 +116,26 @@ def judged(row: Row, promised: float, num_known: float) -> Row:
 
 
 def mean_row(id: RowId, rows: Sequence[Row], num_items: int) -> Row:
-    """The mean of other rows, a main figure."""
+    """A main figure."""
     value = sum(row.value for row in rows) / len(rows)
     return Row(id=id, value=value, num_items=num_items, main=True, mean_of=[row.id for row in rows])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart on the results page."""
+    """On the results page."""
 
     group: str = ""
-    """Heading of its section; `TaskResult.named` fills in the data set."""
+    """Heading of the section; `TaskResult.named` fills in the data set."""
     title: str = ""
     text: str
     svg: str
-    """An svg of `prolip.report.charts`, or other HTML for the page; "" if the text is that of the section."""
+    """Of `prolip.report.charts`, or other HTML for the page; "" if the text is that of the section."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """Results of one task."""
+    """Of one task."""
 
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
@@ -155,7 +155,7 @@ class TaskResult:
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteResult:
-    """Results of one model on a suite."""
+    """Of one model."""
 
     suite: str
     model: str
@@ -166,7 +166,7 @@ class SuiteResult:
 
 
 class TaskCache:
-    """Results of finished tasks on disk, so that no task runs twice."""
+    """Finished tasks on disk: none runs twice."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -195,14 +195,14 @@ def _digest(tensor: Tensor) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One figure for all models. NaN where a model lacks the figure; low and high are NaN without resamples."""
+    """One figure for all models. NaN where a model lacks it; low and high are NaN without resamples."""
 
     row: Row
-    """The row of the first model that has it; a main figure if it is one of any model."""
+    """Of the first model that has it; a main figure if it is one of any model."""
     values: list[Interval]
     verdicts: list[str]
     differences: list[Interval]
-    """One per model except the first: its figure minus the first model's."""
+    """From the first model's figure, one per other model."""
 
 
 def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: int = 0) -> list[Compared]:
@@ -237,7 +237,7 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
 
 
 def _draw_all(table: Mapping[RowId, Row], num_resamples: int, seed: int) -> dict[RowId, Tensor]:
-    """On every resample, f64 [R], for rows that have items, and for means and differences of such rows."""
+    """Each resample, f64 [R], of rows that have items, and of means and differences of such rows."""
 
     @cache
     def draw(id: RowId) -> Tensor | None:

@@ -54,7 +54,7 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
 
 
 def search_set(model: Model, data: DataSet, options: RetrievalOptions) -> TaskResult:
-    """Recall and promises of one data set."""
+    """Of one data set."""
     return retrieve_set(model, data, options)
 
 
@@ -106,7 +106,7 @@ def recall_rows(images: Gaussian, texts: Gaussian, image_of_text: Tensor, scores
 
 
 def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> list[Row]:
-    """Rows of the measures of `coco_shares`; `main`: whether R@1 and mAP@R are main figures.
+    """Of `coco_shares`; `main`: whether R@1 and mAP@R are main figures.
 
     By sampled distance also their correlation with the queries' uncertainty, over ten bins of a benchmark's queries.
     (The released code bins all images or captions of the test set.)

@@ -1,5 +1,6 @@
-"""Evaluate folders of `prolip import` without a model: a folder of text embeddings stands for it, and texts are looked
-up. N rows, D dimensions.
+"""Evaluate folders of `prolip import` without a model: texts are looked up in a folder of their embeddings.
+
+N rows, D dimensions.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from prolip.store.folder import Folder
 
 
 class StoredTexts(nn.Module):
-    """Embeddings of texts in place of a network."""
+    """Embeddings in place of a network."""
 
     def __init__(self, folder: Folder) -> None:
         super().__init__()
         manifest, texts = _read(folder, "text")
         self.made_by = manifest.weights
-        """Digest of the tensors of the model that made them; empty if it is not known."""
+        """Digest of their model's tensors; empty if unknown."""
         self.has_variances = manifest.has_variances
         self.logit_scale = nn.Parameter(torch.tensor(manifest.logit_scale).log())
         self.logit_bias = None if manifest.logit_bias is None else nn.Parameter(torch.tensor(manifest.logit_bias))
@@ -48,16 +49,16 @@ class StoredTexts(nn.Module):
         self.source = folder.address
 
     def extra_repr(self) -> str:
-        """The digest of the texts, for the model's fingerprint."""
+        """Their digest, for the model's fingerprint."""
         return hashlib.sha256(repr(self.places).encode()).hexdigest()
 
     def as_bytes(self, texts: list[str]) -> Tensor:
-        """Texts as bytes, i64 [N, L], filled with zeros; white space is one space. What is longer than any is cut."""
+        """i64 [N, L], filled with zeros; white space is one space. What is longer than any is cut."""
         rows = [torch.tensor([*_spaced(text).encode()[: self.width]], dtype=torch.long) for text in texts]
         return nn.utils.rnn.pad_sequence([torch.zeros(self.width).long(), *rows], batch_first=True)[1:]
 
     def encode_text(self, ids: Tensor) -> Gaussian:
-        """Gaussians [B, D] of texts, as `as_bytes` writes them; a UserError names one that is unknown."""
+        """Gaussians [B, D] of texts from `as_bytes`; a UserError names an unknown one."""
         texts = [bytes(row[row > 0].tolist()).decode(errors="replace") for row in ids]
         for text in texts:
             check(text in self.places, "text", f"must be a key or caption of {self.source}: there is no model", text)
@@ -70,7 +71,7 @@ class StoredTexts(nn.Module):
 
 
 def is_stored(source: str) -> bool:
-    """Whether a source is a folder of embeddings; a checkpoint has a manifest, too, and a run's state."""
+    """A folder of embeddings; a checkpoint has a manifest, too, and a run's state."""
     return (Path(source) / MANIFEST).is_file() and not (Path(source) / NOTES).exists()
 
 

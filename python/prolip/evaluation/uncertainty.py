@@ -33,11 +33,11 @@ from prolip.report.charts import Line, line_chart
 from prolip.report.words import spoken
 
 OCCLUDED = (0.0, 0.025, 0.05, 0.075, 0.1)
-"""Shares of an image that are occluded."""
+"""Shares of an image."""
 _MAPPED = 100
-"""Maximum number of images on the map."""
+"""Maximum images on the map."""
 _MASKED = 0.75
-"""Share of a caption's tokens to hide, as in training."""
+"""Share of tokens to hide, as in training."""
 
 
 def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache) -> SuiteResult:
@@ -116,7 +116,7 @@ def measure_set(model: Model, data: DataSet, options: UncertaintyOptions) -> Tas
 
 
 def length_chart(uncertainty: Tensor, words: Tensor) -> Chart:
-    """Mean uncertainty, of f64 [M], by the number of words, of i64 [M]."""
+    """Mean of f64 [M], by the number of words, i64 [M]."""
     lengths = sorted(set(words.tolist()))
     line = Line("captions", lengths, [float(uncertainty[words == length].mean()) for length in lengths])
     text = "Mean uncertainty of the captions of each number of words."
@@ -159,7 +159,7 @@ def project(groups: Mapping[str, Gaussian]) -> list[Line]:
 def accuracy_figures(uncertainty: Tensor, logits: Tensor, labels: Tensor, num_bins: int) -> TaskResult:
     """Accuracy by uncertainty: rows and a chart.
 
-    `uncertainty` is f64 [N], `labels` are i64 [N]. The zero-shot `logits`, [N, C], have the model's own scale: their
+    `uncertainty` is f64 [N], `labels` i64 [N]. The zero-shot `logits`, [N, C], have the model's own scale: their
     softmax is the confidence.
     """
     correct = correct_within(logits, labels, 1).double()
@@ -196,7 +196,7 @@ def hide_tokens(ids: Tensor, pad_id: int, mask_id: int | None) -> Tensor:
 
 
 def view_of(model: Model, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor | Patches], Gaussian]:
-    """A view of images [B, 3, H, W] after a change. Those of patches are changed one by one."""
+    """Images [B, 3, H, W] after a change. Those of patches are changed one by one."""
 
     def view(images: Tensor | Patches) -> Gaussian:
         if isinstance(images, Tensor):
@@ -208,7 +208,7 @@ def view_of(model: Model, change: Callable[[Tensor], Tensor]) -> Callable[[Tenso
 
 
 def occlude(model: Model, share: float) -> Callable[[Tensor | Patches], Gaussian]:
-    """A view in which a rectangle at a random place, a share of each image [B, 3, H, W], has the mean colour."""
+    """A rectangle at a random place, a share of each image [B, 3, H, W], has the mean colour."""
     draws = torch.Generator().manual_seed(0)
 
     def hide(images: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ def occlude(model: Model, share: float) -> Callable[[Tensor | Patches], Gaussian
 
 
 def blurred(images: Tensor, share: float) -> Tensor:
-    """Blur images [N, C, H, W] with a Gaussian whose standard deviation is a share of their height."""
+    """By a Gaussian whose standard deviation is a share of the height of images [N, C, H, W]."""
     channels, sigma = images.shape[1], share * images.shape[-2]
     reach = max(1, min(round(3 * sigma), (min(images.shape[-2:]) - 1) // 2))
     places = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
@@ -233,7 +233,7 @@ def blurred(images: Tensor, share: float) -> Tensor:
 
 
 def hide_patches(model: Model, keep_ratio: float) -> Callable[[Tensor | Patches], Gaussian]:
-    """A view of int(P * keep_ratio) random patches of each image of P patches, at least one.
+    """int(P * keep_ratio) random patches of each image of P patches, at least one.
 
     A new view of the same images in the same batches has the same patches.
     """
@@ -251,7 +251,7 @@ def hide_patches(model: Model, keep_ratio: float) -> Callable[[Tensor | Patches]
         order = torch.rand(len(numbers), longest, generator=draws).masked_fill(columns >= numbers, 2).argsort(dim=1)
         counts = (numbers.double() * keep_ratio).long().clamp(min=1)
         kept = order.masked_fill(columns >= counts, longest).sort(dim=1).values[:, : int(counts.max())]
-        device = images[0].device  # a tensor, of patches as well
+        device = images[0].device  # also of patches
         return network.encode_image(images, kept.masked_fill(kept == longest, -1).to(device))
 
     return view

@@ -1,4 +1,4 @@
-"""Suite `zero_shot`: how well a model classifies the user's own images, with charts to look at.
+"""Suite `zero_shot`: how well a model classifies the user's own images.
 
 N images, C classes.
 """
@@ -45,18 +45,17 @@ from prolip.report.charts import Spread, interval_chart
 from prolip.report.page import Tile, gallery, matrix
 
 _DRAWN = 20
-"""Maximum number of classes in a chart."""
+"""Maximum classes in a chart."""
 _SIDE = 112
-"""Side of an image in pixels."""
+"""Of an image, in pixels."""
 _MAX_UNTRAINED = 5_000
-"""Maximum number of images that an untrained model embeds as well."""
+"""Maximum images that an untrained model embeds, too."""
 
 
 def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> SuiteResult:
     """Accuracy beside the largest class's share and an untrained model's, recall by class, and confusions.
 
-    Charts show recall, confusions, images, accuracy by uncertainty, and probabilities before and after the model's
-    calibration.
+    Charts show recall, confusions, images, accuracy by uncertainty, and probabilities before and after calibration.
     """
     opened = class_opener(options, options.templates)
     voting = None if options.voters is None else opened(options.voters)
@@ -138,12 +137,12 @@ def recall_chart(recall: Sequence[Row]) -> Chart:
 
 
 def confusion_chart(labels: Tensor, best: Tensor, names: Sequence[str]) -> Chart:
-    """How often each class gets each answer, i64 [N] each; those that are mistaken for each other side by side."""
+    """How often each class gets each answer, i64 [N] each; those mistaken for each other side by side."""
     present = labels.bincount(minlength=len(names)) > 0
     mistakes = sum(some[labels != best].bincount(minlength=len(names)) for some in (labels, best)) * present
     drawn = mistakes.argsort(descending=True, stable=True)[: min(_DRAWN, int(present.sum()))]
     shares = torch.stack([(best[labels == place, None] == drawn).double().mean(dim=0) for place in drawn])
-    linked = shares + shares.T + 1e-6  # each class with every other, so that no eigenvalue but the first is zero
+    linked = shares + shares.T + 1e-6  # with every other class, so that no eigenvalue but the first is zero
     # The second eigenvector of the Laplacian (Fiedler's) puts linked classes close together. Its sign is arbitrary: the
     # first class is to be in the upper half, for every model.
     vector = torch.linalg.eigh(linked.sum(dim=1).diag() - linked).eigenvectors[:, :2][:, -1]
@@ -162,9 +161,9 @@ def photographs(
     shown: Mapping[str, Sequence[int]],
     words: Callable[[int], tuple[str, tuple[str, bool]]],
 ) -> list[Chart]:
-    """Galleries of images by their places. Those on servers, or whose key occurs twice, are left out.
+    """Galleries of images by their places, without those on servers, or whose key occurs twice.
 
-    `words` are the class of an image, its answer, and whether that is right.
+    `words` are an image's class, its answer, and whether that is right.
     """
     counts = Counter(keys)
     wanted = {keys[place] for places in shown.values() for place in places if counts[keys[place]] == 1}
@@ -185,7 +184,7 @@ def photographs(
 
 
 def calibration_charts(model: Model, classes: Sequence[str], images: Gaussian, labels: Tensor) -> list[Chart]:
-    """Accuracy by confidence before and after the model's calibration, if it has one for these classes."""
+    """Accuracy by confidence before and after the model's calibration, if for these classes."""
     calibration = model.calibration
     places = class_places(classes, calibration.labels) if calibration else [-1]
     if calibration is None or -1 in places:
