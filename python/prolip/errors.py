@@ -1,4 +1,4 @@
-"""The errors that a user can cause. The command line prints them in one line; anything else keeps its traceback."""
+"""The errors that a user can cause. The command line prints them in one line; others keep their traceback."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ class _Formatter(logging.Formatter):
 
 
 def log_to_terminal(level: int) -> None:
-    """Log messages to the standard error as they are, but for control characters."""
+    """To standard error as they are, but for control characters."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
     logging.basicConfig(level=level, handlers=[handler])
@@ -55,7 +55,7 @@ class UserError(ValueError):
         return type(self), (self.field, self.rule, self.value), self.__dict__
 
     def within(self, prefix: str) -> Self:
-        """The same error with `prefix` before its field, such as "data."."""
+        """With `prefix` before its field, such as "data."."""
         return type(self)(f"{prefix}{self.field}", self.rule, self.value)
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ def check(condition: object, field: object, rule: object, value: object = None) 
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """What may have been meant instead of an unknown word, or all that is known."""
+    """What may have been meant by an unknown word, or all that is known."""
     names = list(known)
     close = get_close_matches(word, names)
     return f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(names)}"
@@ -82,19 +82,19 @@ def check_choice(name: str, value: object, choices: object) -> None:
 
 
 def check_at_least(minimum: int, **values: float) -> None:
-    """Check that no value is below `minimum`. The keywords are the names for errors."""
+    """The keywords are the names for errors."""
     for name, value in values.items():
         check(value >= minimum, name, f"must be at least {minimum}", value)
 
 
 def check_seed(name: str, seed: int) -> None:
-    """Check that a seed has at most 64 bits, which all generators take."""
+    """At most 64 bits, which all generators take."""
     check(0 <= seed < 2**64, name, "must be from 0 to 2^64 - 1", seed)
 
 
 @contextmanager
 def fields_within(prefix: str) -> Iterator[None]:
-    """Prefix the field of a `UserError` that is raised in this context."""
+    """Prefix the field of a `UserError` that is raised within."""
     try:
         yield
     except UserError as error:
@@ -126,7 +126,7 @@ class DataError(Exception):
         super().__init__(self.reason, shard, key, member)  # what pickle passes
 
     def within(self, source: str) -> Self:
-        """The same error with `source` before its shard."""
+        """With `source` before its shard."""
         shard = source if self.shard is None else f"{source}: {self.shard}"
         return type(self)(self.reason, shard, self.key, self.member)
 
@@ -137,7 +137,7 @@ class DataError(Exception):
 
 
 def of_os_error(error: OSError) -> UserError:
-    """A failed file operation as an error whose field is the file."""
+    """With the file as its field."""
     if isinstance(error, FileExistsError | NotADirectoryError) and isinstance(error.filename, str):
         path = Path(error.filename)
         for file in (path, *path.parents):
@@ -149,7 +149,7 @@ def of_os_error(error: OSError) -> UserError:
 
 
 def sentence(error: Exception) -> str:
-    """An error as one line; for a failed file operation, the file's path and the reason."""
+    """In one line; for a failed file operation, the path and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return str(of_os_error(error))
     return str(error)

@@ -1,7 +1,7 @@
 """Diagonal Gaussians and every closed form between them, as pure functions.
 
-Shapes: N/M items, D embedding. Functions take natural log variances, never standard deviations. The formulas are those
-of ProLIP (arXiv:2410.18857). Where the released code differs, `official_...` repeats it.
+N/M items, D embedding. Functions take natural log variances, never standard deviations. The formulas are those of
+ProLIP (arXiv:2410.18857). Where the released code differs, `official_...` repeats it.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Gaussian(NamedTuple):
 
     @classmethod
     def point(cls, mean: Tensor) -> Gaussian:
-        """Gaussians of zero variance, as returned by a model without an uncertainty token."""
+        """Of zero variance, as from a model without an uncertainty token."""
         return cls(mean, mean.new_full((), -math.inf).expand_as(mean))
 
     def __getitem__(self, index: Any) -> Gaussian:  # type: ignore[override]
-        """The items at `index` of the leading axes: a number, a slice, a mask or a tensor of numbers."""
+        """Items at `index` of the leading axes: a number, a slice, a mask or a tensor of numbers."""
         return Gaussian(self.mean[index], self.log_var[index])
 
     def __repr__(self) -> str:
@@ -81,40 +81,40 @@ class Gaussian(NamedTuple):
 
     @property
     def is_point(self) -> bool:
-        """Whether all variances are 0, as those of a model without variances. True without items."""
+        """Whether all variances are 0, as of a model without them. True without items."""
         return bool((self.log_var == -math.inf).all())
 
     def rows(self, index: Tensor | slice) -> Gaussian:
-        """The items at `index` of the last item axis, the one before D."""
+        """Items at `index` of the last item axis, the one before D."""
         return Gaussian(self.mean[..., index, :], self.log_var[..., index, :])
 
     def flatten(self) -> Gaussian:
-        """The same items on one axis, [N, D]."""
+        """All items on one axis, [N, D]."""
         return Gaussian(self.mean.flatten(0, -2), self.log_var.flatten(0, -2))
 
     def unflatten(self, *sizes: int) -> Gaussian:
-        """The items, in order, in an array of these sizes, each [D]; one size may be -1."""
+        """Items, in order, in an array of these sizes, each [D]; one size may be -1."""
         shape = (*sizes, self.mean.shape[-1])
         return Gaussian(self.mean.reshape(shape), self.log_var.reshape(shape))
 
     def to(self, target: torch.device | torch.dtype) -> Gaussian:
-        """The same Gaussians on another device or in another floating type."""
+        """To another device or floating type."""
         return Gaussian(self.mean.to(target), self.log_var.to(target))
 
     def at_least_float32(self) -> Gaussian:
-        """The same Gaussians in float32, or in their own type if that is finer.
+        """In float32, or in their own type if that is finer.
 
         Half precision would make scores of near items equal, or order them wrongly.
         """
         return self.to(torch.promote_types(self.mean.dtype, torch.float32))
 
     def detach(self) -> Gaussian:
-        """The same values without gradient."""
+        """Without gradient."""
         return Gaussian(self.mean.detach(), self.log_var.detach())
 
 
 def concatenate(parts: list[Gaussian], dim: int = 0) -> Gaussian:
-    """Concatenate `parts`, [..., D], along `dim`, which is not the last."""
+    """Along `dim`, which is not the last; `parts` are [..., D]."""
     return Gaussian(torch.cat([part.mean for part in parts], dim), torch.cat([part.log_var for part in parts], dim))
 
 
@@ -123,7 +123,7 @@ def concatenate(parts: list[Gaussian], dim: int = 0) -> Gaussian:
 
 
 def _check_gaussian(name: str, value: object, axes: int) -> None:
-    """Check an argument of a public function. Another type would fail far from the cause."""
+    """Another type would fail far from the cause."""
     if not isinstance(value, Gaussian):
         raise UserError(
             name,
@@ -155,7 +155,7 @@ def csd(a: Gaussian, b: Gaussian) -> Tensor:
     """
     _check_gaussian("a", a, 2)
     _check_gaussian("b", b, 2)
-    # The squared distance is a difference of large numbers: in half precision, near items would get a distance of 0.
+    # A difference of large numbers: in half precision, near items would get a distance of 0.
     a, b = a.at_least_float32(), b.at_least_float32()
     squares = a.mean.square().sum(-1)[..., :, None] + b.mean.square().sum(-1)[..., None, :]
     distance = (squares - 2.0 * dot_products(a.mean, b.mean)).clamp_min(0.0)
@@ -268,9 +268,9 @@ def official_kl_to_standard(gaussian: Gaussian) -> Tensor:
 # one logarithm of a product replaces those of many dimensions.
 
 _LINEAR_RANGE = 30.0
-"""Within this distance of their dimension's mean, log variances become float32 variances without losing digits."""
+"""Log variances this near to their dimension's mean become float32 variances without losing digits."""
 _LOG_PRODUCT = 60.0
-"""Products of factors stay between e^-60 and e^60, within the range of float32."""
+"""Products stay between e^-60 and e^60, within the range of float32."""
 _CPU_BLOCK = 2**18
 _DEVICE_BLOCK = 2**26
 
@@ -295,21 +295,21 @@ def official_inclusion_test_matrix(
 
 
 class _Side(NamedTuple):
-    """Gaussians scaled per dimension by a common `centre` of the log variances, [D]."""
+    """Scaled per dimension by a common `centre` of the log variances, [D]."""
 
     mean: Tensor
     """[N, D], divided by exp(centre / 2)."""
     var: Tensor
     """[N, D], divided by exp(centre)."""
     log_var: Tensor
-    """[N], sum over dimensions of log_var - centre; the sum of log_var itself would lose digits."""
+    """[N], sum over dimensions of log_var - centre; of log_var itself it would lose digits."""
 
     def rows(self, index: slice) -> _Side:
         return _Side(self.mean[index], self.var[index], self.log_var[index])
 
 
 class _Buffers(NamedTuple):
-    """Scratch memory for one block, and two numbers that all blocks share."""
+    """Scratch memory for a block, and two numbers that all share."""
 
     first: Tensor
     second: Tensor
@@ -399,8 +399,8 @@ def _official_block(narrow: _Side, wide: _Side, buffers: _Buffers, eps: float) -
 def _sum_of_logs(factors: Tensor, largest: float) -> Tensor:
     """Sum of ln(factors) over the last axis, [..., D] to [...]; overwrites `factors`.
 
-    Multiplies one half of the axis into the other while the products stay in range, since a multiplication costs less
-    than a logarithm. No |ln(factor)| may exceed `largest`.
+    Multiplies one half of the axis into the other while the products stay in range: a multiplication costs less than a
+    logarithm. No |ln(factor)| may exceed `largest`.
     """
     folds = int(math.log2(max(1.0, _LOG_PRODUCT / largest)))
     while folds > 0 and factors.shape[-1] > 1 and factors.shape[-1] % 2 == 0:

@@ -29,13 +29,13 @@ NEAREST = 10
 
 
 class AlignedHead(nn.Module):
-    """Gaussians of features: a linear map, and one variance, the distance to what was trained on.
+    """A linear map, and one variance, the distance to what was trained on.
 
     The total variance is `factor * (1 - mean cosine to the ten nearest embeddings of the bank)`.
     """
 
     bank: Tensor
-    """[N, D], embeddings of trained items, of unit norm."""
+    """[N, D], of trained items, of unit norm."""
     factor: Tensor
 
     def __init__(self, features: int, dim: int, trained: int) -> None:
@@ -45,11 +45,11 @@ class AlignedHead(nn.Module):
         self.register_buffer("factor", torch.ones(()))
 
     def means(self, features: Tensor) -> Tensor:
-        """Means [B, D] of unit norm of features [B, F]."""
+        """[B, D] of unit norm of features [B, F]."""
         return F.normalize(self.linear(features), dim=-1)
 
     def forward(self, features: Tensor) -> Gaussian:
-        """Gaussians [B, D] of features [B, F]; points without a bank."""
+        """[B, D] of features [B, F]; points without a bank."""
         mean = self.means(features)
         if not len(self.bank):
             return Gaussian.point(mean)
@@ -59,7 +59,7 @@ class AlignedHead(nn.Module):
 
 
 class Heads(nn.Module):
-    """Both heads, and the similarity's bias and *log* of its scale."""
+    """With the similarity's bias and *log* of its scale."""
 
     def __init__(self, image: AlignedHead, text: AlignedHead) -> None:
         super().__init__()
@@ -80,21 +80,21 @@ class AlignedNetwork(nn.Module):
 
     @property
     def logit_scale(self) -> nn.Parameter:
-        """Log of the similarity's scale."""
+        """The log of the similarity's."""
         return self.heads.logit_scale
 
     @property
     def logit_bias(self) -> nn.Parameter:
-        """Bias of the similarity."""
+        """The similarity's."""
         return self.heads.logit_bias
 
     def encode_image(self, pixels: Tensor) -> Gaussian:
-        """Gaussians [B, D] of pixels [B, 3, H, W]."""
+        """[B, D] of pixels [B, 3, H, W]."""
         found: Gaussian = _encode(self.image, self.heads.image, pixels)
         return found
 
     def encode_text(self, ids: Tensor) -> Gaussian:
-        """Gaussians [B, D] of ids [B, L]."""
+        """[B, D] of ids [B, L]."""
         found: Gaussian = _encode(self.text, self.heads.text, ids)
         return found
 
@@ -107,7 +107,7 @@ def _encode(tower: nn.Module, head: AlignedHead, inputs: Tensor) -> Gaussian:
 
 
 class Encoders(NamedTuple):
-    """The encoders of an aligned model, by source, and the digests of their weights and preprocessing."""
+    """By source, and the digests of their weights and preprocessing."""
 
     image: str
     text: str
@@ -116,14 +116,14 @@ class Encoders(NamedTuple):
 
 
 def save_aligned(heads: Heads, encoders: Encoders, folder: Path, notes: Mapping[str, Any]) -> None:
-    """Write aligned.safetensors (float32) and aligned.json, with `notes` as an entry."""
+    """As aligned.safetensors (float32) and aligned.json, with `notes` as an entry."""
     write_atomic(folder / ALIGNED_WEIGHTS, save({k: v.detach().contiguous() for k, v in heads.state_dict().items()}))
     content = {"encoders": encoders._asdict(), "checksum": _checksum(folder / ALIGNED_WEIGHTS), "notes": dict(notes)}
     write_atomic(folder / ALIGNED_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_aligned(described: Path, weights: Path) -> tuple[Heads, Encoders]:
-    """Read the heads and what they were trained on.
+    """The heads and what they were trained on.
 
     Raises:
         WeightsError: a file does not hold such heads, or the two do not belong together.

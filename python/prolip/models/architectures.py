@@ -1,4 +1,4 @@
-"""Configurations of the released architectures, of one at native aspect, and of the demo, by name."""
+"""The released architectures, one at native aspect, and the demo's."""
 
 from __future__ import annotations
 
@@ -78,4 +78,4 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         init_logit_bias=-10.0 + _DEMO_SCALE * _DEMO_DIM * math.exp(_DEMO_LOG_VAR),
     ),
 }
-"""The released architectures, one at native aspect, and the demo's, by name."""
+"""By name."""

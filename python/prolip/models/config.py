@@ -20,16 +20,16 @@ Device = Literal["auto", "cpu", "cuda"]
 ResizeForm = Literal["official", "corrected"]
 Resize = Literal["off"] | ResizeForm
 PositionMode = Literal["bilinear", "bicubic"]
-"""Filter by which positions are interpolated for an image's own grid."""
+"""Interpolates positions for an image's own grid."""
 Means = Literal["fixed", "residual"]
-"""Means of an adapted model: those of the frozen one, or with a learned residual."""
+"""Those of the frozen model, or with a learned residual."""
 Kernel = Literal["softmax", "nearest"]
 """How a variance is counted from queries (`prolip.models.counted`)."""
 CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
 START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 """The released loader's initial values for a checkpoint without a bias, such as CLIP's."""
 MAX_INIT_UNC_BIAS = 80.0
-"""Maximum magnitude of an initial log variance; its exponential summed over an embedding stays finite and above 0."""
+"""Of an initial log variance, either sign; its exponential summed over an embedding stays finite and above 0."""
 
 
 def _check_tower(block: str, tower: VisionConfig | TextConfig) -> None:
@@ -103,12 +103,12 @@ class VisionConfig:
 
     @property
     def heads(self) -> int:
-        """Number of attention heads."""
+        """Attention heads."""
         return max(1, self.width // self.head_width)
 
     @property
     def height_and_width(self) -> tuple[int, int]:
-        """Size of the images in pixels."""
+        """In pixels."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     @property
@@ -119,7 +119,7 @@ class VisionConfig:
 
     @property
     def num_patches(self) -> int:
-        """Patches per image."""
+        """Per image."""
         return self.grid[0] * self.grid[1]
 
 
@@ -204,7 +204,7 @@ class ModelConfig:
                 f"must equal embed_dim, {self.embed_dim}, if the log-variance head reads the mean",
                 self.text.width,
             )
-        # The official format cannot tell 0 from absent.
+        # The official format cannot tell it from absent.
         check(self.init_logit_bias != 0.0, "init_logit_bias", "must not be 0, which the official format reads as none")
         check(
             all(math.isfinite(value or 0) for value in (self.init_logit_scale, self.init_logit_bias)),
@@ -217,7 +217,7 @@ class ModelConfig:
 
     @property
     def start_variances(self) -> tuple[float, float]:
-        """The total variances of images and of texts in a new model."""
+        """Total ones of images and of texts in a new model."""
         vision, text = (self.embed_dim * math.exp(tower.init_unc_bias) for tower in (self.vision, self.text))
         return vision, text
 

@@ -1,8 +1,7 @@
 """Converts open_clip's CLIP and SigLIP models to ProLIP, as a start for training.
 
-The means of the converted towers are open_clip's embeddings. The new [UNC] parts are initialised as in any new model
-(specification §2.5), and no other token attends to [UNC]. All settings are read from the modules that open_clip built,
-not from the model's name.
+The means are open_clip's embeddings. The new [UNC] parts are initialised as in any new model (specification §2.5), and
+no other token attends to [UNC]. All settings are read from the modules that open_clip built, not from the model's name.
 
 W width, D embedding.
 """
@@ -68,11 +67,11 @@ _NAFLEX = {
 }
 """Settings of timm's native tower that ours shares."""
 _TIMM_POOL = {"proj": "attn.out_proj", "norm": "norm", "mlp.c_fc": "mlp.c_fc", "mlp.c_proj": "mlp.c_proj"}
-"""The same for the attention pool, whose MLP is renamed already."""
+"""Of the attention pool, whose MLP is renamed already."""
 
 
 class StartError(UserError):
-    """An open_clip model that cannot be converted; the message names the part."""
+    """An open_clip model cannot be converted; the message names the part."""
 
 
 def released_names(state: Mapping[str, Tensor]) -> State:
@@ -82,7 +81,7 @@ def released_names(state: Mapping[str, Tensor]) -> State:
     """
     renamed: State = {}
     for name, tensor in state.items():
-        # CLIP has the parts of its text tower at the top level.
+        # CLIP's text tower has its parts at the top level.
         new = f"text.{name}" if name.startswith(_TEXT_NAMES) else name
         for old, own in _NAMES.items():
             new = new.replace(old, own)
@@ -128,7 +127,7 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
 
 
 def _block_settings(block: Any, names: tuple[str, ...], where: str) -> tuple[int, bool, dict[str, Any]]:
-    """Heads, whether the GELU is the quick one, and further settings of a tower, from its first block."""
+    """Heads, whether the GELU is the quick one, and more settings of a tower, from its first block."""
     linear, norm, activation, scale = (block.get_submodule(name) for name in names)
     kind = type(activation).__name__
     if kind not in {"GELU", "GELUTanh", "QuickGELU"}:
@@ -144,7 +143,7 @@ def _block_settings(block: Any, names: tuple[str, ...], where: str) -> tuple[int
 
 
 def mlp_ratio(hidden: int, width: int) -> float:
-    """The ratio that gives this hidden size."""
+    """Gives this hidden size."""
     ratio = round(hidden / width, 4)
     return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
 
@@ -161,7 +160,7 @@ def _first_block(transformer: Any, where: str) -> Any:
 
 
 def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, bool, State]:
-    """open_clip's own vision transformer, whose tensors have the released names; [UNC] comes after [CLS]."""
+    """open_clip's own, whose tensors have the released names; [UNC] comes after [CLS]."""
     if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
         raise StartError("image tower", "must be a vision transformer", type(visual).__name__)
     if visual.attn_pool is not None or visual.pool_type != "tok":
@@ -187,7 +186,7 @@ def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfi
 
 
 def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, bool, State]:
-    """timm's vision transformer with attention pooling: other names, no [CLS], a bias on the patches."""
+    """With attention pooling: other names, no [CLS], a bias on the patches."""
     trunk = visual.trunk
     name, is_native = type(trunk).__name__, hasattr(trunk, "embeds")
     if name not in {"VisionTransformer", "NaFlexVit"} or trunk.attn_pool is None or trunk.num_prefix_tokens:
@@ -318,7 +317,7 @@ def _square(size: Sequence[int]) -> int:
 
 @torch.no_grad()
 def start(config: ModelConfig, tensors: State) -> ProLIP:
-    """Build a model with these tensors, in evaluation mode; its [UNC] vectors, heads and position rows are new.
+    """In evaluation mode; [UNC] vectors, heads and position rows are new.
 
     Raises:
         StartError: the tensors do not match the configuration.

@@ -1,4 +1,4 @@
-"""Converts SigLIP 2 with native aspect (NaFlex) from the files of transformers to ProLIP, without that package."""
+"""Converts SigLIP 2 with native aspect (NaFlex) from the files of transformers, without that package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prolip.models.prolip import ProLIP
 from prolip.store.typed_tables import decode
 
 _GREY = (0.5, 0.5, 0.5)
-"""Mean and standard deviation of SigLIP 2's pixels."""
+"""Mean and standard deviation of its pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class _Config:
 def siglip2_config(given: JsonDict, *, uncertainty: bool = True) -> ModelConfig:
     """The architecture in a config.json of transformers; without `uncertainty`, it has no [UNC] parts.
 
-    The maximum number of patches is that of the position table: SigLIP 2's own image processor has the same, and
-    resizes by a bilinear filter.
+    The maximum number of patches is that of the position table, as in SigLIP 2's own image processor, which resizes by
+    a bilinear filter.
     """
     config = decode(_Config, given, drop_unknown=True)
     image, words = config.vision_config, config.text_config

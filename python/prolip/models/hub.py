@@ -21,7 +21,7 @@ CARD_FILE = "README.md"
 TOKENIZER_FILE = "tokenizer.json"
 MERGES_FILES = "merges.txt*"
 HUB_FILES = (CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE, MERGES_FILES, INFERENCE_FILE)
-"""The files of an exported folder in this layout, as patterns."""
+"""Patterns of an exported folder's files."""
 NOT_STATED = "not stated when it was saved"
 _USAGE = """import prolip
 
@@ -33,31 +33,31 @@ texts = model.encode_texts(["a cat", "an animal"])
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Content of a model card, besides the architecture. The card says which facts are unknown."""
+    """What a card says besides the architecture; it says which facts are unknown."""
 
     name: str = "ProLIP"
     """Title."""
     licence: str = "unknown"
-    """Licence of the weights in the hub's spelling, such as "mit" or "cc-by-4.0"."""
+    """Of the weights, in the hub's spelling, such as "mit" or "cc-by-4.0"."""
     data: str = NOT_STATED
     """Training data."""
     start: str = NOT_STATED
     """What training started from."""
     tokenizer: str = NOT_STATED
-    """Tokenizer of the captions."""
+    """Of the captions."""
     steps: int | None = None
-    """Optimizer steps."""
+    """Of the optimizer."""
     samples: int | None = None
     """Samples seen, with repetitions."""
     library: str = "prolip"
-    """Library that loads the folder, by its name on the hub."""
+    """Loads the folder; by its name on the hub."""
     usage: str = _USAGE
     """How to load it there, in Python."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """More tables by title, such as the settings of the loss."""
 
     def text(self, config: ModelConfig, num_parameters: int) -> str:
-        """The card as Markdown, with the hub's header."""
+        """Markdown, with the hub's header."""
         facts = {
             "architecture": describe(config, num_parameters),
             "trained on": self.data,
@@ -90,7 +90,7 @@ def _table(title: str, rows: Mapping[str, Any]) -> str:
 
 
 def describe(config: ModelConfig, num_parameters: int) -> str:
-    """Describe an architecture in one line."""
+    """An architecture in one line."""
     vision, text = config.vision, config.text
     size = vision.image_size if isinstance(vision.image_size, int) else "x".join(map(str, vision.image_size))
     images = f"{size} pixels in patches of {vision.patch_size}"
@@ -106,7 +106,7 @@ def describe(config: ModelConfig, num_parameters: int) -> str:
 def save_pretrained(
     model: ProLIP, folder: str | Path, *, card: ModelCard | None = None, tokenizer: Path | None = None
 ) -> Path:
-    """Write `model` into `folder` in the hub's layout, and return the folder.
+    """Write `model` into `folder` in the hub's layout; returns the folder.
 
     The files are config.json, model.safetensors (float32), README.md, and tokenizer.json if there is a `tokenizer`.
     """
@@ -125,7 +125,7 @@ def save_pretrained(
 
 
 def push_to_hub(folder: Path, repository: str, *, files: Sequence[str] = HUB_FILES, private: bool = False) -> str:
-    """Upload the `files` of a folder to a hub repository, creating it if needed; returns the commit's address.
+    """Upload a folder's `files` to a hub repository, created if needed; returns the commit's address.
 
     The hub's client uses the token stored by `hf auth login`.
     """

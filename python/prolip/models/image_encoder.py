@@ -1,6 +1,6 @@
-"""The image tower: a vision transformer that returns Gaussians.
+"""The image tower.
 
-Shapes: B batch, P patches, K kept patches, W width, D embedding. With native aspect P is that of the longest image.
+B batch, P patches, K kept patches, W width, D embedding. With native aspect P is that of the longest image.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ImageEncoder(nn.Module):
         has_cls = config.pool_type == "tok"
         self.num_specials = int(has_cls) + int(config.embed_unc)
         self.hides_unc = config.embed_unc and not config.unc_seen
-        # The released models with [UNC] were trained with the last norm applied twice to [CLS].
+        # The released models were trained with the last norm applied twice to [CLS].
         self.norms_cls_twice = has_cls and config.embed_unc and config.final_norm == "twice"
         activation: Activation = "quick" if quick_gelu else config.gelu
         scale = width**-0.5
@@ -51,14 +51,14 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor | Patches, kept_patches: Tensor | None = None) -> Gaussian:
         """Encode images [B, 3, height, width] or patches; returns Gaussians [B, D] whose means are not normalised.
 
-        Patches, and all images of a native model, may have any grid. `kept_patches` are sorted indices of the patches
-        to keep, [K] for the whole batch or [B, K] per image. For patches they are [M, K], of the first M images, and
-        end with -1 where an image keeps fewer. Each kept patch has its own position embedding.
+        Patches, and all images of a native model, may have any grid. `kept_patches` are sorted indices, [K] for the
+        whole batch or [B, K] per image. For patches they are [M, K], of the first M images, and end with -1 where an
+        image keeps fewer. Each kept patch has its own position embedding.
         """
         tokens, valid = self._embed(images, kept_patches)
         rows = slice(0, None if self.attn_pool is not None else self.num_specials)
         x = self.transformer(self.ln_pre(tokens), rows, self._mask(tokens, valid))
-        # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
+        # At least in float32, whatever the blocks ran in, because the loss compares the heads' outputs.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_post(x.to(self.proj.dtype))
             if self.attn_pool is not None:
@@ -96,7 +96,7 @@ class ImageEncoder(nn.Module):
         return tokens, valid
 
     def _cut(self, images: Tensor) -> Tensor:
-        """Cut images [B, 3, height, width] into patches [B, P, 3 * patch * patch], row-major."""
+        """From images [B, 3, height, width] to patches [B, P, 3 * patch * patch], row-major."""
         batch, size = images.shape[0], self.patch
         rows, columns = images.shape[-2] // size, images.shape[-1] // size
         if (rows, columns) != self.grid:
@@ -108,7 +108,7 @@ class ImageEncoder(nn.Module):
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, 3 * size * size)
 
     def _mask(self, tokens: Tensor, valid: Tensor | None) -> AttentionMask | None:
-        """Which tokens each token attends to: no padding, and [UNC] only if it may be seen."""
+        """No padding, and [UNC] only if it may be seen."""
         seen = None if valid is None else F.pad(valid, (self.num_specials, 0), value=True)[:, None, None]
         if not self.hides_unc:
             return seen

@@ -16,9 +16,8 @@ from prolip.models.config import LockConfig
 from prolip.models.prolip import ProLIP
 
 UNC_VECTORS = ("visual.unc_embedding", "text.unc_emb")
-"""Names of the [UNC] vectors."""
 LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection.")
-"""Prefixes of the parameter names of the log-variance heads."""
+"""Prefixes of their parameters' names."""
 
 Group = Sequence[nn.Module | nn.Parameter | None]
 
@@ -26,7 +25,7 @@ Group = Sequence[nn.Module | nn.Parameter | None]
 def lock_parameters(model: ProLIP, config: LockConfig) -> None:
     """Turn off the gradients of all parameters of a model (not wrapped) that must not train.
 
-    Call it before wrapping the model for data parallelism, which waits for the gradients of all other parameters.
+    Call it before wrapping the model for data parallelism, which waits for the gradients of all others.
 
     Raises:
         UserError: more groups should train than the tower has.

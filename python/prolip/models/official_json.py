@@ -1,4 +1,4 @@
-"""Reads and writes a model configuration in the JSON form of the released checkpoints."""
+"""Reads and writes a model configuration in the released checkpoints' JSON form."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NESTED = {
     "act_kwargs": ("gelu", "approximate"),
     "tokenizer_kwargs": ("tokenizer_clean", "clean"),
 }
-"""Our name of an official setting that is a table, and the only key that it may have."""
+"""Our name of an official setting that is a table, and its only allowed key."""
 
 
 def _read_block(block: str, given: Mapping[str, Any], kind: type[VisionConfig] | type[TextConfig]) -> JsonDict:
@@ -60,7 +60,7 @@ def _nearest(key: str, known: set[str]) -> str:
 
 
 def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
-    """Read a configuration in the official form.
+    """From the official form.
 
     Raises:
         UserError: a setting is unknown, or the official code does not support it either (specification §1).
@@ -99,7 +99,7 @@ def _changed(config: VisionConfig | TextConfig) -> JsonDict:
 
 
 def to_official_json(config: ModelConfig) -> JsonDict:
-    """`config` in the official form: settings that differ from the defaults, keys sorted.
+    """In the official form: settings that differ from the defaults, keys sorted.
 
     Settings without an official name are written under ours where they differ from the released models, so that the
     official code refuses the file.

@@ -69,7 +69,7 @@ def resize_text_positions(checkpoint: Tensor, num_rows: int, num_specials: int, 
     """Resize a checkpoint's text positions to `num_rows` rows, of which the last `num_specials` are special, [rows, W].
 
     Above 127 rows, the first 20 and the special rows are kept, and those between are interpolated. Up to 127 rows, the
-    official form interpolates the whole table, special rows included; the corrected form keeps the special rows.
+    official form interpolates the whole table; the corrected form keeps the special rows.
 
     Raises:
         UserError: the checkpoint has no row to interpolate.
@@ -91,7 +91,7 @@ def resize_text_positions(checkpoint: Tensor, num_rows: int, num_specials: int, 
 
 
 def resize_token_table(checkpoint: Tensor, model_table: Tensor) -> Tensor:
-    """Append the model's remaining rows to a shorter token table of a checkpoint, [vocabulary, W].
+    """Append the model's remaining rows to a checkpoint's shorter table, [vocabulary, W].
 
     Raises:
         UserError: the checkpoint has more rows than the model, or rows of another width.

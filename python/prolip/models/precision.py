@@ -14,14 +14,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """The context manager for a forward pass in `precision`."""
+    """For a forward pass in `precision`."""
     return nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
 
 
 def bf16_is_faster(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 faster than fp32. A CPU is timed: its flags do not tell, because of two with
-    `avx512_bf16` one gains and the other loses.
-    """
+    """Faster than fp32. A CPU is timed: its flags do not tell, because of two with `avx512_bf16` one gains and the other
+    loses."""
     if device.type == "cuda":
         return True
     seconds = {}

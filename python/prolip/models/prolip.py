@@ -1,6 +1,6 @@
 """The model: two towers, and the scale and bias of the similarity.
 
-Shapes: B batch, M masked samples, C caption slots, L tokens, K kept patches, D embedding.
+B batch, M masked samples, C caption slots, L tokens, K kept patches, D embedding.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from prolip.models.text_encoder import TextEncoder
 
 
 class ProLIPOutput(NamedTuple):
-    """Output of a forward pass: all that the loss needs."""
+    """All that the loss needs."""
 
     image: Gaussian
     """[B, D]"""
     text: Gaussian
     """[C, B, D]"""
     masked_image: Gaussian | None
-    """[M, D]: the first M images, masked; None without masking."""
+    """[M, D]: the first M, masked; None without masking."""
     masked_text: Gaussian | None
-    """[C, M, D]: the first M texts, masked; None without masking."""
+    """[C, M, D]: the first M, masked; None without masking."""
     logit_scale: Tensor
     """Scalar > 0: exp of the parameter."""
     logit_bias: Tensor | None
-    """Scalar; None for a model without a bias, which cannot be trained."""
+    """Scalar; None without a bias, which training needs."""
 
 
 def normalised(raw: Gaussian) -> Gaussian:
@@ -95,7 +95,7 @@ class ProLIP(nn.Module):
             num_masked = masked_token_ids.shape[1]
             first = images[:num_masked] if isinstance(images, Tensor) else images
             masked_image = self.encode_image(first, kept_patches)
-            # Whole and masked texts share one pass through the tower.
+            # Whole and masked texts share one pass.
             both = self._encode_slots(torch.cat([token_ids, masked_token_ids], 1))
             text, masked_text = both.rows(slice(0, batch)), both.rows(slice(batch, None))
         return ProLIPOutput(image, text, masked_image, masked_text, self.logit_scale.exp(), self.logit_bias)

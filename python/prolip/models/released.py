@@ -13,31 +13,31 @@ from prolip.models.architectures import ARCHITECTURES
 from prolip.models.config import ModelConfig
 
 OWNER = "SanghyukChun"
-"""The models' owner on the hub."""
+"""On the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedModel:
-    """A released model. `prolip.load(name)` opens it; docs/model-zoo.md has its training and published figures."""
+    """`prolip.load(name)` opens it; docs/model-zoo.md has its training and published figures."""
 
     name: str
-    """Name on the hub, without its owner."""
+    """On the hub, without its owner."""
     architecture: str
-    """Name in `ARCHITECTURES`."""
+    """In `ARCHITECTURES`."""
 
     @property
     def repository(self) -> str:
-        """Hub repository of the weights (config.json, model.safetensors)."""
+        """Of the weights (config.json, model.safetensors), on the hub."""
         return f"{OWNER}/{self.name}"
 
     @property
     def config(self) -> ModelConfig:
-        """The architecture's configuration."""
+        """The architecture's."""
         return ARCHITECTURES[self.architecture]
 
     @property
     def tokenizer(self) -> str:
-        """Hub repository of the tokenizer; "clip" for CLIP's own."""
+        """Hub repository, or "clip" for CLIP's own."""
         return self.config.text.hf_tokenizer_name or "clip"
 
     @property
@@ -47,23 +47,23 @@ class ReleasedModel:
 
     @property
     def clean(self) -> str:
-        """How captions are cleaned, by open_clip's names (see `TokenizerConfig.clean`)."""
+        """Cleaning of captions, by open_clip's names (see `TokenizerConfig.clean`)."""
         return self.config.text.tokenizer_clean or "lower"
 
     @property
     def image_size(self) -> int:
-        """Side of the images in pixels."""
+        """Side in pixels."""
         return self.config.vision.height_and_width[0]
 
     mean = OPENAI_MEAN
-    """Mean of red, green and blue, in [0, 1]; it is subtracted from the images."""
+    """Of red, green and blue, in [0, 1]; it is subtracted."""
     std = OPENAI_STD
-    """Standard deviation of red, green and blue, in [0, 1], that the images are divided by."""
+    """Of red, green and blue, in [0, 1]; images are divided by it."""
 
 
 # Tokenizers are those of the cards and config.json files. LongProLIP's cards show context_length=64, but its table has
-# 256 positions (specification, section 2). H/14's config.json names none, so the released code takes CLIP's own,
-# padded with 0.
+# 256 positions (specification, section 2). H/14's config.json names none, so the released code takes CLIP's own, padded
+# with 0.
 _MODELS = (
     ReleasedModel(name="ProLIP-ViT-B-16-DC-1B-12_8B", architecture="ViT-B-16"),
     ReleasedModel(name="ProLIP-ViT-L-16-FT-DC-1B-1_28B", architecture="ViT-L-16"),
@@ -76,10 +76,10 @@ _MODELS = (
 
 
 def list_models() -> list[ReleasedModel]:
-    """The released models, in the order of docs/model-zoo.md."""
+    """In the order of docs/model-zoo.md."""
     return list(_MODELS)
 
 
 def find_released(name: str) -> ReleasedModel | None:
-    """The released model with this name, with or without its owner; None if there is none."""
+    """By name, with or without its owner; None if there is none."""
     return next((model for model in _MODELS if name in {model.name, model.repository}), None)

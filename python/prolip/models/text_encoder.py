@@ -1,6 +1,6 @@
-"""The text tower: a transformer that returns Gaussians.
+"""The text tower.
 
-Shapes: B batch, L tokens, W width, D embedding.
+B batch, L tokens, W width, D embedding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class TextEncoder(nn.Module):
     """A transformer over tokens, [UNC] and [CLS], in this order; bidirectional in all released models.
 
     Without [CLS] the mean is computed from a token, as in CLIP and SigLIP. Under CLIP's causal mask [UNC] attends to
-    all tokens and none attends to it, so means do not depend on it.
+    all tokens and none to it, so means do not depend on it.
     """
 
     def __init__(self, config: TextConfig, embed_dim: int, *, quick_gelu: bool) -> None:
@@ -31,7 +31,7 @@ class TextEncoder(nn.Module):
         self.cls_emb = nn.Parameter(0.01 * torch.randn(width)) if config.embed_cls else None
         self.unc_emb = nn.Parameter(0.01 * torch.randn(width)) if config.embed_unc else None
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.context_length + self.num_specials, width))
-        # Without a bias, checkpoints hold a bare [W, D] matrix instead of a linear layer.
+        # Without a bias, checkpoints hold a bare [W, D] matrix.
         bare = None if config.proj_bias else nn.Parameter(width**-0.5 * torch.randn(width, embed_dim))
         if bare is not None:
             self.text_projection: nn.Parameter | nn.Linear = bare
@@ -84,7 +84,7 @@ class TextEncoder(nn.Module):
         first = -1 - int(from_unc) if self.pool_type == "cls" else -1 - self.num_specials
         rows = slice(first if self.pool_type in {"cls", "last"} else 0, None)
         x = self.transformer(tokens, rows, self._mask(tokens))
-        # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
+        # At least in float32, whatever the blocks ran in, because the loss compares the heads' outputs.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_final(x.to(self.ln_final.weight.dtype))
             projection = self.text_projection
@@ -96,7 +96,7 @@ class TextEncoder(nn.Module):
             return Gaussian(mean, self.text_uncertainty_projection(x[:, self._unc_row] if from_unc else mean))
 
     def _mask(self, tokens: Tensor) -> AttentionMask | None:
-        """Which tokens each token attends to: none after it if causal, and [UNC] only if it may be seen."""
+        """None after it if causal, and [UNC] only if it may be seen."""
         if not self.is_causal and not self.hides_unc:
             return None
         length = tokens.shape[1]
@@ -110,7 +110,7 @@ class TextEncoder(nn.Module):
         return -1 if self.cls_emb is None else -2
 
     def _pooled(self, x: Tensor, token_ids: Tensor) -> Tensor:
-        """The output that the mean is computed from, [B, W]. `x` may lack its first tokens, never its last."""
+        """What the mean is computed from, [B, W]. `x` may lack its first tokens, never its last."""
         if self.pool_type == "cls":
             return x[:, -1]
         if self.pool_type == "last":

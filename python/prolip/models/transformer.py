@@ -1,6 +1,6 @@
 """The pre-norm transformer of both towers, with the parameter names of the released checkpoints.
 
-Shapes: B batch, L tokens, W width, H heads.
+B batch, L tokens, W width, H heads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AttentionMask = Tensor
 
 
 def hide_token(mask: Tensor, token: int) -> Tensor:
-    """`mask` [L, L] with `token` hidden from all other tokens."""
+    """`mask` [L, L] with `token` hidden from all others."""
     hidden = mask.clone()
     hidden[:, token] = False
     hidden[token, token] = True
@@ -42,12 +42,12 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """Split [B, L, parts * W] into `parts` tensors [B, H, L, W/H]."""
+        """[B, L, parts * W] into `parts` tensors [B, H, L, W/H]."""
         batch, length, _ = x.shape
         return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None) -> Tensor:
-        """Attention outputs of the tokens `rows`, [B, L', W], to those that `mask` allows; None for all."""
+        """Of the tokens `rows`, [B, L', W], to those that `mask` allows; None for all."""
         if rows is None:
             packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
             return self._read(mask, *self._split(packed, 3))
@@ -57,7 +57,7 @@ class Attention(nn.Module):
         return self._attend(query, x, mask if mask is None or mask.shape[-2] == 1 else mask[..., rows, :])
 
     def from_query(self, x: Tensor, query: Tensor, mask: AttentionMask | None = None) -> Tensor:
-        """Attention of the vectors `query` [Lq, W] to the tokens `x` [B, L, W]; returns [B, Lq, W]."""
+        """Of the vectors `query` [Lq, W] to the tokens `x` [B, L, W]; returns [B, Lq, W]."""
         width = x.shape[-1]
         probe = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
         return self._attend(probe.expand(x.shape[0], -1, -1), x, mask)
@@ -107,7 +107,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((width,), init))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale every channel of `x`."""
+        """Every channel."""
         return x * self.gamma
 
 
@@ -115,7 +115,7 @@ class Norm(nn.LayerNorm):
     """A layer norm in the dtype of its input. Weights gathered from shards may have a lower precision."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise every token of `x`."""
+        """Every token."""
         return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
@@ -142,7 +142,7 @@ class Block(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Pools all tokens into one vector: attention of a learned query, then an MLP (SigLIP's head)."""
+    """Attention of a learned query, then an MLP (SigLIP's head)."""
 
     def __init__(self, config: TowerConfig, activation: Activation) -> None:
         super().__init__()
@@ -153,14 +153,14 @@ class AttentionPool(nn.Module):
         self.mlp = Mlp(width, int(width * config.mlp_ratio), activation=activation)
 
     def forward(self, x: Tensor, mask: AttentionMask | None = None) -> Tensor:
-        """Pool [B, L, W] into [B, W]; `mask` says which tokens count (all if None)."""
+        """From [B, L, W] to [B, W]; `mask` says which tokens count (all if None)."""
         pooled = self.attn.from_query(x, self.latent, mask)[:, 0]
         out: Tensor = pooled + self.mlp(self.norm(pooled))
         return out
 
 
 class Transformer(nn.Module):
-    """A stack of blocks that computes only the outputs it is asked for."""
+    """Computes only the outputs it is asked for."""
 
     def __init__(self, config: TowerConfig, activation: Activation) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class Transformer(nn.Module):
         for index, block in enumerate(self.resblocks):
             wanted = rows if index == last else None
             if self.recompute_every and index % self.recompute_every == 0 and torch.is_grad_enabled():
-                # Blocks draw no random numbers, so no generator needs to be restored.
+                # Blocks draw no random numbers.
                 x = checkpoint(block, x, wanted, mask, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x, wanted, mask)

@@ -36,7 +36,7 @@ MODEL_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 INFERENCE_FILE = "inference.json"
 _NAMED = 12
-"""Maximum number of tensors that a message names."""
+"""In a message, at most."""
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"
@@ -53,7 +53,7 @@ class WeightsError(UserError):
 
 
 def read_folder(folder: Path, *, uncertainty: bool = True) -> tuple[State, ModelConfig]:
-    """Read a folder in the hub's layout, or with SigLIP 2 in that of transformers, which is converted.
+    """In the hub's layout, or with SigLIP 2 in that of transformers, which is converted.
 
     `uncertainty` adds the [UNC] parts to a converted model.
     """
@@ -74,7 +74,7 @@ def read_folder(folder: Path, *, uncertainty: bool = True) -> tuple[State, Model
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a WeightsError for anything else."""
+    """An object; a WeightsError for anything else."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -85,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_architecture(path: Path, *, uncertainty: bool = True) -> ModelConfig:
-    """Read a config.json; see `read_folder`."""
+    """From a config.json; see `read_folder`."""
     content = read_json(path)
     with fields_within(f"{path}: "):
         if content.get("model_type") == "siglip2":
@@ -94,7 +94,7 @@ def read_architecture(path: Path, *, uncertainty: bool = True) -> ModelConfig:
 
 
 def read_file(path: Path) -> State:
-    """Read the tensors of a `.pt`, `.bin` or `.safetensors` file under official names."""
+    """The tensors of a `.pt`, `.bin` or `.safetensors` file under official names."""
     try:
         tensors: Any = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except OSError:
@@ -126,7 +126,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 
 def build(config: ModelConfig, state: State, *, resize: Resize = "off") -> ProLIP:
-    """Build the model of a configuration with these weights, in evaluation mode, on the CPU, in fp32.
+    """In evaluation mode, on the CPU, in fp32.
 
     Raises:
         WeightsError: the weights do not fit the configuration. Shapes are checked before the model is allocated, except
@@ -189,7 +189,7 @@ def _shape(tensor: Tensor) -> str:
 
 @torch.no_grad()
 def fit_state(model: ProLIP, state: Mapping[str, Tensor], form: ResizeForm) -> State:
-    """Return `state` with its position and token tables resized for `model`; other tensors stay as they are.
+    """`state` with its position and token tables resized for `model`; other tensors stay as they are.
 
     A checkpoint without a similarity bias gets the released loader's bias -10 and scale 10. The official form also
     renames the tensors of an open_clip model. Parts of these outside the blocks may differ: what the model lacks is
