@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 OURS, FLOOR = "prolip", "decode-only"
 SQUARE = "prolip-square"
 WARM_BATCHES = 2
-"""Batches to drop; one per worker if there are more workers."""
+"""One per worker if there are more workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The result of one contender in one round."""
+    """Of one contender in one round."""
 
     images_per_s: float
     cpu_us: float
@@ -43,15 +43,15 @@ class Measurement:
     others_cores: float
     """Cores kept busy by the rest of the machine. Above a few hundredths the run was disturbed."""
     first_batch_s: float
-    """Seconds from opening the loader to its first batch, without imports; 0 if there are no batches."""
+    """From opening the loader to its first batch, without imports; 0 if there are no batches."""
     rss_mb: float
-    """Peak resident memory in MB, summed over processes."""
+    """Resident peak in MB, summed over processes."""
     pss_mb: float
-    """Memory at the end of the run in MB, with shared pages counted once."""
+    """At the end of the run in MB, with shared pages counted once."""
     import_mb: float
-    """Peak resident memory in MB after imports."""
+    """Resident peak in MB after imports."""
     pixels: float = 0.0
-    """Pixels of an image in the batch, on average."""
+    """Of an image in the batch, on average."""
     padding: float = 0.0
     """Share of the batches that no image fills."""
     stage_us: dict[str, float] = field(default_factory=dict)
@@ -100,7 +100,7 @@ def _measure(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measu
         return (batch.images for batch in loaders[0])
 
     measured = _timed(config, start)
-    # Stage clocks also run while a thread waits for a core, so only their shares of the CPU time are used.
+    # Stage clocks also run while a thread waits for a core, so only their shares of the CPU time count.
     stages = loaders[0].stats().stages.items()
     busy = {stage: one.seconds for stage, one in stages if one.count and stage not in {"wait", "idle", "fetch"}}
     return replace(
@@ -167,7 +167,7 @@ def _measurement(took: proc_stats.Elapsed, images: int, first_batch: float, impo
 
 
 def webdataset_batches(config: BenchDataConfig, shards: Sequence[str]) -> Iterator[Any]:
-    """Batches of the stack that the published models were trained with: webdataset, PIL, torchvision's transforms.
+    """Batches of the published models' stack: webdataset, PIL, torchvision's transforms.
 
     Each is a pair of normalised images f32 [B, 3, H, W] and token ids i64 [B, 77]. Shards are drawn with replacement.
     Samples are shuffled in a buffer of 5,000 that yields from 1,000 samples on. With `native`, images are patches made

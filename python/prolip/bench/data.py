@@ -1,6 +1,6 @@
 """`prolip bench data`: measure the loader, pure decoding (the floor) and baselines on the same shards in one run.
 
-Contenders take turns, so that a change in the machine's speed affects all of them.
+Contenders take turns, so that a change in the machine's speed affects all.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from prolip.data import StoreConfig, expand_shards
 from prolip.report.text_table import align
 
 MAX_SPREAD = 1.15
-"""Maximum ratio of a contender's fastest and slowest round, above which its figures are called inexact."""
+"""Maximum ratio of a contender's fastest and slowest round; above it figures are called inexact."""
 MAX_OTHERS = 0.1
 Measured = Mapping[str, Sequence[Measurement]]
-"""One measurement per round of each contender, the loader and the floor first."""
+"""By contender, one per round; the loader and the floor first."""
 
 
 def measure(config: BenchDataConfig, log: Callable[[str], object]) -> Measured:
@@ -34,7 +34,7 @@ def measure(config: BenchDataConfig, log: Callable[[str], object]) -> Measured:
 
 
 def json_lines(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
-    """One JSON object per contender."""
+    """One object per contender."""
     for name, rounds in measured.items():
         rates = [one.images_per_s for one in rounds]
         record: dict[str, object] = {
@@ -57,7 +57,7 @@ def json_lines(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
 
 
 def table(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
-    """Lines for people."""
+    """For people."""
     batches = f"batches of {config.batch_size} at {config.image_size} px"
     if config.native:
         batches = f"sequences of {', '.join(map(str, config.native))}, {config.token_budget} patches per batch"

@@ -12,7 +12,7 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Elapsed(NamedTuple):
-    """What passed since a stopwatch was started."""
+    """Since a stopwatch was started."""
 
     seconds: float
     cpu_seconds: float
@@ -67,7 +67,7 @@ def _machine_seconds() -> float:
 
 
 def _stat(process: int) -> list[str]:
-    """Fields of /proc/PROCESS/stat from the state on; none if the process has ended."""
+    """From the state on; none if the process has ended."""
     # The name before the state may hold spaces and parentheses.
     return _read(f"{process}/stat").rpartition(")")[2].split()
 

@@ -1,1 +1,1 @@
-"""Data sets: images with a label or captions, in folders, shards and tables, from one reader."""
+"""Images with a label or captions, in folders, shards and tables, from one reader."""

@@ -58,21 +58,21 @@ class FolderMissing(UserError):
 
 
 class DataSet(NamedTuple):
-    """Images, in shards or not, with the class names and templates of the data set, if it has any."""
+    """Images, in shards or not, with their class names and templates, if any."""
 
     source: str
     shards: tuple[str, ...]
     classnames: list[str]
     templates: list[str]
-    """Prompt templates, with `{c}` or `{}` for the class."""
+    """With `{c}` or `{}` for the class."""
     fingerprint: str
     """Digest of the lists and of the files' names, sizes and modification times."""
     store: StoreConfig = StoreConfig()
     samples: Callable[[], Iterator[Sample]] | None = None
-    """Yields the images that are not in shards; None if they are."""
+    """The images that are not in shards; None if they are."""
     selection: str | None = None
     encoded: Callable[[Model], Encoded] | None = None
-    """Gives its images and their members if they are embedded already, by this model."""
+    """Its images and their members if this model has embedded them already."""
 
 
 def open_dataset(source: str, store: StoreConfig | None = None, selection: str | None = None) -> DataSet:
@@ -247,7 +247,7 @@ def _count(name: str, text: str) -> int:
 def _lines(name: str, text: str) -> list[str]:
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if "" in lines:
-        # A class's number is its line number, so no line can be skipped.
+        # A class's number is its line's, so no line can be skipped.
         raise UserError(name, "must have no empty line", f"line {lines.index('') + 1}")
     return lines
 
@@ -265,7 +265,7 @@ class Association(NamedTuple):
 
 
 def open_associations(folder: Path) -> tuple[DataSet, list[Association]]:
-    """WinoGAViL's images and its tasks, from a table of `cue`, `candidates` and `associations`."""
+    """From a table of `cue`, `candidates` and `associations`."""
     places: dict[str, int] = {}
     tasks = []
     for row in _table(folder, "cue", "candidates", "associations"):

@@ -1,4 +1,4 @@
-"""ImageNet's class names and prompt templates, as CLIP is evaluated with them; they come with open_clip."""
+"""ImageNet's class names and prompt templates, as CLIP is evaluated with them, from open_clip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from prolip.errors import UserError
 
 IMAGENET, SIMPLE = "imagenet", "imagenet_simple"
-"""Names of the sets, in place of a list."""
+"""In place of a list."""
 
 
 def named_templates(templates: Sequence[str]) -> list[str]:
@@ -24,7 +24,7 @@ def imagenet_classnames() -> list[str]:
 
 
 def imagenet_templates(*, simple: bool = False) -> list[str]:
-    """CLIP's 80 templates, or its subset of seven, with `{}` for the class name."""
+    """CLIP's 80, or its subset of seven, with `{}` for the class name."""
     found = _open_clip()
     templates = found.SIMPLE_IMAGENET_TEMPLATES if simple else found.OPENAI_IMAGENET_TEMPLATES
     return [template("{}") for template in templates]

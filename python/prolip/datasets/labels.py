@@ -1,4 +1,4 @@
-"""Read the labels, metadata and captions of a data set's images from their members. N images."""
+"""Read labels, metadata and captions from images' members. N images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from prolip.inference.encoder import Encoded
 
 
 class Captions(NamedTuple):
-    """Captions and ids of images, in the order of the images."""
+    """With ids, in the order of the images."""
 
     texts: list[list[str]]
-    """The captions of each image, at least one."""
+    """Of each image, at least one."""
     image_ids: list[int]
     caption_ids: list[list[int]]
 
@@ -37,7 +37,7 @@ def members_of(data: DataSet, found: Encoded, extension: str) -> list[bytes]:
 def labels_of(
     keys: Sequence[str], members: Members, class_key: str = CLASS_MEMBER, *, source: str | None = None
 ) -> list[str]:
-    """The label of every image, by `label_at`; DataError if one has none."""
+    """Of every image, by `label_at`; DataError if one has none."""
     labels = []
     for place, key in enumerate(keys):
         label = label_at(key, {name: some[place] for name, some in members.items()}, class_key)
@@ -48,7 +48,7 @@ def labels_of(
 
 
 def read_labels(data: DataSet, found: Encoded) -> Tensor:
-    """The class of every image, i64 [N], from its `.cls`."""
+    """Classes, i64 [N], from `.cls`."""
     labels = labels_of(found.keys, found.members, source=data.source)
     for key, label in zip(found.keys, labels, strict=True):
         if not label.isascii() or not label.isdecimal() or int(label) >= len(data.classnames):
@@ -58,7 +58,7 @@ def read_labels(data: DataSet, found: Encoded) -> Tensor:
 
 
 def read_metadata(data: DataSet, found: Encoded, num_columns: int = 1) -> Tensor:
-    """The metadata of every image, i64 [N, M], from its `.npy`."""
+    """i64 [N, M], from `.npy`."""
     try:
         rows = [np.load(io.BytesIO(member), allow_pickle=False) for member in members_of(data, found, "npy")]
         metadata = torch.from_numpy(np.stack(rows).astype(np.int64, casting="same_kind"))

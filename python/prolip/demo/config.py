@@ -1,4 +1,4 @@
-"""Settings of the demo: its suite, its report."""
+"""Settings of the demo."""
 
 from __future__ import annotations
 

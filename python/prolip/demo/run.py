@@ -72,7 +72,7 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
 
 
 def train(arguments: list[str], processes: int) -> int:
-    """Train in `processes` processes under torchrun's agent; returns the status, as `run_demo` does."""
+    """Under torchrun's agent; returns the status, as `run_demo` does."""
     for module in ("agent.server.api", "multiprocessing.api"):  # they log each signal that they forward
         logging.getLogger(f"torch.distributed.elastic.{module}").setLevel(logging.ERROR)
     try:
@@ -104,12 +104,12 @@ def count_processes() -> int:
 
 
 def machine_flags() -> list[str]:
-    """Flags that adapt the recipe to this machine."""
+    """Those that adapt the recipe to this machine."""
     return [] if bf16_is_faster(find_device("auto")) else ["--precision", "fp32"]
 
 
 def run_suites(run: Path, data: Path) -> None:
-    """Calibrate a run on validation emoji, unless it is calibrated, and run general suites on held-out ones."""
+    """Calibrate a run on validation emoji, unless done, and run general suites on held-out ones."""
     suites = data.with_name(f"{data.name}-suites")
     build_suites(SuitesConfig(data=data), suites)
     if not (run / CALIBRATION_FILE).is_file():
@@ -128,12 +128,12 @@ def run_suites(run: Path, data: Path) -> None:
 
 
 def evaluate(source: Path, data: Path, results: Path) -> None:
-    """Evaluate a run (its newest checkpoint) or a checkpoint on the test split, and write `results` and its page."""
+    """Evaluate a run (its newest checkpoint) or a checkpoint on the test split; write `results` and its page."""
     run_suite("emoji", EmojiOptions(checkpoint=(str(source),), data=data, out=results.parent), run_emoji)
 
 
 def headline_lines(results: Mapping[str, Any]) -> list[str]:
-    """Format the headlines of results.json as a table for the terminal, in percent."""
+    """From results.json, as a table for the terminal, in percent."""
     (model,) = results["models"]
     headlines = [figure for figure in results["figures"] if figure["main"]]
     width = max(len(headline["id"]["data"]) for headline in headlines)

@@ -1,6 +1,6 @@
 """`prolip eval emoji`: the demo's own figures, on classes with prompts of their own and captions of several levels.
 
-Everything else that the demo's page shows comes from general suites. N images, C classes, T templates, D dimensions.
+The rest of the demo's page comes from general suites. N images, C classes, T templates, D dimensions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RIGHT, ORDER, INCLUSION, VIEWS = TEXTS = {
     "Gaussian is the wider one. It does not say that the two belong together.",
     "What makes an image less certain?": "Training asks for the effect of hidden patches, not of blur.",
 }
-"""What each section of the page asks, and how to read it."""
+"""What each section asks, and how to read it."""
 _OF_ANSWERS = {"accuracy", "accuracy_with_variances", "accuracy_with_frequencies"}
 _HEADLINES = {
     "Group of a held-out emoji, zero-shot": ("first", RowId("accuracy", of="group")),
@@ -58,12 +58,12 @@ _HEADLINES = {
     "Group caption more uncertain than the name, unseen names": ("unseen names", RowId("group_over_name")),
     "Group caption more uncertain than the name, trained names": ("trained names", RowId("group_over_name")),
 }
-"""Rows that the demo prints: of the first or the last set, or of names."""
+"""To print: of the first or the last set, or of names."""
 _KINDS = {"test": "held-out emoji", "val": "validation emoji", "design": "trained emoji"}
 
 
 def set_names(split: EvalSplit) -> list[str]:
-    """The sets of a split: one per design of emoji without training; last, for `test`, the trained ones."""
+    """Of a split: one per design of emoji without training; last, for `test`, the trained ones."""
     sets = [f"{split}-{design}" for design in DESIGNS]
     return [*sets, TRAINED] if split == "test" else sets
 
@@ -84,7 +84,7 @@ class EmojiSet(NamedTuple):
 
 
 class Captions(NamedTuple):
-    """The Gaussians of distinct captions."""
+    """Distinct ones, embedded."""
 
     places: dict[str, int]
     gaussian: Gaussian
@@ -92,7 +92,7 @@ class Captions(NamedTuple):
     """f64 [M], tokens without padding."""
 
     def at(self, level: str, samples: Sequence[EmojiSample]) -> tuple[Gaussian, Tensor]:
-        """The Gaussians of all captions of a level, [N, T, D], and their tokens, f64 [N, T]; T templates."""
+        """All captions of a level, [N, T, D], and their tokens, f64 [N, T]."""
         texts = [sample.captions[level] for sample in samples]
         places = torch.tensor([[self.places[text] for text in some] for some in texts])
         return self.gaussian.rows(places.flatten()).unflatten(*places.shape), self.num_tokens[places]
@@ -103,7 +103,7 @@ class Captions(NamedTuple):
 
 
 def embed_captions(model: Model, samples: Iterable[EmojiSample]) -> Captions:
-    """Embed each distinct caption of the samples once."""
+    """Each distinct one of the samples, once."""
     texts = list(dict.fromkeys(text for sample in samples for some in sample.captions.values() for text in some))
     pad = model.tokenize("")[0, -1]
     num_tokens = (model.tokenize(texts) != pad).sum(dim=1).double()
@@ -112,18 +112,18 @@ def embed_captions(model: Model, samples: Iterable[EmojiSample]) -> Captions:
 
 
 class Classes(NamedTuple):
-    """The classes of a level, with their prompts: the distinct captions of all templates."""
+    """Of a level, with their prompts: the distinct captions of all templates."""
 
     level: str
     prompts: dict[str, list[str]]
 
     def labels(self, samples: Iterable[EmojiSample]) -> Tensor:
-        """The class of each sample, i64 [N]."""
+        """Of each sample, i64 [N]."""
         places = {name: place for place, name in enumerate(self.prompts)}
         return torch.tensor([places[sample.text(self.level)] for sample in samples])
 
     def embedded(self, captions: Captions) -> Gaussian:
-        """The Gaussians of the prompts, [C, K, D]."""
+        """The prompts, [C, K, D]."""
         flat = captions.of(text for prompts in self.prompts.values() for text in prompts)
         return flat.unflatten(len(self.prompts), -1)
 
@@ -136,11 +136,11 @@ class Embedded(NamedTuple):
     captions: Captions
     classes: list[Classes]
     trained: list[EmojiSample]
-    """The emoji that the model was trained on."""
+    """That the model was trained on."""
 
 
 def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteResult:
-    """Measure a ProLIP model, with the values of an untrained one as baselines."""
+    """Measure a ProLIP model, with an untrained one's values as baselines."""
     check(options.precision == "fp32", "precision", "must be fp32 for the emoji suite", options.precision)
     check(model.has_variances, "checkpoint", "must have variances", model.name)
     names = set_names(options.split)
@@ -157,7 +157,7 @@ def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteRes
 
 
 def embed_sets(model: Model, samples: Mapping[str, list[EmojiSample]], names: Sequence[str]) -> Embedded:
-    """Embed the sets with these names, and the captions of all samples."""
+    """The named sets, and the captions of all samples."""
     sets = [EmojiSet(name, samples[name], embed_images(model, samples[name])) for name in names]
     every = [sample for some in samples.values() for sample in some]
     classes = [find_classes(level, every) for level in ("group", "subgroup")]
@@ -170,12 +170,12 @@ def embed_images(model: Model, samples: Sequence[EmojiSample]) -> Gaussian:
 
 
 def find_classes(level: str, samples: Iterable[EmojiSample]) -> Classes:
-    """The classes of the samples at a level, in order of first appearance."""
+    """Of the samples at a level, in order of first appearance."""
     return Classes(level, {sample.text(level): list(dict.fromkeys(sample.captions[level])) for sample in samples})
 
 
 def correct_pairs(samples: Sequence[EmojiSample]) -> Tensor:
-    """The correct names of each image, bool [N, N]: its own, equal names, and the names of equal images."""
+    """Correct names of each image, bool [N, N]: its own, equal names, and the names of equal images."""
     by_image, by_name = string_ids([[sample.image_id, sample.text("name")] for sample in samples]).T
     return same_group(by_image, by_image) | same_group(by_name, by_name)
 
@@ -232,7 +232,7 @@ def right_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
 
 
 def order_rows(samples: Sequence[EmojiSample], captions: Captions) -> list[Row]:
-    """How often the more general caption of an emoji is the more uncertain one, within the same template.
+    """How often an emoji's more general caption is the more uncertain one, within the same template.
 
     "Not longer" counts only pairs whose specific caption has no more tokens.
     """

@@ -1,4 +1,4 @@
-"""Allocator settings of this process: keep freed memory for reuse."""
+"""Settings of this process's allocator."""
 
 from __future__ import annotations
 

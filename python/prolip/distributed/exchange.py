@@ -1,4 +1,4 @@
-"""The one exchange that a contrastive loss needs: every rank sees every other rank's tensors, with gradients."""
+"""The one exchange that a contrastive loss needs: every rank sees all ranks' tensors, with gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Peers:
     """The ranks that share a batch."""
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        """Use the ranks of `group`, by default all; a single process if `torch.distributed` is not initialised."""
+        """The ranks of `group`, by default all; a single process if `torch.distributed` is not initialised."""
         alone = not dist.is_initialized()
         self.group = None if alone else (group or dist.group.WORLD)
         self.rank = 0 if alone else dist.get_rank(self.group)

@@ -15,16 +15,16 @@ from prolip.distributed.ranks import Ranks, stop
 from prolip.errors import DataError, UserError
 
 _CLOSING_SECONDS = 12
-"""Seconds that a failed rank may take to close its open resources."""
+"""For a failed rank to close its open resources."""
 
 
 @contextmanager
 def failing_at_once(command: str, log: logging.Logger, ranks: Ranks) -> Iterator[ExitStack]:
     """Run one rank of a job; yields a stack that closes what the rank opens, and leaves the process group at the end.
 
-    In a single process, a failure is raised. On one of several ranks, it is logged, open resources have some seconds
-    to close, and the process ends without waiting for the other ranks. The exit status is 2 for a user's error, 130
-    after Ctrl-C, otherwise 1.
+    In a single process, a failure is raised. On one of several ranks, it is logged, open resources have some seconds to
+    close, and the process ends without waiting for the others. The exit status is 2 for a user's error, 130 after
+    Ctrl-C, otherwise 1.
     """
     status = 0
     try:
@@ -43,7 +43,7 @@ def failing_at_once(command: str, log: logging.Logger, ranks: Ranks) -> Iterator
 
 
 def _report(command: str, log: logging.Logger, error: BaseException, ranks: Ranks) -> int:
-    """Log why this rank ends, and return the exit status; the process is killed if it does not end in time."""
+    """Log why this rank ends; returns the exit status. The process is killed if it does not end in time."""
     faulthandler.dump_traceback_later(_CLOSING_SECONDS, exit=True)
     if isinstance(error, KeyboardInterrupt):
         return 128 + SIGINT
@@ -55,7 +55,7 @@ def _report(command: str, log: logging.Logger, error: BaseException, ranks: Rank
 
 
 def _end_process(status: int) -> NoReturn:
-    """End this process at once: no exit handlers, no waiting for threads, no destructors of process groups."""
+    """At once: no exit handlers, no waiting for threads, no destructors of process groups."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # its disk may be full
@@ -64,7 +64,7 @@ def _end_process(status: int) -> NoReturn:
 
 
 def log_error(log: logging.Logger, command: str, error: Exception, ranks: Ranks) -> None:
-    """Log the error that ended one of several ranks, unless another one has logged the same."""
+    """Of one of several ranks, unless another has logged the same."""
     assert ranks.store is not None
     try:
         is_first = ranks.store.add(f"error/{error}", 1) == 1

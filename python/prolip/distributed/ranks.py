@@ -1,4 +1,4 @@
-"""The ranks of a job: how they meet, and how they wait for each other."""
+"""The ranks of a job: how they meet, and wait for each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prolip.errors import UserError, check
 
 _START_SECONDS = 1800
 _ANSWER_SECONDS = 120
-"""How long torchrun's store may take to answer; it serves before the ranks start."""
+"""For torchrun's store, which serves before the ranks start."""
 _TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
@@ -34,21 +34,21 @@ class Ranks:
     rank: int
     """0 .. world_size - 1; rank 0 writes files and logs."""
     local_rank: int
-    """Rank on this machine; also the number of its GPU."""
+    """On this machine; also the number of its GPU."""
     world_size: int
     device: torch.device
     store: Store | None = field(default=None, repr=False, compare=False)
     """Key-value store that the ranks share; None in a single process."""
     timeout: timedelta = _TIMEOUT
-    """How long to wait for another rank before failing."""
+    """For another rank, before failing."""
     cores: int = field(default_factory=usable_cores)
-    """This process's share of the machine's cores, at least 1."""
+    """Of the machine's, this process's share, at least 1."""
     waiting: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
     """A gloo group of all ranks, for Python objects and for waiting while one rank works (NCCL would keep the GPU
     busy). None in a single process."""
 
     def with_own_group(self) -> Ranks:
-        """The same ranks with a new `waiting` group, for concurrent exchanges. All ranks call this."""
+        """A new `waiting` group, for concurrent exchanges. All ranks call this."""
         if self.world_size == 1:
             return self
         group = dist.new_group(backend="gloo", timeout=self.timeout)
@@ -56,7 +56,7 @@ class Ranks:
         return replace(self, waiting=group)
 
     def gather(self, item: T) -> list[T]:
-        """The items of all ranks in order on rank 0, and [] on other ranks. All ranks call this."""
+        """All ranks' items in order on rank 0, and [] on others. All ranks call this."""
         if self.world_size == 1:
             return [item]
         items = [item] * self.world_size if self.rank == 0 else None
@@ -64,7 +64,7 @@ class Ranks:
         return items or []
 
     def all_gather(self, item: T) -> list[T]:
-        """The items of all ranks in order. All ranks call this."""
+        """All ranks' items in order. All ranks call this."""
         items = [item] * self.world_size
         if self.world_size > 1:
             dist.all_gather_object(items, item, group=self.waiting)
@@ -80,7 +80,7 @@ class Ranks:
         return item
 
     def broadcast(self, item: T) -> T:
-        """Return rank 0's item. All ranks call this."""
+        """Rank 0's item. All ranks call this."""
         items = [item]
         if self.world_size > 1:
             dist.broadcast_object_list(items, src=0, group=self.waiting)
@@ -88,7 +88,7 @@ class Ranks:
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """The device of this name: "auto" (a GPU if torch sees one), or a torch device, such as "cpu" or "cuda:1".
+    """By name: "auto" (a GPU if torch sees one), or a torch device, such as "cpu" or "cuda:1".
 
     Raises:
         UserError: there is no such device, or torch cannot use it.
@@ -110,7 +110,7 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 def start(device: str = "auto", timeout: timedelta = _TIMEOUT) -> Ranks:
-    """Meet the other ranks of the job and join their process group."""
+    """Meet the other ranks and join their process group."""
     return join(meet(), device, timeout)
 
 
@@ -147,7 +147,7 @@ def meet() -> Ranks:
 
 
 def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
-    """Choose the device ("auto", "cpu" or "cuda"), and join the process group if there are several ranks.
+    """Choose the device ("auto", "cpu" or "cuda"), and join the process group of several ranks.
 
     Returns `ranks` with both.
     """
@@ -168,14 +168,14 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
     )
     ranks = replace(ranks, device=own_device, timeout=timeout).with_own_group()
     machine = socket.gethostname()
-    # macOS and Windows do not tell which cores a process is bound to.
+    # macOS and Windows do not tell a process's cores.
     bound = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(usable_cores()))
     of_all = ranks.all_gather((machine, bound))
     return replace(ranks, cores=_share_of_cores(bound, [cores for name, cores in of_all if name == machine]))
 
 
 def stop() -> None:
-    """Leave the process group, if there is one. With NCCL it waits for all ranks, so call it only after a success."""
+    """Leave the process group, if any. With NCCL it waits for all ranks, so call it only after a success."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -210,7 +210,7 @@ def _share_of_cores(bound: set[int], of_all: Sequence[set[int]]) -> int:
 
     Args:
         bound: the cores that this process is bound to: its own, or those of its GPU's socket.
-        of_all: the same of all processes on this machine, this one included.
+        of_all: the same of all processes on this machine.
     """
     share = sum(1 / sum(core in cores for cores in of_all) for core in bound)
     quota = usable_cores()

@@ -1,9 +1,9 @@
 """The probabilistic pairwise contrastive loss (PPCL).
 
-`ppcl_reference` is the equation. `ppcl` computes the same over all ranks, in tiles, so that no matrix over all pairs
-exists. The ranks exchange texts once (docs/decisions/009-loss-exchange.md).
+`ppcl_reference` is the equation. `ppcl` computes the same over all ranks, in tiles, without a matrix over all pairs.
+The ranks exchange texts once (docs/decisions/009-loss-exchange.md).
 
-Shapes: W ranks, N images and N texts of each, C caption slots, D embedding.
+W ranks, N images and N texts of each, C caption slots, D embedding.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def ppcl(
     (specification §3.1). The ranks gather a mean and a total variance per text. Memory is O(N * (W * C * D + tile)).
 
     Args:
-        image: this rank's images, [N, D].
+        image: this rank's, [N, D].
         text: their texts, [C, N, D]; all ranks have the same shapes.
         logit_scale: scalar > 0.
         logit_bias: scalar.
@@ -88,7 +88,7 @@ def _pair_sum(inputs: Sequence[Tensor], rank: int, tile: int, training: bool) ->
         for owner, slot, start in product(range(owners), range(slots), range(0, items, tile)):
             here = owner, slot, slice(start, start + tile)
             logits = torch.addmm(shift[here], scaled, text[here].T).add_(row)
-            # Negate the logits of positive pairs before the softplus, and their slopes after it.
+            # Logits of positive pairs are negated before the softplus, and their slopes after it.
             positive = logits[start : start + tile].diagonal() if owner == rank else None
             if positive is not None:
                 positive.neg_()
@@ -127,7 +127,7 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, lis
 def _scale_gradients(
     ctx: Any, upstream: Tensor, of_gradients: list[Tensor | None]
 ) -> tuple[list[Tensor | None], None, None, None]:
-    # Without this error, the loss's second derivatives would count as zero.
+    # Else second derivatives of the loss would count as zero.
     if any(grad is not None for grad in of_gradients):
         raise RuntimeError("the contrastive loss has no second derivatives")
     needed = zip(ctx.saved_tensors, ctx.needs_input_grad[0], strict=True)

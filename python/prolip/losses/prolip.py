@@ -30,11 +30,11 @@ class Embedded(Protocol):
 
     @property
     def masked_image(self) -> Gaussian | None:
-        """[M, D], the first M images, masked."""
+        """[M, D], the first M, masked."""
 
     @property
     def masked_text(self) -> Gaussian | None:
-        """[C, M, D], the first M texts, masked."""
+        """[C, M, D], the first M, masked."""
 
     @property
     def logit_scale(self) -> Tensor:
@@ -42,11 +42,11 @@ class Embedded(Protocol):
 
     @property
     def logit_bias(self) -> Tensor | None:
-        """Scalar; None for a model without a bias, which cannot be trained."""
+        """Scalar; None without a bias, which training needs."""
 
 
 class LossTerms(NamedTuple):
-    """The weighted terms and their sum `total`: scalars, 0 for a term whose weight is 0.
+    """Weighted, and their sum `total`: scalars, 0 for a term whose weight is 0.
 
     `ppcl` is the contrastive term, whichever loss is chosen, including the variances' own and SigLIP's.
     """
@@ -63,18 +63,18 @@ class ProlipLoss:
     """The ProLIP loss (arXiv:2410.18857): a contrastive term over all ranks, inclusion and VIB terms of local pairs.
 
     Every term is averaged over caption slots. The weights mean the same for any number of ranks. (The released code
-    multiplies the local terms by the number of ranks; specification §3.1.)
+    multiplies the local terms by that number; specification §3.1.)
     """
 
     def __init__(self, config: LossConfig, peers: Peers, *, variance_units: tuple[float, float] = (1.0, 1.0)) -> None:
-        """Prepare the loss; `variance_units` are the total variances of images and texts at the start, the units of the
-        variances' own loss."""
+        """`variance_units` are the total variances of images and texts at the start, the units of the variances' own
+        loss."""
         self.config = config
         self.peers = peers
         self._log_units = tuple(map(math.log, variance_units))
 
     def __call__(self, output: Embedded) -> LossTerms:
-        """Compute the terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
+        """The terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
 
         All ranks have the same numbers of samples and of masked ones. Terms are in single precision at least, and may
         be infinite or NaN.
@@ -136,7 +136,7 @@ class ProlipLoss:
         )
 
     def _masked(self, whole: Gaussian, masked: Gaussian | None) -> Tensor:
-        """The weighted inclusion of the first M items in their masked views; 0 if nothing is masked."""
+        """Of the first M items in their masked views, weighted; 0 if nothing is masked."""
         if masked is None or masked.mean.numel() == 0:
             return whole.mean.new_zeros(())
         first = whole.rows(slice(0, masked.mean.shape[-2]))

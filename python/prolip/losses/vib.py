@@ -1,4 +1,4 @@
-"""The variational information bottleneck (VIB): pulls embeddings towards the standard normal."""
+"""The variational information bottleneck (VIB)."""
 
 from __future__ import annotations
 

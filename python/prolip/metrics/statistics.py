@@ -100,7 +100,7 @@ def _count_blocks(num_items: int, num_resamples: int, seed: int) -> Iterator[Ten
 
 
 def mean(items: Tensor, counts: Tensor) -> Tensor:
-    """They may be infinite, such as a loss."""
+    """Items may be infinite, such as a loss."""
     finite = bool(items.isfinite().all())
     sums = counts @ items.double() if finite else torch.where(counts > 0, counts * items, 0).sum(dim=1)
     return sums / counts.sum(dim=1)

@@ -28,7 +28,7 @@ class Classifier(NamedTuple):
 
     @property
     def total_var(self) -> Tensor:
-        """[C]."""
+        """Sum over dimensions, [C]."""
         return self.var.sum(dim=-1)
 
 

@@ -1,1 +1,1 @@
-"""HTML pages, SVG charts and tables: the page of a suite, and the page of several runs."""
+"""HTML pages, SVG charts and tables."""

@@ -1,7 +1,7 @@
 """Small SVG charts. The page's style sheet colours them; marks and dashes also differ, for readers who see no colour.
 
-They are as wide as a phone's screen (360 units), so that text keeps its size there and several charts fit side by side
-on a laptop.
+They are as wide as a phone's screen (360 units), so that text keeps its size there and several fit side by side on a
+laptop.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 18.0, 10.0, 36.0
 
 
 class Line(NamedTuple):
-    """A line of a chart. Its position among the lines determines its colour, dash and mark."""
+    """Its position among the lines determines its colour, dash and mark."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     radii: Sequence[Sequence[float]] = ()
-    """Radii of ellipses around the points along both axes, in their units; drawn in place of the line."""
+    """Of ellipses around the points along both axes, in their units; drawn in place of the line."""
 
 
 class Spread(NamedTuple):
-    """A row of an interval chart: a value with a range around it, and a value to compare it with."""
+    """A row of an interval chart."""
 
     label: str
     value: float
     low: float = math.nan
     high: float = math.nan
     baseline: float = math.nan
-    """A value to compare with, drawn as a ring."""
+    """To compare with, drawn as a ring."""
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -45,7 +45,7 @@ def _axis(low: float, high: float, start: float, end: float) -> Callable[[float]
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round ticks that cover [low, high] in about `count` steps of 1, 2 or 5 times a power of ten."""
+    """That cover [low, high] in about `count` steps of 1, 2 or 5 times a power of ten."""
     if high - low <= 1e-300 + 1e-9 * max(abs(low), abs(high)):  # too narrow for floats between them
         margin = abs(low) * 0.1 if abs(low) > 1e-300 else 1.0
         low, high = low - margin, high + margin
@@ -144,7 +144,7 @@ def interval_chart(
 
 
 def weight_chart(title: str, templates: Sequence[str], weights: Tensor) -> str:
-    """Draw the weight of each prompt, largest first: the mean over classes on a bar from the 10th to 90th percentile.
+    """Each prompt's weight, largest first: the mean over classes on a bar from the 10th to 90th percentile.
 
     `templates` are the K prompts, `weights` are [C, K].
     """
@@ -176,7 +176,7 @@ def _upright(kind: str, x: float, height: float) -> str:
 
 
 def _thinned(points: Sequence[tuple[float, float]], maximum: int = 240) -> list[tuple[float, float]]:
-    """Average neighbouring points down to about `maximum` points, for a small page and a smooth line."""
+    """Average neighbours down to about `maximum` points, for a small page and a smooth line."""
     size = math.ceil(len(points) / maximum)
     chunks = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in c) / len(c), sum(y for _, y in c) / len(c)) for c in chunks]

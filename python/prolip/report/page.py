@@ -1,4 +1,4 @@
-"""One self-contained HTML page of sections: results of suites, the curves and settings of a run, runs side by side."""
+"""One self-contained HTML page of sections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Card(NamedTuple):
     metric: str
     share: float
     baselines: dict[str, float]
-    """Shares to compare with, by name; the first is drawn as a ring on the bar, the others as lines."""
+    """To compare with, by name; the first is drawn as a ring on the bar, the others as lines."""
 
 
 class Cell(NamedTuple):
@@ -60,7 +60,7 @@ class Section(NamedTuple):
 
 
 def build_page(title: str, sections: Sequence[Section], *, kicker: str = "prolip", lead: str = "") -> str:
-    """Render a page that loads nothing from the network."""
+    """It loads nothing from the network."""
     shown = [
         section._replace(figures=[figure._replace(markup=Markup(figure.markup)) for figure in section.figures])
         for section in sections
@@ -70,7 +70,7 @@ def build_page(title: str, sections: Sequence[Section], *, kicker: str = "prolip
 
 
 def html_environment(package: str = "prolip.report") -> Environment:
-    """The Jinja environment of a package, which escapes by default; `style` is the style sheet that pages share."""
+    """Of a package; escapes by default. `style` is the style sheet that pages share."""
     environment = Environment(
         loader=PackageLoader(package, "html"),
         autoescape=True,
@@ -85,7 +85,7 @@ def html_environment(package: str = "prolip.report") -> Environment:
 
 
 def data_uri(image: bytes | NDArray[np.uint8]) -> str:
-    """Return a PNG as a data URI, or pixels [H, W, 3] as one with a JPEG."""
+    """Of a PNG, or of pixels [H, W, 3] as a JPEG."""
     if isinstance(image, bytes):
         return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
     Image.fromarray(image).save(buffer := BytesIO(), "JPEG", quality=85)
@@ -93,7 +93,7 @@ def data_uri(image: bytes | NDArray[np.uint8]) -> str:
 
 
 def matrix(heads: Sequence[str], percents: Sequence[Sequence[int]]) -> str:
-    """Draw whole percentages, with the same heads of rows and columns, as HTML for a `Figure`."""
+    """Whole percentages, with the same heads of rows and columns, as HTML for a `Figure`."""
     rows = [*zip(heads, percents, strict=True)]
     return html_environment().get_template("matrix.html.j2").render(rows=rows)
 
@@ -105,9 +105,9 @@ class Tile(NamedTuple):
     """A PNG, or pixels [H, W, 3]."""
     title: str
     lines: Sequence[tuple[str, bool]] = ()
-    """Lines below the title, and whether each is right."""
+    """Below the title, and whether each is right."""
 
 
 def gallery(tiles: Sequence[Tile], side: int = 64) -> str:
-    """Draw images side by side, `side` pixels wide, as HTML for a `Figure`; they are part of it."""
+    """Images side by side, `side` pixels wide, as HTML for a `Figure` with the images in it."""
     return html_environment().get_template("gallery.html.j2").render(tiles=tiles, side=side)

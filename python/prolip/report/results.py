@@ -1,4 +1,4 @@
-"""Tables and sections of a page from the content of results.json (`prolip.evaluation.result_files`)."""
+"""Tables and sections of a page from results.json (`prolip.evaluation.result_files`)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LONG = 40
 RANGES = "Shares are in percent; ranges are 95 % intervals."
 
 Json = Mapping[str, Any]
-"""The content of results.json, or one of its figures."""
+"""All of results.json, or one of its figures."""
 
 
 def result_tables(results: Json) -> dict[str, list[list[Cell]]]:
     """The main and the other figures as rows of cells, the header first: values by model, differences from the first.
 
-    A table without figures is absent. "–" stands for a value that a model lacks. If promises were measured, they come
-    first, with a verdict for each model.
+    A table without figures is absent. "–" stands for a value that a model lacks. Promises, if measured, come first,
+    with a verdict for each model.
     """
     first, *others = models = [*results["models"]]
     has_verdicts = any(any(figure["verdict"].values()) for figure in results["figures"])
@@ -51,7 +51,7 @@ def result_tables(results: Json) -> dict[str, list[list[Cell]]]:
 
 
 def result_notes(results: Json) -> list[str]:
-    """The notes, and a warning of each main figure below what was promised, by model."""
+    """With a warning of each main figure below what was promised, by model."""
     notes = []
     for model, lines in results["notes"].items():
         notes += [f"{model}: {line}" for line in lines]
@@ -67,8 +67,8 @@ def result_notes(results: Json) -> list[str]:
 def result_sections(results: Json) -> list[Section]:
     """A suite's results: main figures, differences between models, charts, notes, all other figures.
 
-    Charts and figures of a group share a section. Figures that have baselines are drawn, main figures as cards,
-    and their table comes after the charts, unless the baseline is a promise. A chart without svg is the section's text.
+    Charts and figures of a group share a section. Figures that have baselines are drawn, main figures as cards, and
+    their table comes after the charts, unless the baseline is a promise. A chart without svg is the section's text.
     """
     suite, (first, *others), tables = results["suite"], results["models"], result_tables(results)
     figures, whose = results["figures"], f" · {first}" if others else ""
@@ -129,7 +129,7 @@ def result_sections(results: Json) -> list[Section]:
 
 
 def _place(figure: Json) -> tuple[str, str]:
-    """The heading under which a figure is shown, and its title there."""
+    """The figure's heading, and its title below."""
     group, task = figure["id"]["group"], task_words(figure["id"])
     return (group, task) if group else (task, "")
 

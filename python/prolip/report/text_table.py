@@ -9,7 +9,7 @@ from prolip.errors import printable
 
 
 def align(rows: Sequence[Sequence[str]], num_left: int = 1) -> Iterator[str]:
-    """Yield the rows of a table as lines: the first `num_left` columns to the left, the others to the right.
+    """Lines of a table: the first `num_left` columns to the left, the others to the right.
 
     Control characters are escaped, so a row stays a line; it has no blanks at its end. Cells are aligned by their width
     in a terminal.
@@ -25,7 +25,7 @@ def align(rows: Sequence[Sequence[str]], num_left: int = 1) -> Iterator[str]:
 
 
 def _width(text: str) -> int:
-    """Columns in a terminal: two for wide characters (such as Chinese), none for combining marks."""
+    """In a terminal: two for wide characters (such as Chinese), none for combining marks."""
     return sum(
         0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         for letter in text

@@ -66,7 +66,7 @@ _MEASURES = {
     "wrong_answers": "wrong among the answered, with at most {at:.0%} wrong",
     "wrong_pair_auroc": "AUROC of wrong pairs",
 }
-"""A measure without words here is its own, with blanks for underscores."""
+"""A measure without words is its own, with blanks for underscores."""
 _WORDS = {
     "blurred_image": "a blurred image",
     "bprw": "BPRW",
@@ -117,7 +117,7 @@ _NUMBERS = {
 
 
 def is_share(id: Id) -> bool:
-    """Whether the figure is shown in percent."""
+    """Shown in percent."""
     return id["measure"] not in _NUMBERS
 
 
@@ -144,5 +144,5 @@ def task_words(id: Id) -> str:
 
 
 def spoken(key: str) -> str:
-    """The words of a score, a method or a setting."""
+    """Of a score, a method or a setting."""
     return _WORDS.get(key, key.replace("_", " "))
