@@ -70,7 +70,7 @@ class Preprocess:
     resize_size: tuple[int, int] | None = None
     """Before the crop, height and width; None for `size`."""
     fill: tuple[int, int, int] = (0, 0, 0)
-    """Of what is padded."""
+    """Colour of what is padded."""
     mean: tuple[float, float, float] = OPENAI_MEAN
     """Of red, green and blue, in [0, 1]; it is subtracted."""
     std: tuple[float, float, float] = OPENAI_STD
@@ -78,7 +78,7 @@ class Preprocess:
     dtype: torch.dtype = torch.float32
     """Of the result: float32, float16 or bfloat16."""
     patch_size: int = 16
-    """Side at native aspect."""
+    """Side of a patch at native aspect."""
     image_seq_len: int = 256
     """At native aspect, the maximum number of patches."""
     turned: bool | None = None

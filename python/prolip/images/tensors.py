@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Of red, green and blue, for pixel values in [0, 1]: that of OpenAI's CLIP, as in all released models."""
+"""Of red, green and blue, for pixel values in [0, 1]: OpenAI's CLIP's, as in all released models."""
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of red, green and blue, for pixel values in [0, 1]."""
 

@@ -112,7 +112,7 @@ class Model:
                 [N, 3, H, W] are several.
             batch_size: images per forward pass.
             num_threads: threads that decode; 0 for this process's share of the cores.
-            progress: whether to show a progress bar; None for a terminal and more than two seconds.
+            progress: whether to show a progress bar; None for one on a terminal, after two seconds.
             store: how remote shards are read; None for the defaults.
 
         Raises:

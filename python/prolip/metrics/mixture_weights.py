@@ -68,7 +68,7 @@ def fit_weights(
     relative = (log_likelihoods - log_likelihoods.amax(dim=-1, keepdim=True)).to(weights.dtype)
     if bool(relative.isnan().any()):
         raise ValueError("log_likelihoods: must not be NaN")
-    # The remaining components may not explain one that does not count.
+    # Perhaps none of the remaining components explains one that does not count.
     relative.masked_fill_(counts.to(weights)[:, :, None] == 0, 0.0)
     counts = counts.to(weights)
     # With alpha >= 1 likelihoods will do: their sum over K cannot vanish. With less a component can drop to 0, and the

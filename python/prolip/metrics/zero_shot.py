@@ -42,7 +42,7 @@ class ZeroShotResult:
     mean_per_class_recall: float
     """Top-1, averaged over the classes that occur."""
     majority: float
-    """Share of the most frequent class."""
+    """Share of the most frequent class: the accuracy of always answering it."""
 
 
 def aggregate_prompts(prompts: Gaussian) -> Classifier:
