@@ -19,8 +19,7 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 
 def bf16_is_faster(device: torch.device) -> bool:
-    """Faster than fp32. A CPU is timed: its flags do not tell, because of two with `avx512_bf16` one gains and the other
-    loses."""
+    """Faster than fp32. A CPU is timed: of two with `avx512_bf16`, one gains and the other loses."""
     if device.type == "cuda":
         return True
     seconds = {}
